@@ -1,0 +1,1 @@
+"""The runnable job: everything that knows a flag, a client or a runner."""

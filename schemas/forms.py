@@ -1,0 +1,164 @@
+"""Derives Arrow, BigQuery, DuckDB, Cassandra, JSON Schema and dbt forms from a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from schemas.reading import QUALITY_FLAGS, READING, Field, Kind, Table
+
+UTC_MICROSECONDS = pa.timestamp("us", tz="UTC")
+
+_ARROW: dict[Kind, pa.DataType] = {
+    Kind.STRING: pa.string(),
+    Kind.INTEGER: pa.int64(),
+    Kind.DOUBLE: pa.float64(),
+    Kind.TIMESTAMP: UTC_MICROSECONDS,
+    Kind.BYTES: pa.binary(),
+    Kind.STRINGS: pa.list_(pa.string()),
+    Kind.JSON: pa.string(),
+}
+_BIGQUERY = {
+    Kind.STRING: "STRING",
+    Kind.INTEGER: "INT64",
+    Kind.DOUBLE: "FLOAT64",
+    Kind.TIMESTAMP: "TIMESTAMP",
+    Kind.BYTES: "BYTES",
+    Kind.STRINGS: "STRING",
+    Kind.JSON: "STRING",
+}
+_DUCKDB = {
+    Kind.STRING: "VARCHAR",
+    Kind.INTEGER: "BIGINT",
+    Kind.DOUBLE: "DOUBLE",
+    Kind.TIMESTAMP: "TIMESTAMPTZ",
+    Kind.BYTES: "BLOB",
+    Kind.STRINGS: "VARCHAR[]",
+    Kind.JSON: "VARCHAR",
+}
+_CASSANDRA = {
+    Kind.STRING: "text",
+    Kind.INTEGER: "bigint",
+    Kind.DOUBLE: "double",
+    Kind.TIMESTAMP: "timestamp",
+    Kind.BYTES: "blob",
+    Kind.STRINGS: "frozen<list<text>>",
+    Kind.JSON: "text",
+}
+_JSON_SCHEMA: dict[Kind, dict[str, Any]] = {
+    Kind.STRING: {"type": "string"},
+    Kind.INTEGER: {"type": "integer"},
+    Kind.DOUBLE: {"type": "number"},
+    Kind.TIMESTAMP: {"type": "string", "format": "date-time"},
+    Kind.BYTES: {"type": "string", "contentEncoding": "base64"},
+    Kind.STRINGS: {"type": "array", "items": {"type": "string"}},
+    Kind.JSON: {"type": "string", "contentMediaType": "application/json"},
+}
+
+
+def describe(field: Field) -> str:
+    """The column's description with its unit, as catalogues show it."""
+    return f"{field.description} [{field.unit}]" if field.unit else field.description
+
+
+def arrow_schema(table: Table) -> pa.Schema:
+    """The Arrow schema of `table`, with descriptions as field metadata."""
+    return pa.schema(
+        [
+            pa.field(
+                field.name,
+                _ARROW[field.kind],
+                nullable=not field.required,
+                metadata={"description": describe(field)},
+            )
+            for field in table.fields
+        ]
+    )
+
+
+def bigquery_schema(table: Table) -> list[dict[str, str]]:
+    """The BigQuery table schema as the JSON list that `bq mk` and the API take."""
+    return [
+        {
+            "name": field.name,
+            "type": _BIGQUERY[field.kind],
+            "mode": (
+                "REPEATED"
+                if field.kind is Kind.STRINGS
+                else ("REQUIRED" if field.required else "NULLABLE")
+            ),
+            "description": describe(field),
+        }
+        for field in table.fields
+    ]
+
+
+def duckdb_ddl(table: Table) -> str:
+    """CREATE TABLE for DuckDB and MotherDuck.
+
+    The key is not declared PRIMARY KEY: DuckDB would keep an index of every key in memory, and
+    the sink finds known keys by a join over the batch's time span instead.
+    """
+    columns = ",\n".join(
+        f"    {field.name} {_DUCKDB[field.kind]}{' NOT NULL' if field.required else ''}"
+        for field in table.fields
+    )
+    return f"CREATE TABLE IF NOT EXISTS {table.name} (\n{columns}\n)"
+
+
+def duckdb_types(table: Table) -> dict[str, str]:
+    """Column name to DuckDB type, in order."""
+    return {field.name: _DUCKDB[field.kind] for field in table.fields}
+
+
+def cassandra_ddl(table: Table = READING, name: str = "sensor_data") -> str:
+    """CREATE TABLE for Cassandra: a partition per equipment and UTC day, newest reading last.
+
+    A row is addressed by (equipment, day, time, reading_id), so writing it twice changes nothing
+    and two readings of one microsecond both stay.
+    """
+    columns = ["    event_day date"]
+    columns += [f"    {field.name} {_CASSANDRA[field.kind]}" for field in table.fields]
+    columns.append("    PRIMARY KEY ((equipment_id, event_day), recorded_at, reading_id)")
+    body = ",\n".join(columns)
+    return f"CREATE TABLE IF NOT EXISTS {name} (\n{body}\n)"
+
+
+def json_schema(table: Table = READING) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a message that becomes one row of `table`.
+
+    Derived columns are left out and unknown properties are allowed: the job computes the former
+    and keeps the latter in `extra`.
+    """
+    fields = [field for field in table.fields if not field.derived]
+    # What the job can find elsewhere (the message's key, the arrival time) need not be sent.
+    found_elsewhere = {"equipment_id", "equipment_type", "ingested_at", "recorded_at"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": table.name,
+        "description": table.description,
+        "type": "object",
+        "properties": {
+            field.name: {**_JSON_SCHEMA[field.kind], "description": describe(field)}
+            for field in fields
+        },
+        "required": [f.name for f in fields if f.required and f.name not in found_elsewhere],
+        "additionalProperties": True,
+    }
+
+
+def dbt_columns(table: Table) -> list[dict[str, Any]]:
+    """The columns of a dbt source: name, description and the tests its definition implies."""
+    columns: list[dict[str, Any]] = []
+    for field in table.fields:
+        column: dict[str, Any] = {"name": field.name, "description": describe(field)}
+        if field.required and field.kind is not Kind.STRINGS:
+            column["data_tests"] = ["not_null"]
+        columns.append(column)
+    return columns
+
+
+def flag_names(mask: int) -> list[str]:
+    """The names of the quality flags whose bits are set in `mask`."""
+    return [name for bit, name in enumerate(QUALITY_FLAGS) if mask >> bit & 1]

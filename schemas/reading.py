@@ -1,0 +1,243 @@
+"""The canonical reading and the job's other tables: the one definition every form derives from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """The logical types a column can have; `schemas.forms` says what each is in every system."""
+
+    STRING = "string"
+    INTEGER = "integer"
+    DOUBLE = "double"
+    TIMESTAMP = "timestamp"  # microseconds, UTC
+    BYTES = "bytes"
+    STRINGS = "strings"  # list of string, never null
+    JSON = "json"  # a JSON object as text
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column: its name, logical type, unit, and what it means.
+
+    `required` columns are never null. `derived` columns are computed by the job: a source's
+    value for them is not taken over.
+    """
+
+    name: str
+    kind: Kind
+    description: str
+    unit: str | None = None
+    required: bool = False
+    derived: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the warehouse: its columns, the key that makes a replay harmless, its layout."""
+
+    name: str
+    description: str
+    fields: tuple[Field, ...]
+    key: str
+    partition: str | None = None
+    cluster: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """The column names in order."""
+        return [field.name for field in self.fields]
+
+    def field(self, name: str) -> Field:
+        """The column called `name`; KeyError if there is none."""
+        for field in self.fields:
+            if field.name == name:
+                return field
+        raise KeyError(f"table {self.name} has no column {name!r}; it has {', '.join(self.names)}")
+
+
+_S, _I, _D, _T = Kind.STRING, Kind.INTEGER, Kind.DOUBLE, Kind.TIMESTAMP
+
+READING = Table(
+    name="readings",
+    description="One measurement of one equipment, validated and enriched.",
+    key="reading_id",
+    partition="recorded_at",
+    cluster=("equipment_id", "test_id"),
+    fields=(
+        Field(
+            "reading_id",
+            _S,
+            "Stable over replays: 128-bit hash of equipment, time, test time and record index, "
+            "or of equipment, time and measured values where the last two are missing.",
+            required=True,
+            derived=True,
+        ),
+        Field("equipment_id", _S, "The cell or machine that was measured.", required=True),
+        Field("equipment_type", _S, "battery_cell or machine.", required=True),
+        Field("test_id", _S, "The session the counters belong to; null for machines."),
+        Field("recorded_at", _T, "Event time of the measurement, UTC.", required=True),
+        Field("streamed_at", _T, "When the producer sent the reading, UTC."),
+        Field(
+            "ingested_at",
+            _T,
+            "When the reading arrived where the job reads it: the broker's timestamp, the "
+            "publish time or the file's modification time, UTC.",
+            required=True,
+        ),
+        Field("source_file", _S, "The file the reading came from, with its folder."),
+        Field("record_index", _I, "The cycler's running number of the record."),
+        Field("test_time_s", _D, "Seconds since the test began.", "s"),
+        Field("step_time_s", _D, "Seconds since the step began.", "s"),
+        Field("cycle_index", _I, "The cycler's cycle number; restarts with the test."),
+        Field("step_index", _I, "The cycler's step number in its schedule."),
+        Field("voltage_v", _D, "Terminal voltage.", "V", required=True),
+        Field("current_a", _D, "Current; positive charges the cell.", "A", required=True),
+        Field("charge_capacity_ah", _D, "The cycler's charge counter.", "Ah"),
+        Field("discharge_capacity_ah", _D, "The cycler's discharge counter.", "Ah"),
+        Field("charge_energy_wh", _D, "The cycler's charged-energy counter.", "Wh"),
+        Field("discharge_energy_wh", _D, "The cycler's discharged-energy counter.", "Wh"),
+        Field("internal_resistance_ohm", _D, "Internal resistance as the cycler gave it.", "Ohm"),
+        Field("temperature_c", _D, "Surface temperature of the equipment.", "degC"),
+        Field("ambient_temperature_c", _D, "Temperature of the surroundings.", "degC"),
+        Field("frequency_hz", _D, "Supply or rotation frequency of a machine.", "Hz"),
+        Field("power_watt", _D, "voltage_v times current_a, signed.", "W", derived=True),
+        Field(
+            "time_delta_s",
+            _D,
+            "Seconds since the same equipment's previous reading of the same test; null for the "
+            "first one and for a late one.",
+            "s",
+            derived=True,
+        ),
+        Field(
+            "quality_flags",
+            Kind.STRINGS,
+            "Names of the rules the reading broke without being rejected, in alphabetical order.",
+            required=True,
+            derived=True,
+        ),
+        Field("extra", Kind.JSON, "Fields the reading has no column for, as they came."),
+    ),
+)
+
+DEAD_LETTER = Table(
+    name="dead_letters",
+    description="One message, row or file that could not become a reading, with the reason.",
+    key="dead_letter_id",
+    partition="ingested_at",
+    cluster=("error_type",),
+    fields=(
+        Field(
+            "dead_letter_id",
+            _S,
+            "Stable over replays: hash of source, position, payload and error.",
+            required=True,
+        ),
+        Field("step", _S, "The step that refused it: read, decode or validate.", required=True),
+        Field("error_type", _S, "Name of the rule it broke.", required=True),
+        Field("error_message", _S, "What was wrong, for a person.", required=True),
+        Field("field", _S, "The field that broke the rule, where one did."),
+        Field("source", _S, "The source as configured, without secrets.", required=True),
+        Field("source_file", _S, "The file it came from, with its folder."),
+        Field("position", _S, "Where in the source it stood: record, line or offset."),
+        Field("message_key", Kind.BYTES, "The message's key."),
+        Field("attributes", Kind.JSON, "The message's attributes or headers."),
+        Field("payload", Kind.BYTES, "The message as it came; a table's row as a JSON object."),
+        Field("equipment_id", _S, "The equipment, where it could be told."),
+        Field("ingested_at", _T, "When it arrived where the job reads it, UTC.", required=True),
+    ),
+)
+
+WINDOW_STATS = Table(
+    name="window_stats",
+    description="What one equipment did in one event-time window; late panes stand beside.",
+    key="stats_id",
+    partition="window_start",
+    cluster=("equipment_id",),
+    fields=(
+        Field("stats_id", _S, "Hash of equipment, window and readings.", required=True),
+        Field("equipment_id", _S, "The cell or machine.", required=True),
+        Field("equipment_type", _S, "battery_cell or machine.", required=True),
+        Field("window_start", _T, "Start of the window, inclusive, UTC.", required=True),
+        Field("window_end", _T, "End of the window, exclusive, UTC.", required=True),
+        Field("readings", _I, "Readings in the window.", required=True),
+        Field("voltage_min_v", _D, "Lowest voltage.", "V"),
+        Field("voltage_mean_v", _D, "Mean voltage over readings.", "V"),
+        Field("voltage_max_v", _D, "Highest voltage.", "V"),
+        Field("current_min_a", _D, "Lowest current.", "A"),
+        Field("current_mean_a", _D, "Mean current over readings.", "A"),
+        Field("current_max_a", _D, "Highest current.", "A"),
+        Field("temperature_min_c", _D, "Lowest temperature.", "degC"),
+        Field("temperature_mean_c", _D, "Mean temperature over readings that have one.", "degC"),
+        Field("temperature_max_c", _D, "Highest temperature.", "degC"),
+        Field("charge_ah", _D, "Charge that went in, by integration.", "Ah", required=True),
+        Field("discharge_ah", _D, "Charge that came out, by integration.", "Ah", required=True),
+        Field("charge_wh", _D, "Energy that went in, by integration.", "Wh", required=True),
+        Field("discharge_wh", _D, "Energy that came out, by integration.", "Wh", required=True),
+        Field("flagged_readings", _I, "Readings with a quality flag.", required=True),
+        Field("quality_flags", Kind.STRINGS, "The flags that occurred.", required=True),
+    ),
+)
+
+EQUIPMENT_PROFILE = Table(
+    name="equipment_profiles",
+    description="The bounds and nominal values the job used, a row per profile.",
+    key="profile",
+    fields=(
+        Field("profile", _S, "Name of the profile.", required=True),
+        Field("priority", _I, "The lowest that matches an equipment wins.", required=True),
+        Field(
+            "equipment_pattern",
+            _S,
+            "Anchored regular expression (RE2) on equipment_id.",
+            required=True,
+        ),
+        Field("equipment_type", _S, "battery_cell or machine.", required=True),
+        Field("chemistry", _S, "Cell chemistry."),
+        Field("nominal_capacity_ah", _D, "Rated capacity of the cell.", "Ah"),
+        Field("rated_current_a", _D, "Highest current in normal use.", "A"),
+        Field("v_min_v", _D, "Lower limit of the operating voltage.", "V"),
+        Field("v_max_v", _D, "Upper limit of the operating voltage.", "V"),
+        Field("cutoff_current_a", _D, "Current at which constant-voltage charge ends.", "A"),
+        Field("nominal_frequency_hz", _D, "Nominal frequency of a machine.", "Hz"),
+        Field("temperature_min_c", _D, "Lower limit of the operating temperature.", "degC"),
+        Field("temperature_max_c", _D, "Upper limit of the operating temperature.", "degC"),
+        Field("gap_s", _D, "Longest normal time between two readings.", "s", required=True),
+        Field(
+            "gap_cv_s",
+            _D,
+            "The same during constant-voltage charge, where cyclers log by current.",
+            "s",
+            required=True,
+        ),
+    ),
+)
+
+TABLES = (READING, DEAD_LETTER, WINDOW_STATS, EQUIPMENT_PROFILE)
+
+EQUIPMENT_TYPES = ("battery_cell", "machine")
+
+# The bit of each flag in the job's internal mask is its position here; the order is the
+# alphabet's, so that a row's list of names is sorted whichever rules it broke.
+QUALITY_FLAGS = (
+    "counter_jump",
+    "counter_reset",
+    "current_out_of_range",
+    "event_time_assumed",
+    "frequency_out_of_range",
+    "gap",
+    "late",
+    "stuck",
+    "temperature_out_of_range",
+    "voltage_out_of_range",
+)
+
+COUNTERS = (
+    "charge_capacity_ah",
+    "discharge_capacity_ah",
+    "charge_energy_wh",
+    "discharge_energy_wh",
+)

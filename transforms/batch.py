@@ -1,0 +1,165 @@
+"""What travels between steps: raw batches from a source, and packed Arrow tables of readings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import pyarrow as pa
+from apache_beam import coders
+
+from schemas.forms import UTC_MICROSECONDS
+
+# A source's messages, one row each. `position` says where in the source the message stood (for
+# example `topic/3/1702`); `attributes` is a JSON object; `source_file` names the file a replayed
+# message first came from.
+MESSAGES = pa.schema(
+    [
+        pa.field("payload", pa.binary()),
+        pa.field("key", pa.binary()),
+        pa.field("attributes", pa.string()),
+        pa.field("position", pa.string()),
+        pa.field("arrived_at", UTC_MICROSECONDS),
+        pa.field("source_file", pa.string()),
+    ]
+)
+
+
+class BatchKind(StrEnum):
+    """How the rows of a raw batch are to be understood."""
+
+    MESSAGES = "messages"  # schema MESSAGES: every payload is one JSON object
+    ROWS = "rows"  # a table with the source's own column names and any column types
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a raw batch comes from, and what its rows mean where they do not say it themselves.
+
+    Attributes:
+        source: the source as configured, without secrets.
+        source_file: the file, with its folder (`CS2_35/CS2_35_8_18_10.xlsx`), or None.
+        arrived_at_us: when the batch arrived, microseconds since 1970 UTC.
+        equipment_id: the equipment of rows that name none.
+        test_start_us: earliest event time of the whole file, where the batch is only a part of
+            it; None makes the batch's own earliest row the start.
+        first_row: position in the file of the batch's first row, counted from 1.
+    """
+
+    source: str
+    source_file: str | None = None
+    arrived_at_us: int = 0
+    equipment_id: str | None = None
+    test_start_us: int | None = None
+    first_row: int = 1
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """Thousands of messages or table rows as the source gave them, with their origin."""
+
+    table: pa.Table
+    kind: BatchKind
+    origin: Origin
+
+    def slice(self, offset: int, length: int) -> RawBatch:
+        """The `length` rows from `offset` on, zero-copy, with their place in the file kept."""
+        origin = replace(self.origin, first_row=self.origin.first_row + offset)
+        return RawBatch(self.table.slice(offset, length), self.kind, origin)
+
+
+class PackedBatch:
+    """An Arrow table that stays encoded until somebody asks for it.
+
+    Batches cross a shuffle and sit in state as bytes; a step that only passes or stores them
+    must not pay for decoding. `store` (see `PackedBatchCoder`) may keep the bytes elsewhere.
+    """
+
+    __slots__ = ("_handle", "_table")
+
+    def __init__(self, table: pa.Table | None = None, handle: bytes | None = None) -> None:
+        if (table is None) == (handle is None):
+            raise ValueError("a packed batch is made from a table or from encoded bytes")
+        self._table = table
+        self._handle = handle
+
+    @property
+    def table(self) -> pa.Table:
+        """The table; decoded at every call if it came encoded, so that the caller owns its life."""
+        if self._table is not None:
+            return self._table
+        assert self._handle is not None
+        return _decode(self._handle)
+
+    @property
+    def handle(self) -> bytes:
+        """The encoded form; encodes (once) if it was made from a table."""
+        if self._handle is None:
+            self._handle = _encode(self._table)
+        return self._handle
+
+    def __reduce__(self) -> tuple[type[PackedBatch], tuple[None, bytes]]:
+        return PackedBatch, (None, self.handle)
+
+
+class BatchStore:
+    """Where encoded batches are kept: by default, in the encoded element itself.
+
+    The local runner replaces this by one that keeps large batches on disk, because it holds
+    everything between two stages in memory.
+    """
+
+    def put(self, data: pa.Buffer) -> bytes:
+        """Keeps `data` and returns what finds it again."""
+        return b"\x00" + data.to_pybytes()
+
+    def get(self, handle: bytes) -> pa.Buffer:
+        """The data that `put` kept under `handle`."""
+        return pa.py_buffer(memoryview(handle)[1:])
+
+
+_DEFAULT_STORE = BatchStore()
+_store: BatchStore = _DEFAULT_STORE
+
+
+def use_store(store: BatchStore | None) -> None:
+    """Keeps batches encoded from now on, in this process, in `store` (None: in the element)."""
+    global _store
+    _store = store if store is not None else _DEFAULT_STORE
+
+
+def _encode(table: pa.Table | None) -> bytes:
+    assert table is not None
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
+    return _store.put(sink.getvalue())
+
+
+def _decode(handle: bytes) -> pa.Table:
+    store = _DEFAULT_STORE if handle[:1] == b"\x00" else _store
+    return pa.ipc.open_stream(store.get(handle)).read_all()
+
+
+class PackedBatchCoder(coders.Coder):  # type: ignore[misc]
+    """Beam's coder for packed batches: the handle as it is."""
+
+    def encode(self, value: PackedBatch) -> bytes:
+        """The batch's handle."""
+        return value.handle
+
+    def decode(self, encoded: bytes) -> PackedBatch:
+        """A batch that decodes when it is asked for its table."""
+        return PackedBatch(handle=encoded)
+
+    def is_deterministic(self) -> bool:
+        """False: equal tables may be laid out differently."""
+        return False
+
+    def to_type_hint(self) -> type[PackedBatch]:
+        """The type this coder serves."""
+        return PackedBatch
+
+
+coders.registry.register_coder(PackedBatch, PackedBatchCoder)

@@ -1,0 +1,421 @@
+"""Converts one source column of any type to a reading's column, telling which rows do not fit."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.forms import UTC_MICROSECONDS
+
+Mask = npt.NDArray[np.bool_]
+Values = pa.Array | Sequence[Any]
+
+# What exports write where there is no value.
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--", "nil", "#n/a"})
+
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
+_DURATION = re.compile(r"(?:(\d+)[d ]\s*)?(\d+):(\d{1,2})(?::(\d{1,2}(?:[.,]\d+)?))?")
+
+# Tried in this order on what is not ISO 8601. Slashes mean month first, as Arbin and Maccor write
+# it, unless that fails for a value of the column; points mean day first.
+_MONTH_FIRST = ("%m/%d/%Y %H:%M:%S.%f", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %I:%M:%S %p",
+                "%m/%d/%Y %H:%M", "%m/%d/%y %H:%M:%S", "%m/%d/%y %H:%M")  # fmt: skip
+_DAY_FIRST = ("%d/%m/%Y %H:%M:%S.%f", "%d/%m/%Y %H:%M:%S", "%d/%m/%Y %I:%M:%S %p",
+              "%d/%m/%Y %H:%M", "%d/%m/%y %H:%M:%S", "%d/%m/%y %H:%M")  # fmt: skip
+_OTHER = ("%Y/%m/%d %H:%M:%S.%f", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M",
+          "%d.%m.%Y %H:%M:%S.%f", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M",
+          "%d-%b-%y %I:%M:%S %p", "%d-%b-%Y %H:%M:%S", "%d-%b-%y %H:%M:%S",
+          "%m-%d-%Y %H:%M:%S", "%Y-%m-%d %H-%M-%S")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A converted column.
+
+    Attributes:
+        array: the values; null where there was none or it did not fit.
+        bad: True where a value was there and did not fit; None if all did.
+    """
+
+    array: pa.Array
+    bad: Mask | None = None
+
+
+def as_array(values: Values) -> pa.Array | None:
+    """The column as one Arrow array, or None if its values have no common type."""
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if isinstance(values, pa.Array):
+        if pa.types.is_dictionary(values.type):
+            return values.dictionary_decode()
+        return values
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeError, ValueError):
+        return None
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _blank_to_null(array: pa.Array) -> pa.Array:
+    trimmed = pc.utf8_trim_whitespace(array)
+    missing = pc.is_in(pc.utf8_lower(trimmed), value_set=pa.array(sorted(MISSING)))
+    return pc.if_else(missing, pa.scalar(None, trimmed.type), trimmed)
+
+
+def _each(
+    values: Values, convert: Callable[[Any], Any], kind: pa.DataType
+) -> Converted:
+    """Converts value by value; for the rare column whose values do not all fit."""
+    items = values.to_pylist() if isinstance(values, pa.Array | pa.ChunkedArray) else values
+    out: list[Any] = []
+    bad = np.zeros(len(items), dtype=bool)
+    for row, item in enumerate(items):
+        if item is None or (isinstance(item, str) and item.strip().casefold() in MISSING):
+            out.append(None)
+            continue
+        try:
+            out.append(convert(item))
+        except (TypeError, ValueError, OverflowError):
+            out.append(None)
+            bad[row] = True
+    return Converted(pa.array(out, kind), bad if bad.any() else None)
+
+
+def _to_float(item: Any) -> float:
+    if isinstance(item, bool):
+        raise TypeError("a truth value is not a number")
+    if isinstance(item, int | float):
+        return float(item)
+    if isinstance(item, str):
+        text = item.strip()
+        if _DECIMAL_COMMA.fullmatch(text):
+            text = text.replace(",", ".")
+        if "_" in text:
+            raise ValueError("not a number")
+        return float(text)
+    if isinstance(item, dt.timedelta):
+        return item.total_seconds()
+    raise TypeError("not a number")
+
+
+def doubles(values: Values, scale: float = 1.0, offset: float = 0.0) -> Converted:
+    """Numbers, or text that spells them (decimal point or comma), times `scale` plus `offset`.
+
+    Non-finite numbers are kept: the bounds reject them by name.
+    """
+    array = as_array(values)
+    result: Converted | None = None
+    if array is not None:
+        kind = array.type
+        if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind):
+            result = Converted(array.cast(pa.float64(), safe=False))
+        elif pa.types.is_null(kind):
+            return Converted(pa.nulls(len(array), pa.float64()))
+        elif pa.types.is_duration(kind):
+            micros = array.cast(pa.duration("us")).cast(pa.int64())
+            result = Converted(pc.divide(micros.cast(pa.float64()), 1e6))
+        elif _is_text(kind):
+            blanked = _blank_to_null(array)
+            try:
+                result = Converted(blanked.cast(pa.float64()))
+            except pa.ArrowInvalid:
+                result = None
+    if result is None:
+        result = _each(array if array is not None else values, _to_float, pa.float64())
+    if scale == 1.0 and offset == 0.0:
+        return result
+    scaled = pc.add(pc.multiply(result.array, scale), offset)
+    return Converted(scaled, result.bad)
+
+
+def _to_seconds(item: Any) -> float:
+    try:
+        return _to_float(item)
+    except ValueError:
+        found = _DURATION.fullmatch(item.strip())
+        if not found:
+            raise
+        days, hours, minutes, seconds = found.groups()
+        total = int(days or 0) * 86400 + int(hours) * 3600 + int(minutes) * 60
+        return total + float((seconds or "0").replace(",", "."))
+
+
+def seconds(values: Values, scale: float = 1.0) -> Converted:
+    """Durations in seconds: numbers in a unit of `scale` seconds, or text such as `1:02:03.5`."""
+    plain = doubles(values, scale)
+    if plain.bad is None:
+        return plain
+    array = as_array(values)
+    text = _each(array if array is not None else values, _to_seconds, pa.float64())
+    # Clock notation is in hours, minutes and seconds whatever the column's unit says.
+    if scale != 1.0:
+        clock = plain.bad
+        merged = pc.if_else(pa.array(clock), text.array, plain.array)
+        return Converted(merged, text.bad)
+    return text
+
+
+def integers(values: Values, scale: float = 1.0) -> Converted:
+    """Whole numbers; a fraction is cut off, since cyclers exist that count half cycles."""
+    array = as_array(values)
+    if array is not None and pa.types.is_integer(array.type) and array.type != pa.uint64():
+        return Converted(array.cast(pa.int64()))
+    numbers = doubles(values if array is None else array, scale)
+    raw = numbers.array.to_numpy(zero_copy_only=False)
+    valid = np.asarray(numbers.array.is_valid())
+    with np.errstate(invalid="ignore"):
+        fits = np.isfinite(raw) & (np.abs(raw) < 2.0**63)
+    bad = valid & ~fits
+    if numbers.bad is not None:
+        bad |= numbers.bad
+    whole = np.floor(np.where(fits, raw, 0.0)).astype(np.int64)
+    return Converted(pa.array(whole, mask=~(valid & fits)), bad if bad.any() else None)
+
+
+def _to_text(item: Any) -> str:
+    if isinstance(item, str):
+        item.encode()  # a lone surrogate is not text any system could store
+        return item.strip()
+    if isinstance(item, bool) or not isinstance(item, int | float):
+        raise TypeError("not a name")
+    if isinstance(item, float) and item.is_integer():
+        return str(int(item))
+    return str(item)
+
+
+def texts(values: Values) -> Converted:
+    """Names as trimmed text; whole numbers are spelled without a fraction, blanks are null."""
+    array = as_array(values)
+    if array is not None:
+        if pa.types.is_null(array.type):
+            return Converted(pa.nulls(len(array), pa.string()))
+        if _is_text(array.type):
+            trimmed = pc.utf8_trim_whitespace(array.cast(pa.string()))
+            blank = pc.equal(trimmed, "")
+            return Converted(pc.if_else(blank, pa.scalar(None, pa.string()), trimmed))
+        if pa.types.is_binary(array.type):
+            array = None if not isinstance(values, pa.Array) else values
+            items = array.to_pylist() if array is not None else values
+            return _each(
+                [None if item is None else bytes(item) for item in items],
+                lambda item: item.decode().strip(),
+                pa.string(),
+            )
+    return _each(array if array is not None else values, _to_text, pa.string())
+
+
+def _numeric_times(raw: npt.NDArray[np.float64], zone: ZoneInfo) -> pa.Array:
+    """Times given as numbers: the magnitude tells the epoch and unit, no two ranges overlap.
+
+    MATLAB datenum (days since year 0), Excel serial (days since 1899-12-30), both local time;
+    Unix seconds, milliseconds, microseconds or nanoseconds, UTC.
+    """
+    out = np.zeros(len(raw), dtype=np.int64)
+    known = np.zeros(len(raw), dtype=bool)
+    local = np.zeros(len(raw), dtype=bool)
+    days = 86_400.0
+    for low, high, shift, unit, is_local in (
+        (20_000.0, 80_000.0, 25_569.0, days, True),  # Excel: 1954 … 2119
+        (700_000.0, 800_000.0, 719_529.0, days, True),  # MATLAB: 1916 … 2190
+        (1e8, 1e11, 0.0, 1.0, False),
+        (1e11, 1e14, 0.0, 1e-3, False),
+        (1e14, 1e17, 0.0, 1e-6, False),
+        (1e17, 1e19, 0.0, 1e-9, False),
+    ):
+        with np.errstate(invalid="ignore"):
+            here = (raw >= low) & (raw < high)
+        if here.any():
+            micros = (raw[here] - shift) * (unit * 1e6)
+            # Day fractions carry no more than milliseconds.
+            out[here] = (np.round(micros / 1e3) * 1e3 if is_local else np.round(micros)).astype(
+                np.int64
+            )
+            known |= here
+            local |= here & is_local
+    times = pa.array(out, mask=~known).cast(UTC_MICROSECONDS)
+    if local.any():
+        times = pc.if_else(
+            pa.array(local), in_zone(times.cast(pa.timestamp("us")), zone), times
+        )
+    return times
+
+
+def in_zone(naive: pa.Array, zone: ZoneInfo) -> pa.Array:
+    """Local times as UTC; an hour that happens twice is taken as the first, a skipped one as after.
+
+    Args:
+        naive: timestamps without a zone, any unit.
+        zone: the zone they were written in.
+    """
+    micros = naive.cast(pa.timestamp("us"), safe=False)
+    if zone.key == "UTC":
+        return micros.cast(pa.int64()).cast(UTC_MICROSECONDS)
+    placed = pc.assume_timezone(
+        micros, zone.key, ambiguous="earliest", nonexistent="latest"
+    )
+    return placed.cast(UTC_MICROSECONDS)
+
+
+def _parse_texts(array: pa.Array, zone: ZoneInfo) -> Converted:
+    encoded = array.dictionary_encode()
+    words = encoded.dictionary
+    parsed = _parse_unique(words, zone)
+    indices = encoded.indices
+    out = parsed.take(indices)
+    bad = np.asarray(pc.and_(array.is_valid(), out.is_null()))
+    return Converted(out, bad if bad.any() else None)
+
+
+def _parse_unique(words: pa.Array, zone: ZoneInfo) -> pa.Array:
+    """ISO 8601 first, then the formats cyclers use; null where none fits."""
+    out: list[int | None] = []
+    others: list[int] = []
+    texts_ = words.to_pylist()
+    for position, word in enumerate(texts_):
+        try:
+            # A number means the same in a column that also holds other spellings.
+            number = _numeric_times(np.array([float(word)]), zone).cast(pa.int64())
+            out.append(number[0].as_py())
+            continue
+        except (TypeError, ValueError):
+            pass
+        try:
+            moment = dt.datetime.fromisoformat(word)
+        except (TypeError, ValueError):
+            others.append(position)
+            out.append(None)
+            continue
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=zone)
+        try:
+            out.append(to_micros(moment))
+        except OverflowError:
+            out.append(None)
+    if others:
+        rest = pd.Series([texts_[position] for position in others])
+        for position, value in zip(others, _parse_formats(rest, zone), strict=True):
+            out[position] = value
+    return pa.array(out, pa.int64()).cast(UTC_MICROSECONDS)
+
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+def to_micros(moment: dt.datetime) -> int:
+    """Microseconds since 1970 of a time that knows its zone."""
+    return (moment - _EPOCH) // dt.timedelta(microseconds=1)
+
+
+def _parse_formats(rest: pd.Series[str], zone: ZoneInfo) -> list[int | None]:
+    found: list[int | None] = [None] * len(rest)
+
+    def fill(formats: Sequence[str], rows: list[int]) -> list[int]:
+        for pattern in formats:
+            if not rows:
+                break
+            times = pd.to_datetime(rest.iloc[rows], format=pattern, errors="coerce")
+            left = []
+            for row, time in zip(rows, times, strict=True):
+                if pd.isna(time):
+                    left.append(row)
+                else:
+                    found[row] = to_micros(time.to_pydatetime().replace(tzinfo=zone))
+            rows = left
+        return rows
+
+    slashed = [row for row, text in enumerate(rest) if re.match(r"\d{1,2}/\d{1,2}/", text)]
+    other = [row for row in range(len(rest)) if row not in set(slashed)]
+    left = fill(_MONTH_FIRST, slashed)
+    if left and not (still := fill(_DAY_FIRST, left)):
+        # A day above 12 stands somewhere: the whole column is day first.
+        fill(_DAY_FIRST, slashed)
+        left = still
+    fill(_OTHER, other)
+    return found
+
+
+def timestamps(values: Values, zone: ZoneInfo, scale: float = 1.0) -> Converted:
+    """Points in time as UTC microseconds: timestamps, dates, text, or numbers (see the source).
+
+    Args:
+        values: the column.
+        zone: the zone of times that carry none.
+        scale: 1e-3 for numbers known to be in milliseconds.
+    """
+    array = as_array(values)
+    if array is None:
+        return _each_time(values, zone)
+    kind = array.type
+    if pa.types.is_timestamp(kind):
+        if kind.tz is not None:
+            return Converted(array.cast(UTC_MICROSECONDS, safe=False))
+        return Converted(in_zone(array, zone))
+    if pa.types.is_null(kind):
+        return Converted(pa.nulls(len(array), UTC_MICROSECONDS))
+    if pa.types.is_date(kind):
+        return Converted(in_zone(array.cast(pa.timestamp("us")), zone))
+    if _is_text(kind):
+        return _text_times(array, zone)
+    if pa.types.is_floating(kind) or pa.types.is_integer(kind):
+        numbers = array.cast(pa.float64(), safe=False)
+        raw = numbers.to_numpy(zero_copy_only=False)
+        out = _numeric_times(raw * scale if scale != 1.0 and _all_above(raw) else raw, zone)
+        bad = np.asarray(pc.and_(array.is_valid(), out.is_null()))
+        return Converted(out, bad if bad.any() else None)
+    return Converted(
+        pa.nulls(len(array), UTC_MICROSECONDS), np.asarray(array.is_valid())
+    )
+
+
+def _all_above(raw: npt.NDArray[np.float64]) -> bool:
+    """Whether numbers are so large that a unit of milliseconds is believable."""
+    finite = raw[np.isfinite(raw)]
+    return bool(len(finite)) and bool(finite.min() >= 1e11)
+
+
+def _each_time(values: Values, zone: ZoneInfo) -> Converted:
+    """A column of mixed types: numbers and texts each by their own rule."""
+
+    def one(item: Any) -> int:
+        single = timestamps(pa.array([item]), zone)
+        if single.bad is not None or not single.array[0].is_valid:
+            raise ValueError("not a point in time")
+        return int(single.array.cast(pa.int64())[0].as_py())
+
+    found = _each(values, one, pa.int64())
+    return Converted(found.array.cast(UTC_MICROSECONDS), found.bad)
+
+
+def _text_times(array: pa.Array, zone: ZoneInfo) -> Converted:
+    blanked = _blank_to_null(array.cast(pa.string()))
+    first = next((item.as_py() for item in blanked if item.is_valid), None)
+    if first is None:
+        return Converted(pa.nulls(len(array), UTC_MICROSECONDS))
+    # Arrow parses a uniform ISO column fast; anything else goes by unique value.
+    zoned = bool(re.search(r"(?:[zZ]|[+-]\d\d:?\d\d)$", first))
+    try:
+        if zoned:
+            return Converted(blanked.cast(UTC_MICROSECONDS))
+        return Converted(in_zone(blanked.cast(pa.timestamp("us")), zone))
+    except pa.ArrowInvalid:
+        pass
+    try:
+        numbers = blanked.cast(pa.float64())
+    except pa.ArrowInvalid:
+        return _parse_texts(blanked, zone)
+    out = _numeric_times(numbers.to_numpy(zero_copy_only=False), zone)
+    bad = np.asarray(pc.and_(blanked.is_valid(), out.is_null()))
+    return Converted(out, bad if bad.any() else None)

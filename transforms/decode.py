@@ -1,0 +1,542 @@
+"""Decodes raw batches into the reading's columns, whatever names, units and types they had."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import apache_beam as beam
+import msgspec
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.metrics import Metrics
+
+from schemas.aliases import Alias, normalise, resolve
+from schemas.forms import UTC_MICROSECONDS
+from schemas.reading import QUALITY_FLAGS, READING, Kind
+from transforms import convert, dead_letter, naming
+from transforms.batch import BatchKind, Origin, RawBatch
+from transforms.convert import Converted, Mask, Values
+from transforms.dead_letter import DeadLetter
+
+STEP = "decode"
+EVENT_TIME_ASSUMED = 1 << QUALITY_FLAGS.index("event_time_assumed")
+
+# A bare `time` is a date for a gateway and elapsed seconds for a cycler: its values tell.
+_AMBIGUOUS_TIME = "time"
+
+_LOW_CARDINALITY = ("equipment_id", "equipment_type", "test_id", "source_file")
+_CODES = pa.dictionary(pa.int32(), pa.string())
+
+_TYPES = {"battery_cell": "battery_cell", "battery": "battery_cell", "cell": "battery_cell",
+          "machine": "machine", "motor": "machine"}  # fmt: skip
+
+
+@dataclass
+class Rejects:
+    """The first thing wrong with each row of a raw batch."""
+
+    rows: dict[int, tuple[str, str | None, str]] = field(default_factory=dict)
+
+    def add(self, row: int, error_type: str, column: str | None, message: str) -> None:
+        """Notes an error of a row, unless one was noted before."""
+        self.rows.setdefault(row, (error_type, column, message))
+
+    def add_mask(self, mask: Mask | None, error_type: str, column: str, message: str) -> None:
+        """Notes the same error for every row where `mask` is True."""
+        if mask is not None:
+            for row in np.flatnonzero(mask).tolist():
+                self.add(row, error_type, column, message)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Readings in the reading's columns, with the raw batch they came from.
+
+    Attributes:
+        table: columns of `schemas.reading.READING` that are not derived, without those that are
+            null in every row; names of low cardinality as dictionaries; plus `flags` (int64,
+            a bit per quality flag) and `row` (int64, the row in `raw`).
+        raw: the batch as it came, so that a later reject can keep its payload.
+        test_start_us: the start of the test the rows belong to, where their file is one.
+    """
+
+    table: pa.Table
+    raw: RawBatch
+    test_start_us: int | None
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Switches the cycle collector off: decoding makes many objects and no cycles."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+_json = msgspec.json.Decoder()
+_JSON_ERRORS = (msgspec.MsgspecError, UnicodeError, ValueError, RecursionError, TypeError)
+
+
+def _parse_messages(payloads: Sequence[bytes | None], rejects: Rejects) -> list[dict[str, Any]]:
+    """One dict per payload; an empty one where it is no JSON object, with the reason noted."""
+    with _no_collection():
+        try:
+            parsed: list[Any] = list(map(_json.decode, payloads))  # type: ignore[arg-type]
+        except _JSON_ERRORS:
+            parsed = [_parse_message(row, item, rejects) for row, item in enumerate(payloads)]
+        for row, item in enumerate(parsed):
+            if type(item) is not dict:
+                kind = type(item).__name__
+                rejects.add(row, "not_an_object", None, f"a JSON object is needed, got {kind}")
+                parsed[row] = {}
+    return parsed
+
+
+def _parse_message(row: int, payload: bytes | None, rejects: Rejects) -> Any:
+    if payload is None or not payload.strip():
+        rejects.add(row, "empty_message", None, "the message has no payload")
+        return {}
+    try:
+        return _json.decode(payload)
+    except _JSON_ERRORS as error:
+        try:
+            payload.decode()
+        except UnicodeDecodeError as broken:
+            rejects.add(row, "bad_encoding", None, f"not UTF-8: {broken.reason} at {broken.start}")
+            return {}
+        rejects.add(row, "malformed_json", None, str(error)[:300] or type(error).__name__)
+        return {}
+
+
+def _columns_of(rows: list[dict[str, Any]]) -> dict[str, Values]:
+    """The messages' values by name; None where a message has no such name."""
+    shapes = set(map(tuple, rows))
+    if len(shapes) == 1 and rows:
+        names = next(iter(shapes))
+        return dict(zip(names, zip(*[row.values() for row in rows], strict=True), strict=True))
+    names = sorted({name for shape in shapes for name in shape})
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _match(columns: dict[str, Values]) -> tuple[dict[str, list[tuple[str, Alias]]], list[str]]:
+    """Which columns stand for which field, the best name first; and those that stand for none."""
+    fields: dict[str, list[tuple[str, Alias]]] = {}
+    unknown: list[str] = []
+    for name in sorted(columns, key=lambda name: (resolve(name) != Alias(name), name)):
+        alias = resolve(name)
+        if alias is None and normalise(name) == _AMBIGUOUS_TIME:
+            alias = _what_time_means(columns[name])
+        if alias is None or READING.field(alias.field).derived:
+            unknown.append(name)
+        else:
+            fields.setdefault(alias.field, []).append((name, alias))
+    return fields, unknown
+
+
+def _what_time_means(values: Values) -> Alias:
+    numbers = convert.seconds(values)
+    if numbers.bad is None and not (pc.max(numbers.array).as_py() or 0.0) >= 1e8:
+        return Alias("test_time_s")
+    return Alias("recorded_at")
+
+
+def _convert_field(name: str, values: Values, alias: Alias, zone: ZoneInfo) -> Converted:
+    kind = READING.field(name).kind
+    if kind is Kind.TIMESTAMP:
+        return convert.timestamps(values, zone, alias.scale)
+    if kind is Kind.INTEGER:
+        return convert.integers(values, alias.scale)
+    if kind is Kind.DOUBLE:
+        if name in ("test_time_s", "step_time_s"):
+            return convert.seconds(values, alias.scale)
+        return convert.doubles(values, alias.scale, alias.offset)
+    return convert.texts(values)
+
+
+def event_times(table: pa.Table, time_zone: str) -> pa.Array | None:
+    """The event times of a source's table, before anything else of it is decoded.
+
+    Args:
+        table: rows with the source's own column names.
+        time_zone: the zone of times that carry none.
+
+    Returns:
+        timestamp[us, UTC] per row, null where unparsable; None if the table has no column of
+        absolute time.
+    """
+    columns: dict[str, Values] = {name: table.column(name) for name in table.column_names}
+    fields, _ = _match(columns)
+    if "recorded_at" not in fields:
+        return None
+    zone = ZoneInfo(time_zone)
+    parts = [
+        convert.timestamps(columns[name], zone, alias.scale).array
+        for name, alias in fields["recorded_at"]
+    ]
+    return pc.coalesce(*parts)
+
+
+_ERROR_OF_KIND = {
+    Kind.TIMESTAMP: ("unparsable_time", "is no point in time that can be understood"),
+    Kind.INTEGER: ("wrong_type", "must be a whole number"),
+    Kind.DOUBLE: ("wrong_type", "must be a number"),
+    Kind.STRING: ("wrong_type", "must be text"),
+    Kind.JSON: ("wrong_type", "must be text"),
+}
+
+
+def _known_columns(
+    columns: dict[str, Values],
+    fields: dict[str, list[tuple[str, Alias]]],
+    zone: ZoneInfo,
+    rejects: Rejects,
+) -> dict[str, pa.Array]:
+    found: dict[str, pa.Array] = {}
+    for name, sources in fields.items():
+        parts = []
+        for source, alias in sources:
+            converted = _convert_field(name, columns[source], alias, zone)
+            error, message = _ERROR_OF_KIND[READING.field(name).kind]
+            rejects.add_mask(converted.bad, error, name, f"{source} {message}")
+            parts.append(converted.array)
+        found[name] = parts[0] if len(parts) == 1 else pc.coalesce(*parts)
+    return found
+
+
+def _message_extra(
+    rows: list[dict[str, Any]], unknown: list[str], doubled: list[tuple[str, str]]
+) -> pa.Array | None:
+    """The fields without a column as a JSON object per message; null where there are none.
+
+    `doubled` pairs a second name of a field with the name that won: where both have a value, the
+    second one's is kept here too.
+    """
+    if not unknown and not doubled:
+        return None
+    names = sorted({*unknown, *(name for name, _ in doubled)})
+    better = dict(doubled)
+    out: list[str | None] = []
+    for row in rows:
+        kept = {
+            name: row[name]
+            for name in names
+            if row.get(name) is not None
+            and (name not in better or row.get(better[name]) is not None)
+        }
+        out.append(_dump(kept) if kept else None)
+    return pa.array(out, pa.string())
+
+
+def _dump(value: Any) -> str:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS, default=str).decode()
+    except (TypeError, ValueError, RecursionError):
+        # Numbers beyond 64 bits and text that is not Unicode have no place in orjson.
+        return str(msgspec.json.encode({key: str(item) for key, item in value.items()}), "utf-8")
+
+
+def _table_extra(
+    columns: dict[str, Values], unknown: list[str], doubled: list[tuple[str, str]]
+) -> pa.Array | None:
+    """The same for a table, column by column; a row's nulls are left out."""
+    better = dict(doubled)
+    pieces: list[pa.Array] = []
+    for name in sorted([*unknown, *better]):
+        text = _json_texts(columns[name])
+        if text is None:
+            continue
+        if name in better and (winner := convert.as_array(columns[better[name]])) is not None:
+            text = pc.if_else(winner.is_valid(), text, pa.scalar(None, pa.string()))
+        pair = pc.binary_join_element_wise(f",{orjson.dumps(name).decode()}:", text, "")
+        pieces.append(pc.coalesce(pair, ""))
+    if not pieces:
+        return None
+    joined = pc.binary_join_element_wise(*pieces, "")
+    body = pc.utf8_slice_codeunits(joined, 1)
+    whole = pc.binary_join_element_wise("{", body, "}", "")
+    return pc.if_else(pc.equal(joined, ""), pa.scalar(None, pa.string()), whole)
+
+
+def _json_texts(values: Values) -> pa.Array | None:
+    """A column's values as JSON texts; null where there is none."""
+    array = convert.as_array(values)
+    if array is None or pa.types.is_null(array.type) or array.null_count == len(array):
+        return None
+    if pa.types.is_floating(array.type):
+        # Few distinct values is the rule for columns nobody reads: format each once.
+        finite = pc.if_else(pc.is_finite(array), array, pa.scalar(None, array.type))
+        encoded = finite.dictionary_encode()
+        return encoded.dictionary.cast(pa.string()).take(encoded.indices)
+    if pa.types.is_integer(array.type):
+        return array.cast(pa.string())
+    if pa.types.is_boolean(array.type):
+        return pc.if_else(array, "true", "false")
+    encoded = array.dictionary_encode()
+    spelled = [_dump(item) for item in encoded.dictionary.to_pylist()]
+    return pa.array(spelled, pa.string()).take(encoded.indices)
+
+
+def _own_columns(
+    found: dict[str, pa.Array], raw: RawBatch, messages: bool, rows: int
+) -> dict[str, pa.Array]:
+    """Fills what the rows do not say themselves from the message's envelope or the origin."""
+    origin = raw.origin
+    if messages:
+        arrived = raw.table.column("arrived_at").combine_chunks()
+        default_file = raw.table.column("source_file").combine_chunks()
+        if origin.source_file is not None:
+            default_file = default_file.fill_null(origin.source_file)
+        ids = [_envelope_ids(raw), *_path_ids(default_file)]
+    else:
+        arrived = pa.nulls(rows, UTC_MICROSECONDS)
+        default_file = pa.array([origin.source_file], pa.string()).take(pa.array([0] * rows))
+        ids = []
+    fallback = pa.scalar(origin.equipment_id, pa.string())
+    parts = [found.get("equipment_id"), *ids, fallback]
+    found["equipment_id"] = _as_column(
+        pc.coalesce(*[part for part in parts if part is not None]), rows
+    )
+    found["ingested_at"] = pc.coalesce(
+        *[part for part in (found.get("ingested_at"), arrived) if part is not None],
+        pa.scalar(origin.arrived_at_us, pa.int64()).cast(UTC_MICROSECONDS),
+    )
+    found["source_file"] = pc.coalesce(
+        *[part for part in (found.get("source_file"), default_file) if part is not None]
+    )
+    return found
+
+
+def _as_column(value: Any, rows: int) -> pa.Array:
+    if isinstance(value, pa.Scalar):
+        return pa.array([value.as_py()] * rows, value.type)
+    return value.combine_chunks() if isinstance(value, pa.ChunkedArray) else value
+
+
+def _path_ids(files: pa.Array) -> list[pa.Array]:
+    if files.null_count == len(files):
+        return []
+    encoded = files.dictionary_encode()
+    names = [naming.equipment_from_path(path) for path in encoded.dictionary.to_pylist()]
+    return [pa.array(names, pa.string()).take(encoded.indices)]
+
+
+def _envelope_ids(raw: RawBatch) -> pa.Array | None:
+    """The equipment that a message's attributes or key name, where its payload names none."""
+    keys = raw.table.column("key").combine_chunks()
+    attributes = raw.table.column("attributes").combine_chunks()
+    found: list[pa.Array] = []
+    if attributes.null_count < len(attributes):
+        encoded = attributes.dictionary_encode()
+        named = []
+        for text in encoded.dictionary.to_pylist():
+            try:
+                value = orjson.loads(text)
+                value = value.get("equipment_id") if isinstance(value, dict) else None
+            except orjson.JSONDecodeError:
+                value = None
+            named.append(str(value) if value else None)
+        found.append(pa.array(named, pa.string()).take(encoded.indices))
+    if keys.null_count < len(keys):
+        encoded = keys.dictionary_encode()
+        decoded = [
+            key.decode(errors="replace").strip() or None for key in encoded.dictionary.to_pylist()
+        ]
+        found.append(pa.array(decoded, pa.string()).take(encoded.indices))
+    if not found:
+        return None
+    return found[0] if len(found) == 1 else pc.coalesce(*found)
+
+
+def _event_time(found: dict[str, pa.Array], rows: int) -> tuple[pa.Array, Mask]:
+    """The event time, and where it had to be assumed because the reading carries none.
+
+    The time it was sent stands in; failing that the time it arrived, moved back by what the test
+    still lasted after the row, where test time is known.
+    """
+    recorded = found.get("recorded_at")
+    if recorded is None:
+        recorded = pa.nulls(rows, UTC_MICROSECONDS)
+    if recorded.null_count == 0:
+        return recorded, np.zeros(rows, dtype=bool)
+    assumed = np.asarray(recorded.is_null())
+    arrived = found["ingested_at"]
+    if (elapsed := found.get("test_time_s")) is not None:
+        seconds = elapsed.to_numpy(zero_copy_only=False)
+        finite = np.isfinite(seconds)
+        last = seconds[finite].max() if finite.any() else 0.0
+        with np.errstate(invalid="ignore"):
+            back = np.where(finite, last - seconds, 0.0)
+        back = np.clip(back, 0.0, 1e10)
+        micros = arrived.cast(pa.int64()).to_numpy(zero_copy_only=False)
+        arrived = pa.array(micros - np.round(back * 1e6).astype(np.int64)).cast(UTC_MICROSECONDS)
+    stand_ins = [part for part in (found.get("streamed_at"), arrived) if part is not None]
+    return pc.coalesce(recorded, *stand_ins), assumed
+
+
+def _types(found: dict[str, pa.Array], rejects: Rejects) -> None:
+    """Spells the equipment's type as the schema does; an unknown one is an error."""
+    if (given := found.get("equipment_type")) is None:
+        return
+    encoded = given.dictionary_encode()
+    names = encoded.dictionary.to_pylist()
+    known = pa.array([_TYPES.get(name.casefold()) for name in names], pa.string())
+    found["equipment_type"] = known.take(encoded.indices)
+    unknown = np.asarray(pc.and_(given.is_valid(), found["equipment_type"].is_null()))
+    if unknown.any():
+        allowed = " or ".join(sorted(set(_TYPES.values())))
+        rejects.add_mask(unknown, "unknown_value", "equipment_type", f"must be {allowed}")
+
+
+def decode(raw: RawBatch, time_zone: str = "UTC") -> tuple[Decoded, Rejects]:
+    """The batch's readings in the reading's columns, and the rows that could not be read.
+
+    Args:
+        raw: messages or table rows.
+        time_zone: the zone of times that carry none.
+    """
+    rows = raw.table.num_rows
+    zone = ZoneInfo(time_zone)
+    rejects = Rejects()
+    messages = raw.kind is BatchKind.MESSAGES
+    if messages:
+        dicts = _parse_messages(raw.table.column("payload").to_pylist(), rejects)
+        columns = _columns_of(dicts)
+    else:
+        columns = {name: raw.table.column(name) for name in raw.table.column_names}
+    fields, unknown = _match(columns)
+    found = _known_columns(columns, fields, zone, rejects)
+    doubled = [(n, s[0][0]) for s in fields.values() for n, _ in s[1:]]
+    if messages:
+        extra = _message_extra(dicts, unknown, doubled)
+    else:
+        extra = _table_extra(columns, unknown, doubled)
+    if extra is not None:
+        # A replayed reading brings what it had; what is unknown now joins it only if it is alone.
+        found["extra"] = pc.coalesce(found["extra"], extra) if "extra" in found else extra
+    one_test = not messages and "equipment_id" not in found
+    found = _own_columns(found, raw, messages, rows)
+    found["recorded_at"], assumed = _event_time(found, rows)
+    _types(found, rejects)
+    if (resistance := found.get("internal_resistance_ohm")) is not None:
+        # Arbin writes 0 until the first pulse has been measured.
+        found["internal_resistance_ohm"] = pc.if_else(
+            pc.equal(resistance, 0.0), pa.scalar(None, pa.float64()), resistance
+        )
+    start = _test_start(raw.origin, found["recorded_at"]) if one_test else None
+    kept = np.ones(rows, dtype=bool)
+    if rejects.rows:
+        kept[list(rejects.rows)] = False
+    table = _assemble(found, assumed, kept)
+    return Decoded(table, raw, start), rejects
+
+
+def _test_start(origin: Origin, recorded: pa.Array) -> int | None:
+    if origin.test_start_us is not None:
+        return origin.test_start_us
+    earliest = pc.min(recorded.cast(pa.int64())).as_py()
+    return None if earliest is None else int(earliest)
+
+
+def _assemble(found: dict[str, pa.Array], assumed: Mask, kept: Mask) -> pa.Table:
+    columns: dict[str, pa.Array] = {}
+    for name in READING.names:
+        array = found.get(name)
+        if array is None or array.null_count == len(array):
+            continue
+        if isinstance(array, pa.ChunkedArray):
+            array = array.combine_chunks()
+        columns[name] = array.dictionary_encode() if name in _LOW_CARDINALITY else array
+    columns["flags"] = pa.array(np.where(assumed, EVENT_TIME_ASSUMED, 0).astype(np.int64))
+    columns["row"] = pa.array(np.arange(len(kept), dtype=np.int64))
+    table = pa.table(columns)
+    return table if kept.all() else table.filter(pa.array(kept))
+
+
+def dead_letters(raw: RawBatch, rejects: Rejects, step: str) -> pa.Table:
+    """The refused rows of a raw batch as dead letters, payload unmodified.
+
+    A table's row is kept as a JSON object under the source's own column names, so that it can be
+    sent again as a message.
+    """
+    rows = sorted(rejects.rows)
+    taken = raw.table.take(pa.array(rows, pa.int64())).to_pylist()
+    letters = []
+    for row, content in zip(rows, taken, strict=True):
+        error_type, column, message = rejects.rows[row]
+        origin = raw.origin
+        common: dict[str, Any] = {
+            "step": step,
+            "error_type": error_type,
+            "error_message": message,
+            "field": column,
+            "source": origin.source,
+        }
+        if raw.kind is BatchKind.MESSAGES:
+            arrived = content["arrived_at"]
+            micros = convert.to_micros(arrived) if arrived is not None else origin.arrived_at_us
+            letters.append(
+                DeadLetter(
+                    **common,
+                    payload=content["payload"],
+                    source_file=content["source_file"] or origin.source_file,
+                    position=content["position"] or str(origin.first_row + row),
+                    message_key=content["key"],
+                    attributes=content["attributes"],
+                    equipment_id=origin.equipment_id,
+                    ingested_at_us=micros,
+                )
+            )
+        else:
+            present = {name: value for name, value in content.items() if value is not None}
+            own = {"equipment_id": origin.equipment_id} if origin.equipment_id else None
+            letters.append(
+                DeadLetter(
+                    **common,
+                    payload=_dump(present).encode(),
+                    source_file=origin.source_file,
+                    position=str(origin.first_row + row),
+                    attributes=orjson.dumps(own).decode() if own else None,
+                    equipment_id=origin.equipment_id,
+                    ingested_at_us=origin.arrived_at_us,
+                )
+            )
+    return dead_letter.table(letters)
+
+
+class _DecodeBatch(beam.DoFn):  # type: ignore[misc]
+    def __init__(self, time_zone: str) -> None:
+        self._time_zone = time_zone
+        self._dead = Metrics.counter("account", "dead_letters")
+
+    def process(self, raw: RawBatch) -> Iterable[Any]:
+        decoded, rejects = decode(raw, self._time_zone)
+        if rejects.rows:
+            self._dead.inc(len(rejects.rows))
+            yield beam.pvalue.TaggedOutput("dead_letters", dead_letters(raw, rejects, STEP))
+        if decoded.table.num_rows:
+            yield decoded
+
+
+class Decode(beam.PTransform):  # type: ignore[misc]
+    """Raw batches → `Decoded` (main output) and tables of dead letters (`dead_letters`)."""
+
+    def __init__(self, time_zone: str = "UTC") -> None:
+        super().__init__()
+        self._time_zone = time_zone
+
+    def expand(self, batches: beam.PCollection) -> Any:
+        """Adds the step."""
+        return batches | beam.ParDo(_DecodeBatch(self._time_zone)).with_outputs(
+            "dead_letters", main="readings"
+        )

@@ -1,0 +1,90 @@
+"""Stable 128-bit identities of readings, and the shard that an equipment belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+U64 = npt.NDArray[np.uint64]
+
+# Odd constants of two independent lanes: the golden ratio's and those of the splitmix64 finaliser
+# (Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014).
+_LANES = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD1B54A32D192ED03))
+_MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_NULL = np.uint64(0x7FF8DEADBEEF0001)
+_HEX = np.array([f"{value:02x}".encode() for value in range(256)], dtype="S2")
+
+
+def _mix(value: U64) -> U64:
+    """splitmix64's finaliser: every bit of the input moves every bit of the output."""
+    value = (value ^ (value >> np.uint64(30))) * _MIX_1
+    value = (value ^ (value >> np.uint64(27))) * _MIX_2
+    return value ^ (value >> np.uint64(31))
+
+
+class Identity:
+    """Two 64-bit lanes per row, into which columns are absorbed one after another."""
+
+    def __init__(self, high: U64, low: U64) -> None:
+        self.high, self.low = high, low
+
+    def absorb(self, words: U64) -> None:
+        """Mixes one 64-bit word per row into both lanes; the order of calls matters."""
+        with np.errstate(over="ignore"):
+            self.high = _mix(self.high * _LANES[0] + words)
+            self.low = _mix(self.low * _LANES[1] ^ (words * _LANES[0] + _LANES[1]))
+
+    def absorb_column(self, column: pa.Array | None, rows: int) -> None:
+        """Mixes a numeric, timestamp or text column in; a missing column is all nulls."""
+        self.absorb(_words(column, rows))
+
+
+def _words(column: pa.Array | None, rows: int) -> U64:
+    if column is None or pa.types.is_null(column.type):
+        return np.full(rows, _NULL)
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if pa.types.is_floating(column.type):
+        # Adding zero makes -0.0 the same as 0.0, which compare equal and mean the same.
+        numbers = column.to_numpy(zero_copy_only=False) + 0.0
+        words = numbers.view(np.uint64).copy()
+    elif pa.types.is_string(column.type):
+        digests = [
+            b"" if text is None else hashlib.blake2b(text.encode(), digest_size=8).digest()
+            for text in column.to_pylist()
+        ]
+        words = np.array([int.from_bytes(digest, "big") for digest in digests], dtype=np.uint64)
+    else:
+        words = column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+        words = words.view(np.uint64).copy()
+    if column.null_count:
+        words[~np.asarray(column.is_valid())] = _NULL
+    return words
+
+
+def of_names(names: Sequence[str]) -> tuple[U64, U64]:
+    """The two lanes an equipment's name starts with, for each of `names`."""
+    digests = [hashlib.blake2b(name.encode(), digest_size=16).digest() for name in names]
+    lanes = np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64).reshape(-1, 2)
+    return lanes[:, 0].copy(), lanes[:, 1].copy()
+
+
+def shards(names: Sequence[str], count: int) -> npt.NDArray[np.int64]:
+    """The shard of each equipment: a hash of its name modulo `count`, the same in every run."""
+    high, _ = of_names(names)
+    return (high % np.uint64(count)).astype(np.int64)
+
+
+def to_hex(high: U64, low: U64) -> pa.Array:
+    """The identities as 32 hexadecimal digits each, shape (n,)."""
+    both = np.empty((len(high), 2), dtype=">u8")
+    both[:, 0], both[:, 1] = high, low
+    digits = _HEX[both.view(np.uint8).reshape(-1)]
+    offsets = np.arange(0, 32 * (len(high) + 1), 32, dtype=np.int32)
+    return pa.StringArray.from_buffers(
+        len(high), pa.py_buffer(offsets), pa.py_buffer(digits.tobytes())
+    )

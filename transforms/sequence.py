@@ -1,0 +1,328 @@
+"""Puts readings in order, drops exact duplicates, and derives what needs the previous reading."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from schemas.reading import COUNTERS
+from transforms.convert import Mask
+from transforms.limits import F64, Limits, codes
+from transforms.validate import FLAG
+
+I64 = npt.NDArray[np.int64]
+
+# What the next readings need to know of the last one: its place in the order, what was measured,
+# and how long its voltage had not moved. This is all that state ever holds of an equipment.
+_TAIL = (
+    "equipment_id", "equipment_type", "test_id", "recorded_at", "test_time_s", "record_index",
+    "source_file", "ingested_at", "voltage_v", "current_a", *COUNTERS, "cycle_index",
+    "step_index", "id_high", "id_low", "stuck_run",
+)  # fmt: skip
+
+DERIVED = ("time_delta_s", "charge_ah", "discharge_ah", "charge_wh", "discharge_wh")
+
+_SECONDS_PER_HOUR = 3600.0
+_COUNTER_NOISE_AH = 1e-9
+_SAME_CURRENT = 0.01
+
+
+@dataclass(frozen=True)
+class Sequenced:
+    """Readings in order.
+
+    Attributes:
+        table: the new readings sorted by equipment, test, time, test time and record, without
+            exact duplicates, with the columns DERIVED (double; time_delta_s null for a first or
+            late reading; the others the charge and energy since the previous reading, ≥ 0).
+        tail: what the next call needs to know of these and earlier readings.
+        duplicates: how many rows were dropped because they were there already.
+    """
+
+    table: pa.Table
+    tail: pa.Table
+    duplicates: int
+
+
+class _Rows:
+    """A table's columns as numpy arrays; an absent column is all NaN or all `missing`."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+        self.size = table.num_rows
+
+    def numbers(self, name: str) -> F64 | None:
+        if name not in self.table.column_names:
+            return None
+        column = self.table.column(name)
+        if column.null_count == column.length():
+            return None
+        return np.asarray(column.to_numpy())
+
+    def micros(self, name: str) -> I64:
+        return np.asarray(self.table.column(name).cast(pa.int64()).to_numpy())
+
+    def ranks(self, name: str) -> tuple[list[str | None], I64]:
+        """Distinct texts and a code per row that sorts as the texts do; null comes first."""
+        if name not in self.table.column_names:
+            return [None], np.zeros(self.size, dtype=np.int64)
+        words, word_codes = codes(self.table, name)
+        order = sorted(range(len(words)), key=lambda i: (words[i] is not None, words[i] or ""))
+        rank = np.empty(len(words), dtype=np.int64)
+        rank[order] = np.arange(len(words))
+        return [words[i] for i in order], rank[word_codes]
+
+
+def _duplicates(rows: _Rows, is_new: Mask) -> Mask:
+    """Which rows repeat a reading that is kept; None of them if there are no repetitions.
+
+    Of several copies the one already released stays, else the one of the first source file (by
+    name), so that the order in which files are read makes no difference.
+    """
+    high = rows.table.column("id_high").to_numpy()
+    drop = np.zeros(rows.size, dtype=bool)
+    ordered = np.sort(high)
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(repeated):
+        return drop
+    among = np.flatnonzero(np.isin(high, repeated))
+    low = rows.table.column("id_low").to_numpy()[among]
+    part = _Rows(rows.table.take(pa.array(among)))
+    _, files = part.ranks("source_file")
+    order = np.lexsort((part.micros("ingested_at"), files, is_new[among], low, high[among]))
+    same = np.zeros(len(order), dtype=bool)
+    same[1:] = (high[among][order][1:] == high[among][order][:-1]) & (
+        low[order][1:] == low[order][:-1]
+    )
+    drop[among[order[same]]] = True
+    return drop
+
+
+def _order(rows: _Rows, groups: I64, times: I64) -> I64:
+    """The permutation that sorts by group, time, test time, record index and identity."""
+    span = int(times.max()) - int(times.min()) + 1
+    if int(groups.max()) * span < 2**62:
+        key = groups * span + (times - times.min())
+        order = np.argsort(key, kind="stable")
+        ordered = key[order]
+        if not (ordered[1:] == ordered[:-1]).any():
+            return order
+        keys: tuple[npt.NDArray[np.generic], ...] = (key,)
+    else:
+        keys = (times, groups)
+    low = rows.table.column("id_low").to_numpy()
+    high = rows.table.column("id_high").to_numpy()
+    elapsed = rows.numbers("test_time_s")
+    index = rows.numbers("record_index")
+    # NaN sorts last; a reading without a number comes after those that have one.
+    return np.lexsort(
+        (low, high)
+        + (() if index is None else (index,))
+        + (() if elapsed is None else (elapsed,))
+        + keys
+    )
+
+
+def _same(values: F64 | None, size: int) -> Mask:
+    """Whether each row's value equals the one before; True where neither has any."""
+    out = np.ones(size, dtype=bool)
+    if values is not None and size:
+        before, now = values[:-1], values[1:]
+        out[1:] = (now == before) | (np.isnan(now) & np.isnan(before))
+    return out
+
+
+def _run_lengths(continues: Mask, start: I64) -> I64:
+    """How many rows each run has had up to and with this row; `start` is a run's first length."""
+    position = np.arange(len(continues))
+    begins = np.where(continues, 0, position)
+    begins = np.maximum.accumulate(begins)
+    return position - begins + start[begins]
+
+
+def sequence(
+    new: pa.Table, tail: pa.Table | None, limits: Limits, keep_from_us: int | None = None
+) -> Sequenced:
+    """Orders `new` behind `tail` and derives what depends on the previous reading.
+
+    Args:
+        new: validated readings of any order.
+        tail: `Sequenced.tail` of the readings before them, or None.
+        limits: the bounds per equipment profile.
+        keep_from_us: readings from this event time on stay in the tail, so that one that comes
+            late still finds its place; None keeps only the last of every test.
+
+    time_delta_s is the difference in test time where both readings have one that did not run
+    backwards, else in event time. A reading that belongs before everything the tail still knows
+    of its test has lost its place: null, flagged `late`. Charge and energy follow the integration
+    rule: trapezoid inside a step, rectangle on a step's first reading, nothing over a gap.
+    """
+    held = 0 if tail is None else tail.num_rows
+    table = new if tail is None or not held else _stack(tail, new)
+    rows = _Rows(table)
+    is_new = np.arange(rows.size) >= held
+    drop = _duplicates(rows, is_new)
+    duplicates = int(drop.sum())
+    if duplicates:
+        kept = np.flatnonzero(~drop)
+        rows, is_new = _Rows(table.take(pa.array(kept))), is_new[kept]
+    _, id_ranks = rows.ranks("equipment_id")
+    tests, test_ranks = rows.ranks("test_id")
+    times = rows.micros("recorded_at")
+    groups = id_ranks * len(tests) + test_ranks
+    order = _order(rows, groups, times)
+    if not (order[1:] > order[:-1]).all():
+        rows, is_new = _Rows(rows.table.take(pa.array(order))), is_new[order]
+        groups, times = groups[order], times[order]
+    first = np.ones(rows.size, dtype=bool)
+    first[1:] = groups[1:] != groups[:-1]
+    late = _behind_the_tail(first, is_new) if held else np.zeros(rows.size, dtype=bool)
+    table, run = _derive(rows, times, first, late, limits)
+    kept_on = np.ones(rows.size, dtype=bool)
+    kept_on[:-1] = first[1:]  # the last of its test
+    if keep_from_us is not None:
+        recent = times >= keep_from_us
+        # With the last one before that time, which is the previous reading of the earliest kept.
+        kept_on |= recent
+        kept_on[:-1] |= recent[1:] & ~first[1:]
+    released = table.filter(pa.array(is_new)) if not is_new.all() else table
+    return Sequenced(
+        released.drop_columns(["stuck_run"]) if "stuck_run" in released.column_names else released,
+        _new_tail(table, run, kept_on),
+        duplicates,
+    )
+
+
+def _behind_the_tail(first: Mask, is_new: Mask) -> Mask:
+    """New readings that sort before the first known one of their test."""
+    group = np.cumsum(first) - 1
+    known = np.bincount(group, weights=~is_new) > 0
+    seen = np.cumsum(~is_new)
+    before = np.concatenate(([0], seen[:-1]))
+    at_start = before[np.flatnonzero(first)]
+    return is_new & known[group] & (seen == at_start[group])
+
+
+def _stack(tail: pa.Table, new: pa.Table) -> pa.Table:
+    return pa.concat_tables([tail, new], promote_options="permissive")
+
+
+def _derive(
+    rows: _Rows, times: I64, first: Mask, late: Mask, limits: Limits
+) -> tuple[pa.Table, I64]:
+    """The rows with their flags and the DERIVED columns; and their runs of equal voltage."""
+    # Behind a late reading comes another one or one that was released long ago.
+    alone = first | late
+    delta = _time_deltas(times, rows.numbers("test_time_s"), alone)
+    profile = limits.rows(rows.table)
+    voltage, current = rows.numbers("voltage_v"), rows.numbers("current_a")
+    assert voltage is not None and current is not None
+    in_cv = (current > 0) & (voltage >= limits.cv_voltage[profile])
+    flags = _flags_of(rows)
+    both_cv = in_cv.copy()
+    both_cv[1:] &= in_cv[:-1]
+    longest = np.where(both_cv, limits.gap_cv[profile], limits.gap[profile])
+    with np.errstate(invalid="ignore"):
+        gap = delta > longest
+    flags[gap] |= FLAG["gap"]
+    flags[late] |= FLAG["late"]
+    run = _stuck_runs(rows, voltage, current, in_cv, alone)
+    flags[run >= limits.stuck[profile]] |= FLAG["stuck"]
+    _flag_counters(rows, flags, current, delta, limits.counter_jump[profile])
+    table = _replace(rows.table, "flags", pa.array(flags))
+    table = table.append_column("time_delta_s", pa.array(delta, mask=np.isnan(delta)))
+    for name, values in _integrals(rows, voltage, current, delta, gap).items():
+        table = table.append_column(name, pa.array(values))
+    return table, run
+
+
+def _flags_of(rows: _Rows) -> I64:
+    column = rows.table.column("flags")
+    return np.asarray(column.fill_null(0).to_numpy()).copy()
+
+
+def _replace(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, values)
+
+
+def _time_deltas(times: I64, elapsed: F64 | None, first: Mask) -> F64:
+    delta = np.empty(len(times))
+    delta[1:] = (times[1:] - times[:-1]) / 1e6
+    if elapsed is not None:
+        by_test = np.empty(len(times))
+        by_test[1:] = elapsed[1:] - elapsed[:-1]
+        by_test[0] = np.nan
+        with np.errstate(invalid="ignore"):
+            known = by_test >= 0
+        delta = np.where(known, by_test, delta)
+    delta[first] = np.nan
+    return delta
+
+
+def _stuck_runs(
+    rows: _Rows, voltage: F64, current: F64, in_cv: Mask, first: Mask
+) -> I64:
+    """How many equal voltages in a row each reading ends, at constant current outside CV."""
+    steady = np.zeros(len(voltage), dtype=bool)
+    steady[1:] = (
+        (voltage[1:] == voltage[:-1])
+        & (np.abs(current[1:] - current[:-1]) <= _SAME_CURRENT * np.abs(current[1:]))
+        & (current[1:] != 0)
+        & ~in_cv[1:]
+        & ~first[1:]
+    )
+    start = np.ones(len(voltage), dtype=np.int64)
+    if "stuck_run" in rows.table.column_names:
+        start = rows.table.column("stuck_run").fill_null(1).to_numpy()
+        # Only a run's first row brings its length along; a kept row inside a run counts on.
+        start = np.where(steady, 1, start)
+    return _run_lengths(steady, start)
+
+
+def _flag_counters(rows: _Rows, flags: I64, current: F64, delta: F64, allowed: F64) -> None:
+    known = ~np.isnan(delta)
+    largest = np.abs(current)
+    largest[1:] = np.maximum(largest[1:], np.abs(current[:-1]))
+    expected = largest * np.where(known, delta, 0.0) / _SECONDS_PER_HOUR
+    for name in COUNTERS:
+        counter = rows.numbers(name)
+        if counter is None:
+            continue
+        step = np.zeros(len(counter))
+        step[1:] = counter[1:] - counter[:-1]
+        with np.errstate(invalid="ignore"):
+            flags[known & (step < -_COUNTER_NOISE_AH)] |= FLAG["counter_reset"]
+            if name.endswith("_ah"):
+                flags[known & (step > expected + allowed)] |= FLAG["counter_jump"]
+
+
+def _integrals(
+    rows: _Rows, voltage: F64, current: F64, delta: F64, gap: Mask
+) -> dict[str, F64]:
+    """Charge and energy since the previous reading, each split by direction, in Ah and Wh."""
+    size = len(current)
+    hours = np.where(np.isnan(delta) | gap, 0.0, delta) / _SECONDS_PER_HOUR
+    same_step = _same(rows.numbers("step_index"), size) & _same(rows.numbers("cycle_index"), size)
+    same_step[1:] &= np.sign(current[1:]) == np.sign(current[:-1])
+    power = voltage * current
+    out: dict[str, F64] = {}
+    for values, charge, discharge in (
+        (current, "charge_ah", "discharge_ah"),
+        (power, "charge_wh", "discharge_wh"),
+    ):
+        mean = values.copy()
+        mean[1:] = np.where(same_step[1:], (values[1:] + values[:-1]) / 2.0, values[1:])
+        amount = mean * hours
+        out[charge] = np.maximum(amount, 0.0)
+        out[discharge] = np.maximum(-amount, 0.0)
+    return out
+
+
+def _new_tail(table: pa.Table, run: I64, kept: Mask) -> pa.Table:
+    """The kept rows with what the next readings need of them."""
+    names = [name for name in _TAIL if name in table.column_names and name != "stuck_run"]
+    tail = table.select(names).take(pa.array(np.flatnonzero(kept)))
+    return tail.append_column("stuck_run", pa.array(run[kept]))

@@ -1,0 +1,294 @@
+"""Rejects readings that are physically impossible and flags those outside operating limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.metrics import Metrics
+
+from schemas.profiles import Profile, choose
+from schemas.reading import QUALITY_FLAGS, READING, Kind
+from transforms import identity
+from transforms.convert import Mask
+from transforms.decode import Decoded, Rejects, dead_letters
+from transforms.limits import F64, Limits, codes
+
+STEP = "validate"
+FLAG = {name: 1 << bit for bit, name in enumerate(QUALITY_FLAGS)}
+MOST_AHEAD_US = 5 * 60 * 1_000_000
+
+_NOT_NEGATIVE = ("test_time_s", "step_time_s", "cycle_index", "step_index", "charge_capacity_ah",
+                 "discharge_capacity_ah", "charge_energy_wh", "discharge_energy_wh",
+                 "frequency_hz")  # fmt: skip
+_DOUBLES = tuple(f.name for f in READING.fields if f.kind is Kind.DOUBLE and not f.derived)
+_MEASURED = tuple(
+    f.name
+    for f in READING.fields
+    if f.kind in (Kind.DOUBLE, Kind.INTEGER)
+    and not f.derived
+    and f.name not in ("record_index", "test_time_s")
+)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """A table's columns as numpy arrays, NaN or null replaced where a rule needs it."""
+
+    table: pa.Table
+
+    def has(self, name: str) -> bool:
+        return name in self.table.column_names
+
+    def numbers(self, name: str) -> F64:
+        column = self.table.column(name).cast(pa.float64(), safe=False)
+        return np.asarray(column.to_numpy())
+
+    def present(self, name: str) -> Mask:
+        return np.asarray(self.table.column(name).is_valid())
+
+
+def _with_types(table: pa.Table, profiles: Sequence[Profile]) -> pa.Table:
+    """Fills in the type of equipments that do not say theirs.
+
+    A profile made for the equipment decides; else one that reports a frequency is a machine and
+    all others are cells.
+    """
+    names = table.column_names
+    if "equipment_type" in names and table.column("equipment_type").null_count == 0:
+        return table
+    ids, id_codes = codes(table, "equipment_id")
+    named = [p for p in profiles if p.equipment != ("*",)]
+    chosen = [None if word is None else choose(named, word, None) for word in ids]
+    by_id = pa.array([None if p is None else p.equipment_type for p in chosen], pa.string())
+    from_profile = by_id.take(pa.array(id_codes))
+    if "frequency_hz" in names:
+        has_frequency = table.column("frequency_hz").is_valid()
+        by_field = pc.if_else(has_frequency, "machine", "battery_cell")
+    else:
+        by_field = pa.scalar("battery_cell")
+    given = [table.column("equipment_type").cast(pa.string())] if "equipment_type" in names else []
+    filled = pc.coalesce(*given, from_profile, by_field).dictionary_encode()
+    if "equipment_type" in names:
+        return table.set_column(names.index("equipment_type"), "equipment_type", filled)
+    return table.add_column(names.index("equipment_id") + 1, "equipment_type", filled)
+
+
+def _with_tests(table: pa.Table, test_start_us: int | None) -> pa.Table:
+    """Fills in the test of cells that do not name theirs.
+
+    A cycler's file is one test, named by its equipment and its first reading's time, so that the
+    same test uploaded again under another name, or exported again when it has grown, stays one.
+    A stream's readings are one test per cell. Machines have none.
+    """
+    names = table.column_names
+    is_cell = pc.equal(table.column("equipment_type").cast(pa.string()), "battery_cell")
+    if "test_id" in names:
+        given = table.column("test_id").cast(pa.string())
+        if not pc.any(pc.and_(is_cell, given.is_null())).as_py():
+            return table
+    ids, id_codes = codes(table, "equipment_id")
+    if test_start_us is None:
+        tests = ids
+    else:
+        moment = np.datetime_as_string(np.datetime64(test_start_us, "us"), unit="s")
+        tests = [None if word is None else f"{word}@{moment}Z" for word in ids]
+    made = pa.array(tests, pa.string()).take(pa.array(id_codes))
+    made = pc.if_else(is_cell, made, pa.scalar(None, pa.string()))
+    if "test_id" in names:
+        filled = pc.coalesce(given, made).dictionary_encode()
+        return table.set_column(names.index("test_id"), "test_id", filled)
+    if made.null_count == len(made):
+        return table
+    return table.append_column("test_id", made.dictionary_encode())
+
+
+def _reject(cols: _Columns, limits: Limits, now_us: int, rejects: Rejects) -> Mask:
+    """Notes what is wrong with each row; returns where nothing is.
+
+    The row numbers noted are those of the raw batch.
+    """
+    table = cols.table
+    ok = np.ones(table.num_rows, dtype=bool)
+    raw_rows = table.column("row").to_numpy()
+
+    def refuse(mask: Mask, error_type: str, field: str, message: str) -> None:
+        if mask.any():
+            for row in raw_rows[mask].tolist():
+                rejects.add(row, error_type, field, message)
+            np.logical_and(ok, ~mask, out=ok)
+
+    for field in ("equipment_id", "voltage_v", "current_a"):
+        if not cols.has(field):
+            refuse(np.ones(len(ok), dtype=bool), "missing_field", field, f"{field} is missing")
+        elif table.column(field).null_count:
+            refuse(~cols.present(field), "missing_field", field, f"{field} is missing")
+    if not ok.any():
+        return ok
+    for field in _DOUBLES:
+        if cols.has(field):
+            values = table.column(field)
+            finite = pc.fill_null(pc.is_finite(values), True)
+            if not pc.all(finite).as_py():
+                refuse(~np.asarray(finite), "non_finite", field, f"{field} is not a finite number")
+    for field in _NOT_NEGATIVE:
+        if cols.has(field):
+            lowest = pc.min(table.column(field)).as_py()
+            if lowest is not None and not lowest >= 0:
+                with np.errstate(invalid="ignore"):
+                    below = cols.numbers(field) < 0
+                refuse(below, "negative", field, f"{field} must not be below 0")
+    _reject_beyond_bounds(cols, limits, refuse)
+    recorded = table.column("recorded_at").cast(pa.int64()).to_numpy()
+    ahead = recorded > now_us + MOST_AHEAD_US
+    if ahead.any():
+        arrived = table.column("ingested_at").cast(pa.int64()).to_numpy()
+        ahead &= recorded > arrived + MOST_AHEAD_US
+        refuse(ahead, "time_ahead", "recorded_at", "recorded_at is over 5 minutes in the future")
+    return ok
+
+
+def _reject_beyond_bounds(cols: _Columns, limits: Limits, refuse: Any) -> None:
+    profile = limits.rows(cols.table) if cols.has("equipment_id") else None
+    if profile is None:
+        return
+    for field, low, high in (
+        ("voltage_v", -limits.reject_voltage, limits.reject_voltage),
+        ("current_a", -limits.reject_current, limits.reject_current),
+        ("temperature_c", limits.reject_temperature_low, limits.reject_temperature_high),
+        ("ambient_temperature_c", limits.reject_temperature_low, limits.reject_temperature_high),
+    ):
+        if cols.has(field):
+            beyond = _beyond(cols.numbers(field), low[profile], high[profile])
+            if beyond.any():
+                worst = limits.profiles[int(profile[beyond][0])]
+                refuse(
+                    beyond,
+                    "out_of_bounds",
+                    field,
+                    f"{field} is beyond what profile {worst.name} holds possible",
+                )
+
+
+def _beyond(values: F64, low: F64, high: F64) -> Mask:
+    with np.errstate(invalid="ignore"):
+        return (values < low) | (values > high)
+
+
+def _flags(cols: _Columns, limits: Limits) -> npt.NDArray[np.int64]:
+    """The quality flags of single readings, a bit each, added to those already set."""
+    flags = cols.table.column("flags").to_numpy().copy()
+    profile = limits.rows(cols.table)
+    for field, name, low, high in (
+        ("voltage_v", "voltage_out_of_range", limits.voltage_low, limits.voltage_high),
+        ("current_a", "current_out_of_range", -limits.current, limits.current),
+        ("temperature_c", "temperature_out_of_range", limits.temperature_low,
+         limits.temperature_high),
+        ("frequency_hz", "frequency_out_of_range", limits.frequency_low, limits.frequency_high),
+    ):  # fmt: skip
+        if cols.has(field):
+            beyond = _beyond(cols.numbers(field), low[profile], high[profile])
+            flags[beyond] |= FLAG[name]
+    return flags
+
+
+def _identify(table: pa.Table) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """The two lanes of every reading's identity (see `schemas.reading`: reading_id)."""
+    rows = table.num_rows
+    ids, id_codes = codes(table, "equipment_id")
+    high, low = identity.of_names([word or "" for word in ids])
+    ident = identity.Identity(high[id_codes], low[id_codes])
+
+    def column(name: str) -> pa.Array | None:
+        if name not in table.column_names:
+            return None
+        return table.column(name).combine_chunks()
+
+    ident.absorb_column(column("recorded_at"), rows)
+    test_time, index = column("test_time_s"), column("record_index")
+    by_values = np.ones(rows, dtype=bool)
+    for key in (test_time, index):
+        if key is not None:
+            by_values &= ~np.asarray(key.is_valid())
+    ident.absorb_column(test_time, rows)
+    ident.absorb_column(index, rows)
+    if by_values.any():
+        chosen = np.flatnonzero(by_values)
+        valued = identity.Identity(ident.high[chosen], ident.low[chosen])
+        taken = pa.array(chosen)
+        for name in (*_MEASURED, "extra"):
+            part = column(name)
+            valued.absorb_column(None if part is None else part.take(taken), len(chosen))
+        ident.high[chosen], ident.low[chosen] = valued.high, valued.low
+    return ident.high, ident.low
+
+
+def validate(decoded: Decoded, limits: Limits, now_us: int) -> tuple[pa.Table, Rejects]:
+    """The readings that may be real, identified, typed and flagged; and the others.
+
+    Args:
+        decoded: from `transforms.decode.decode`.
+        limits: the bounds per equipment profile.
+        now_us: the time, microseconds since 1970; readings later than it and than their arrival
+            by over 5 minutes are rejected.
+
+    Returns:
+        the decoded table without `row`, with equipment_type, test_id (cells), `flags`, and the
+        identity as `id_high`, `id_low` (uint64); and the rows of the raw batch that were refused.
+    """
+    rejects = Rejects()
+    table = decoded.table
+    if "equipment_id" in table.column_names:
+        table = _with_types(table, limits.profiles)
+    ok = _reject(_Columns(table), limits, now_us, rejects)
+    if not ok.all():
+        table = table.filter(pa.array(ok))
+    if not table.num_rows:
+        return table, rejects
+    table = _with_tests(table, decoded.test_start_us)
+    flags = _flags(_Columns(table), limits)
+    high, low = _identify(table)
+    table = table.drop_columns(["row", "flags"])
+    table = table.append_column("flags", pa.array(flags))
+    table = table.append_column("id_high", pa.array(high))
+    return table.append_column("id_low", pa.array(low)), rejects
+
+
+class _ValidateBatch(beam.DoFn):  # type: ignore[misc]
+    def __init__(self, profiles: tuple[Profile, ...], now_us: int) -> None:
+        self._profiles = profiles
+        self._now_us = now_us
+        self._limits: Limits | None = None
+        self._dead = Metrics.counter("account", "dead_letters")
+
+    def process(self, decoded: Decoded) -> Iterable[Any]:
+        if self._limits is None:
+            self._limits = Limits(self._profiles)
+        table, rejects = validate(decoded, self._limits, self._now_us)
+        if rejects.rows:
+            self._dead.inc(len(rejects.rows))
+            letters = dead_letters(decoded.raw, rejects, STEP)
+            yield beam.pvalue.TaggedOutput("dead_letters", letters)
+        if table.num_rows:
+            yield table
+
+
+class Validate(beam.PTransform):  # type: ignore[misc]
+    """`Decoded` → tables of possible readings (main output) and of `dead_letters`."""
+
+    def __init__(self, profiles: Sequence[Profile], now_us: int) -> None:
+        super().__init__()
+        self._profiles = tuple(profiles)
+        self._now_us = now_us
+
+    def expand(self, decoded: beam.PCollection) -> Any:
+        """Adds the step."""
+        return decoded | beam.ParDo(_ValidateBatch(self._profiles, self._now_us)).with_outputs(
+            "dead_letters", main="readings"
+        )
