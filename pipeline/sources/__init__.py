@@ -32,18 +32,29 @@ class Received:
     Attributes:
         batches: PCollection of `transforms.batch.RawBatch`.
         dead_letters: PCollection of tables of schema DEAD_LETTER: what the source itself could
-            not read.
+            not read; None where it reads anything.
         files: PCollection of `RawFile` to be archived whole; None where the batches themselves
             are what the archive keeps.
     """
 
     batches: beam.PCollection
-    dead_letters: beam.PCollection
+    dead_letters: beam.PCollection | None
     files: beam.PCollection | None
 
 
 class Source(Protocol):
-    """What every source offers."""
+    """What every source offers.
+
+    Attributes:
+        total: how much there is to read in `unit`, or None if that isn't known.
+        unit: `readings` or `B` (bytes).
+    """
+
+    unit: str
+
+    @property
+    def total(self) -> int | None:
+        """How much there is to read, in `unit`; None if that isn't known."""
 
     def check(self) -> None:
         """Finds out before anything is read whether it can be read; raises ConfigError."""

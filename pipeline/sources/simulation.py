@@ -583,7 +583,7 @@ class _CellContext:
     def __init__(
         self, fleet: Fleet, block: Block, plan: CellPlan, begin: int, clock_ms: Ints, done: Ints
     ) -> None:
-        """`plan` starts at cycle `begin`, (cells,) `clock_ms` after the fleet and `done` readings."""
+        """`plan` begins at cycle `begin`, `clock_ms` after the fleet, after `done` readings."""
         cells = block.stop - block.first
         cycles = plan.lithium.size // cells
         self._fleet, self._first, self._plan = fleet, block.first, plan

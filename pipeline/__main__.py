@@ -1,0 +1,82 @@
+"""python -m pipeline: reads a source, writes lake and warehouse, prints the account."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import apache_beam as beam
+from tqdm import tqdm
+
+from pipeline import account, job, options, registry, runner
+from pipeline.errors import ConfigError
+from pipeline.options import JobConfig
+from pipeline.progress import PROGRESS
+from pipeline.sources import Source
+
+
+@contextmanager
+def _progress_bar(source: Source, shown: bool) -> Iterator[None]:
+    """A bar of what has been read; only on a terminal."""
+    total = source.total if shown else None
+    if total is None:
+        yield
+        return
+    PROGRESS.reset()
+    over = threading.Event()
+    with tqdm(
+        total=total, unit=source.unit, unit_scale=True, desc="reading", disable=None, leave=False
+    ) as bar:
+
+        def follow() -> None:
+            while not over.wait(0.2):
+                bar.update(PROGRESS.done - bar.n)
+                if bar.n >= total:
+                    bar.set_description("ordering and writing")
+
+        watcher = threading.Thread(target=follow, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
+
+
+def run(config: JobConfig, beam_options: beam.options.pipeline_options.PipelineOptions) -> int:
+    """Runs the job to its end; returns the exit status: 0, or 1 if the account does not balance."""
+    source = registry.source(config)
+    sinks = registry.sinks(config)
+    source.check()
+    for sink in sinks:
+        sink.prepare()
+    started = time.monotonic()
+    local = runner.is_local(beam_options)
+    with runner.local_shuffle(beam_options), _progress_bar(source, config.progress and local):
+        pipeline = beam.Pipeline(runner=runner.choose(beam_options), options=beam_options)
+        job.build(pipeline, config, source, sinks)
+        result = pipeline.run()
+        result.wait_until_finish()
+    found = account.of(result)
+    for line in found.lines(time.monotonic() - started):
+        print(line)  # noqa: T201 - the account is the command's output
+    return 0 if found.balances else 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status: 2 for a flag or resource the user can mend."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        beam_options = options.parse(sys.argv[1:] if argv is None else argv)
+        return run(options.config_from(beam_options), beam_options)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""The job's account: what was read is what was written, dropped as a duplicate, or a dead letter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from apache_beam.metrics.metric import MetricsFilter
+from apache_beam.runners.runner import PipelineResult
+
+NAMESPACE = "account"
+
+
+@dataclass(frozen=True)
+class Account:
+    """Counts of readings, messages or rows; see `balances`.
+
+    Attributes:
+        read: messages and rows the source gave, and files it could not read.
+        written: readings handed to the sinks.
+        duplicates: exact repetitions that were dropped.
+        dead_letters: what could not become a reading.
+        late: readings among `written` that had lost their place in the order.
+        flagged: readings among `written` with at least one quality flag.
+    """
+
+    read: int = 0
+    written: int = 0
+    duplicates: int = 0
+    dead_letters: int = 0
+    late: int = 0
+    flagged: int = 0
+
+    @property
+    def balances(self) -> bool:
+        """Whether nothing was lost and nothing counted twice."""
+        return self.read == self.written + self.duplicates + self.dead_letters
+
+    def lines(self, seconds: float) -> list[str]:
+        """The account as lines for a person.
+
+        Args:
+            seconds: how long the job took.
+        """
+        sign = "=" if self.balances else "≠"
+        rate = self.read / seconds if seconds > 0 else 0.0
+        return [
+            f"read {self.read:,} {sign} written {self.written:,} + duplicates {self.duplicates:,} "
+            f"+ dead letters {self.dead_letters:,}",
+            f"late {self.late:,}, flagged {self.flagged:,}; {seconds:.1f} s, {rate:,.0f} readings/s",
+        ]
+
+
+def of(result: PipelineResult) -> Account:
+    """The account of a finished (or running) job, from its Beam metrics."""
+    counters = result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))["counters"]
+    totals: dict[str, int] = {}
+    for counter in counters:
+        name = counter.key.metric.name
+        totals[name] = totals.get(name, 0) + int(counter.result or 0)
+    known = {name: totals.get(name, 0) for name in Account.__dataclass_fields__}
+    return Account(**known)

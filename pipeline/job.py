@@ -1,0 +1,53 @@
+"""The whole graph on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import apache_beam as beam
+
+from pipeline.options import JobConfig
+from pipeline.sinks import Produced, Sink
+from pipeline.sources import Source
+from transforms.decode import Decode
+from transforms.enrich import Enrich
+from transforms.order import Order
+from transforms.summarise import Summarise
+from transforms.validate import Validate
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The graph's outputs, for tests and for whoever extends it."""
+
+    produced: Produced
+
+
+def build(
+    pipeline: beam.Pipeline, config: JobConfig, source: Source, sinks: Sequence[Sink]
+) -> Graph:
+    """Adds every step to `pipeline`.
+
+    Step names are stable: a running Dataflow job is updated by them.
+    """
+    received = source.read(pipeline)
+    decoded = received.batches | "Decode" >> Decode(config.time_zone)
+    valid = decoded.readings | "Validate" >> Validate(config.profiles, config.launched_at_us)
+    ordered = valid.readings | "Order" >> Order(
+        config.profiles, config.window_us, config.allowed_lateness_us, config.shards
+    )
+    readings = ordered | "Enrich" >> Enrich()
+    window_stats = ordered | "Summarise" >> Summarise(config.window_us)
+    refused = [received.dead_letters, decoded.dead_letters, valid.dead_letters]
+    dead_letters = [part for part in refused if part is not None] | "Dead" >> beam.Flatten()
+    produced = Produced(
+        raw=received.batches if received.files is None else None,
+        files=received.files,
+        readings=readings,
+        dead_letters=dead_letters,
+        window_stats=window_stats,
+    )
+    for sink in sinks:
+        sink.write(produced)
+    return Graph(produced)

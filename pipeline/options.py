@@ -1,0 +1,205 @@
+"""Turns the command line into one frozen, validated JobConfig; an error names flag and fix."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipeline.errors import ConfigError
+from schemas import profiles
+from schemas.profiles import Profile, ProfileError
+
+_DAY_S = 86_400
+DEFAULT_WAREHOUSE = "duckdb:./data/warehouse.duckdb"
+
+
+class JobOptions(PipelineOptions):  # type: ignore[misc]
+    """The job's own flags, beside Beam's and Dataflow's."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        group = parser.add_argument_group("battery pipeline")
+        group.add_argument(
+            "--source",
+            default="simulator:",
+            help="simulator:[?equipment=8&cycles=…] or a file, folder, zip or glob (local, gs://, "
+            "s3://); default: simulator:",
+        )
+        group.add_argument(
+            "--lake",
+            default="./data/lake",
+            help="folder of the raw lake, or none; default: ./data/lake",
+        )
+        group.add_argument(
+            "--warehouse",
+            action="append",
+            help=f"duckdb:PATH, or none; may be given more than once; default: {DEFAULT_WAREHOUSE}",
+        )
+        group.add_argument(
+            "--window",
+            type=float,
+            default=60,
+            help="seconds of an event-time window; must divide a day; default: 60",
+        )
+        group.add_argument(
+            "--allowed_lateness",
+            type=float,
+            default=300,
+            help="seconds a reading may come after its window closed and still be put in its "
+            "place; default: 300",
+        )
+        group.add_argument(
+            "--shards",
+            type=int,
+            default=8,
+            help="parts the fleet is divided into, each ordered by one worker at a time; "
+            "default: 8",
+        )
+        group.add_argument(
+            "--equipment_profile",
+            action="append",
+            default=[],
+            help="TOML file with bounds and nominal values for some equipments, or the name of a "
+            "built-in profile to use for all; may be given more than once",
+        )
+        group.add_argument(
+            "--time_zone",
+            default="UTC",
+            help="zone of times that carry none, such as Europe/Berlin; default: UTC",
+        )
+        group.add_argument(
+            "--equipment_id",
+            help="equipment of readings that name none, instead of telling it from the file",
+        )
+        group.add_argument(
+            "--no_progress",
+            action="store_true",
+            help="show no progress bar",
+        )
+
+
+@dataclass(frozen=True)
+class JobConfig:
+    """What the job is to do, checked as far as that goes without touching anything.
+
+    Times are whole microseconds; `launched_at_us` is the clock that the steps know.
+    """
+
+    source: str = "simulator:"
+    lake: str | None = "./data/lake"
+    warehouses: tuple[str, ...] = (DEFAULT_WAREHOUSE,)
+    window_us: int = 60_000_000
+    allowed_lateness_us: int = 300_000_000
+    shards: int = 8
+    profiles: tuple[Profile, ...] = ()
+    time_zone: str = "UTC"
+    equipment_id: str | None = None
+    launched_at_us: int = 0
+    progress: bool = True
+
+
+def _window_us(seconds: float) -> int:
+    if not (math.isfinite(seconds) and 1 <= seconds <= _DAY_S) or _DAY_S % seconds:
+        raise ConfigError(
+            f"--window={seconds:g}: must be between 1 and {_DAY_S} seconds and divide a day "
+            "evenly, such as 10, 60, 300 or 3600"
+        )
+    return round(seconds * 1e6)
+
+
+def _time_zone(name: str) -> str:
+    try:
+        return ZoneInfo(name).key
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ConfigError(
+            f"--time_zone={name}: no such time zone; give a name such as UTC or Europe/Berlin"
+        ) from error
+
+
+def _profiles(names: Sequence[str]) -> tuple[Profile, ...]:
+    try:
+        return profiles.load(names)
+    except ProfileError as error:
+        raise ConfigError(f"--equipment_profile={error}") from error
+
+
+def _warehouses(given: Sequence[str] | None) -> tuple[str, ...]:
+    if given is None:
+        return (DEFAULT_WAREHOUSE,)
+    chosen = tuple(uri for uri in given if uri != "none")
+    if len(chosen) != len(given) and chosen:
+        raise ConfigError("--warehouse=none can't stand beside another --warehouse; drop one")
+    if len(set(chosen)) != len(chosen):
+        raise ConfigError(f"--warehouse={chosen[0]}: given twice; drop one")
+    return chosen
+
+
+def config_from(options: PipelineOptions, now_us: int | None = None) -> JobConfig:
+    """The job's configuration.
+
+    Args:
+        options: parsed flags.
+        now_us: the clock, microseconds since 1970; the machine's if None.
+
+    Raises:
+        ConfigError: a flag's value can't be used.
+    """
+    own: Any = options.view_as(JobOptions)
+    if own.shards < 1:
+        raise ConfigError(f"--shards={own.shards}: must be 1 or more")
+    if not (math.isfinite(own.allowed_lateness) and own.allowed_lateness >= 0):
+        raise ConfigError(f"--allowed_lateness={own.allowed_lateness:g}: must be 0 or more seconds")
+    if not own.source:
+        raise ConfigError("--source: is empty; give a file, folder or simulator:")
+    return JobConfig(
+        source=own.source,
+        lake=None if own.lake == "none" else own.lake,
+        warehouses=_warehouses(own.warehouse),
+        window_us=_window_us(own.window),
+        allowed_lateness_us=round(own.allowed_lateness * 1e6),
+        shards=own.shards,
+        profiles=_profiles(own.equipment_profile),
+        time_zone=_time_zone(own.time_zone),
+        equipment_id=own.equipment_id,
+        launched_at_us=time.time_ns() // 1000 if now_us is None else now_us,
+        progress=not own.no_progress,
+    )
+
+
+def parse(argv: Sequence[str]) -> PipelineOptions:
+    """The flags as Beam options; every Beam and Dataflow flag works too.
+
+    Raises:
+        ConfigError: a flag nobody knows, or a value of the wrong type.
+    """
+    parser = _KnownFlags(prog="python -m pipeline", add_help=True)
+    for options in (PipelineOptions, *PipelineOptions.__subclasses__()):
+        add = getattr(options, "_add_argparse_args", None)
+        if add is not None:
+            add(parser)
+    _, unknown = parser.parse_known_args(list(argv))
+    if unknown:
+        flag = unknown[0].split("=")[0]
+        known = [name for action in parser._actions for name in action.option_strings]
+        close = difflib.get_close_matches(flag, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else "see --help for the flags there are"
+        raise ConfigError(f"{flag}: no such flag; {hint}")
+    return PipelineOptions(list(argv))
+
+
+class _KnownFlags(argparse.ArgumentParser):
+    """A parser that raises instead of ending the process, and lets several options share a flag."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(conflict_handler="resolve", allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> Any:
+        raise ConfigError(message.removeprefix("argument "))

@@ -1,0 +1,103 @@
+"""Chooses the runner by our own rule, and mends what the local one lacks."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.runner import PipelineRunner, create_runner
+
+from transforms import batch
+
+# Below this an element is cheaper kept than written.
+_SPILL_BYTES = 32 * 1024
+
+
+class SpillStore(batch.BatchStore):
+    """Keeps large encoded batches in one temporary file instead of memory.
+
+    The local runner holds everything between two stages as bytes in memory; with this, what it
+    holds of a batch is a place in a file, and memory no longer grows with the input. The file
+    has no name in the file system and is gone with the process, however that ends.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the store
+        self._end = 0
+        self._lock = threading.Lock()
+
+    def put(self, data: pa.Buffer) -> bytes:
+        """Appends `data` to the file and returns its place, or the data itself if it is small."""
+        if data.size < _SPILL_BYTES:
+            return super().put(data)
+        with self._lock:
+            start, self._end = self._end, self._end + data.size
+        view = memoryview(data)
+        written = 0
+        while written < data.size:
+            written += os.pwrite(self._file.fileno(), view[written:], start + written)
+        return b"\x01" + start.to_bytes(8, "big") + data.size.to_bytes(8, "big")
+
+    def get(self, handle: bytes) -> pa.Buffer:
+        """Reads the data back."""
+        start = int.from_bytes(handle[1:9], "big")
+        size = int.from_bytes(handle[9:17], "big")
+        parts = []
+        while size:
+            part = os.pread(self._file.fileno(), size, start)
+            if not part:
+                raise OSError("the local runner's spill file ended early")
+            parts.append(part)
+            start, size = start + len(part), size - len(part)
+        return pa.py_buffer(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def close(self) -> None:
+        """Gives the disk space back."""
+        self._file.close()
+
+
+def is_local(options: PipelineOptions) -> bool:
+    """Whether the job runs in this process."""
+    return (options.view_as(StandardOptions).runner or "DirectRunner") in (
+        "DirectRunner",
+        "apache_beam.runners.DirectRunner",
+        "FnApiRunner",
+    )
+
+
+def _one_process(options: PipelineOptions) -> bool:
+    given = options.get_all_options()
+    workers = int(given.get("direct_num_workers") or 1)
+    return workers == 1 and (given.get("direct_running_mode") or "in_memory") == "in_memory"
+
+
+def choose(options: PipelineOptions) -> PipelineRunner:
+    """The runner for `--runner`.
+
+    DirectRunner would be Prism, Fn or the bundle-based one by what can be downloaded and what the
+    graph holds; bounded input always gets Fn here, so that the job behaves the same everywhere.
+    """
+    if is_local(options):
+        return FnApiRunner()
+    return create_runner(options.view_as(StandardOptions).runner)
+
+
+@contextmanager
+def local_shuffle(options: PipelineOptions) -> Iterator[None]:
+    """Within it, batches between the stages of a one-process local run are kept on disk."""
+    if not (is_local(options) and _one_process(options)):
+        yield
+        return
+    store = SpillStore()
+    batch.use_store(store)
+    try:
+        yield
+    finally:
+        batch.use_store(None)
+        store.close()

@@ -1,0 +1,39 @@
+"""The sinks: one file each; every one takes all that the graph gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import apache_beam as beam
+
+
+@dataclass(frozen=True)
+class Produced:
+    """What the graph gives to every sink.
+
+    Attributes:
+        raw: PCollection of `transforms.batch.RawBatch`, None where `files` is what is archived.
+        files: PCollection of `pipeline.sources.RawFile`, or None.
+        readings: PCollection of tables of schema READING.
+        dead_letters: PCollection of tables of schema DEAD_LETTER.
+        window_stats: PCollection of tables of schema WINDOW_STATS.
+    """
+
+    raw: beam.PCollection | None
+    files: beam.PCollection | None
+    readings: beam.PCollection
+    dead_letters: beam.PCollection
+    window_stats: beam.PCollection
+
+
+class Sink(Protocol):
+    """What every sink offers."""
+
+    name: str
+
+    def prepare(self) -> None:
+        """Checks and creates the targets before anything is read; raises ConfigError."""
+
+    def write(self, produced: Produced) -> None:
+        """Adds the sink's steps to the pipeline."""

@@ -1,0 +1,257 @@
+"""The DuckDB warehouse: one file, written by one worker at a time, where a replay changes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import apache_beam as beam
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.metrics import Metrics
+
+from pipeline.errors import ConfigError
+from pipeline.sinks import Produced
+from schemas import forms, profiles
+from schemas.profiles import Profile
+from schemas.reading import (
+    DEAD_LETTER,
+    EQUIPMENT_PROFILE,
+    READING,
+    TABLES,
+    WINDOW_STATS,
+    Table,
+)
+
+# Rows gathered before they are written: a transaction and a join against what is there cost
+# more than the rows do.
+_FLUSH_ROWS = 500_000
+_FLUSH_BYTES = 256 * 1024 * 1024
+# How long another program may keep the file open before the job gives up.
+_PATIENCE_S = 60.0
+_SETTINGS = {"memory_limit": "1GB", "preserve_insertion_order": "true"}
+
+
+class Busy(RuntimeError):
+    """Another program holds the warehouse's file."""
+
+
+@contextlib.contextmanager
+def connection(path: str, patience_s: float = _PATIENCE_S) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The warehouse, open for writing; closed again at the end, so that others get at it.
+
+    DuckDB lets one process write. Workers of the job take turns by a lock beside the file; a
+    program that is not ours (a shell, a notebook) is waited for.
+
+    Raises:
+        Busy: the file stayed locked for `patience_s`.
+    """
+    lock_path = Path(f"{path}.lock")
+    with lock_path.open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        database = _open(path, patience_s)
+        try:
+            yield database
+        finally:
+            database.close()
+
+
+def _open(path: str, patience_s: float) -> duckdb.DuckDBPyConnection:
+    give_up = time.monotonic() + patience_s
+    while True:
+        try:
+            database = duckdb.connect(path, config=_SETTINGS)
+            # Only known once the time zone extension is loaded, so not a setting of connect.
+            database.execute("SET TimeZone = 'UTC'")
+            return database
+        except duckdb.IOException as error:
+            if "lock" not in str(error):
+                raise
+            if time.monotonic() > give_up:
+                raise Busy(
+                    f"--warehouse=duckdb:{path}: another program keeps the file open; close it "
+                    "(a DuckDB shell or notebook), or connect there with read_only=True"
+                ) from error
+            time.sleep(0.1)
+
+
+def insert_new(database: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table) -> int:
+    """Inserts the rows whose key is not there yet; returns how many those were.
+
+    What is there is looked for only in the time span of `rows`, which DuckDB finds by the
+    column's min and max per row group. Of two copies of a reading that came from different files
+    the one of the first file (by name) stays, whichever came first.
+    """
+    names = ", ".join(table.names)
+    when = table.partition
+    database.register("incoming", rows)
+    try:
+        low, high = _span(rows, when)
+        database.execute(
+            f"""CREATE OR REPLACE TEMP TABLE known AS
+            SELECT {table.key}, {_provenance(table)} FROM {table.name}
+            WHERE {when} BETWEEN $1 AND $2
+              AND {table.key} IN (SELECT {table.key} FROM incoming)""",  # noqa: S608
+            [low, high],
+        )
+        known = _count(database, "known")
+        if not known:
+            database.execute(f"INSERT INTO {table.name} ({names}) SELECT {names} FROM incoming")  # noqa: S608
+            return rows.num_rows
+        if table is READING:
+            _prefer_first_file(database, table, low, high)
+        before = _count(database, table.name)
+        database.execute(
+            f"""INSERT INTO {table.name} ({names}) SELECT {names} FROM incoming
+            WHERE {table.key} NOT IN (SELECT {table.key} FROM known)"""  # noqa: S608
+        )
+        return _count(database, table.name) - before
+    finally:
+        database.unregister("incoming")
+
+
+def _provenance(table: Table) -> str:
+    return "source_file" if table is READING else "NULL AS source_file"
+
+
+def _span(rows: pa.Table, column: str | None) -> tuple[object, object]:
+    assert column is not None
+    found = pc.min_max(rows.column(column))
+    return found["min"].as_py(), found["max"].as_py()
+
+
+def _count(database: duckdb.DuckDBPyConnection, name: str) -> int:
+    row = database.execute(f"SELECT count(*) FROM {name}").fetchone()  # noqa: S608
+    assert row is not None
+    return int(row[0])
+
+
+def _prefer_first_file(
+    database: duckdb.DuckDBPyConnection, table: Table, low: object, high: object
+) -> None:
+    """Makes room for copies from an earlier-named file, so that the order of runs is no matter."""
+    database.execute(
+        """CREATE OR REPLACE TEMP TABLE weaker AS
+        SELECT known.reading_id FROM known JOIN incoming USING (reading_id)
+        WHERE incoming.source_file < known.source_file"""
+    )
+    if _count(database, "weaker"):
+        database.execute(
+            f"""DELETE FROM {table.name} WHERE {table.partition} BETWEEN $1 AND $2
+            AND {table.key} IN (SELECT reading_id FROM weaker)""",  # noqa: S608
+            [low, high],
+        )
+        database.execute("DELETE FROM known WHERE reading_id IN (SELECT reading_id FROM weaker)")
+
+
+class _Insert(beam.DoFn):  # type: ignore[misc]
+    """Gathers a bundle's rows and inserts them in one transaction."""
+
+    def __init__(self, path: str, table: Table) -> None:
+        self._path = path
+        self._table = table
+        self._held: list[pa.Table] = []
+        self._rows = self._bytes = 0
+        self._inserted = Metrics.counter("duckdb", f"{table.name}_inserted")
+        self._known = Metrics.counter("duckdb", f"{table.name}_already_there")
+
+    def start_bundle(self) -> None:
+        self._clear()
+
+    def process(self, rows: pa.Table) -> None:
+        self._held.append(rows)
+        self._rows += rows.num_rows
+        self._bytes += rows.nbytes
+        if self._rows >= _FLUSH_ROWS or self._bytes >= _FLUSH_BYTES:
+            self._flush()
+
+    def finish_bundle(self) -> None:
+        self._flush()
+
+    def _clear(self) -> None:
+        self._held, self._rows, self._bytes = [], 0, 0
+
+    def _flush(self) -> None:
+        if not self._held:
+            return
+        rows = pa.concat_tables(self._held)
+        self._clear()
+        with connection(self._path) as database:
+            database.begin()
+            inserted = insert_new(database, self._table, rows)
+            database.commit()
+        self._inserted.inc(inserted)
+        self._known.inc(rows.num_rows - inserted)
+
+
+class DuckDBSink:
+    """Tables `readings`, `dead_letters`, `window_stats` and `equipment_profiles` in one file."""
+
+    name = "DuckDB"
+
+    def __init__(self, path: str, used: Sequence[Profile]) -> None:
+        self._path = path
+        self._profiles = tuple(used)
+
+    def prepare(self) -> None:
+        """Makes the file and its tables, adds columns an older file lacks, writes the profiles."""
+        if not self._path or self._path == ":memory:":
+            raise ConfigError(
+                "--warehouse=duckdb: needs a file, such as duckdb:./data/warehouse.duckdb"
+            )
+        try:
+            Path(self._path).parent.mkdir(parents=True, exist_ok=True)
+            with connection(self._path, patience_s=5.0) as database:
+                database.begin()
+                for table in TABLES:
+                    self._make(database, table)
+                self._write_profiles(database)
+                database.commit()
+        except Busy as error:
+            raise ConfigError(str(error)) from error
+        except (duckdb.Error, OSError) as error:
+            raise ConfigError(
+                f"--warehouse=duckdb:{self._path}: can't be used as a DuckDB file "
+                f"({str(error).splitlines()[0]}); give another path"
+            ) from error
+
+    def _make(self, database: duckdb.DuckDBPyConnection, table: Table) -> None:
+        database.execute(forms.duckdb_ddl(table))
+        described = database.execute(f"DESCRIBE {table.name}").fetchall()
+        there = {str(row[0]): str(row[1]) for row in described}
+        spelled = {"TIMESTAMPTZ": "TIMESTAMP WITH TIME ZONE"}
+        for name, kind in forms.duckdb_types(table).items():
+            if name not in there:
+                database.execute(f"ALTER TABLE {table.name} ADD COLUMN {name} {kind}")
+            elif there[name] != spelled.get(kind, kind):
+                raise ConfigError(
+                    f"--warehouse=duckdb:{self._path}: column {table.name}.{name} is "
+                    f"{there[name]} and should be {kind}; rename the table or give another path"
+                )
+
+    def _write_profiles(self, database: duckdb.DuckDBPyConnection) -> None:
+        rows = pa.Table.from_pylist(
+            profiles.rows(self._profiles), schema=forms.arrow_schema(EQUIPMENT_PROFILE)
+        )
+        database.register("incoming", rows)
+        database.execute(
+            "DELETE FROM equipment_profiles WHERE profile IN (SELECT profile FROM incoming)"
+        )
+        names = ", ".join(EQUIPMENT_PROFILE.names)
+        database.execute(
+            f"INSERT INTO equipment_profiles ({names}) SELECT {names} FROM incoming"  # noqa: S608
+        )
+        database.unregister("incoming")
+
+    def write(self, produced: Produced) -> None:
+        """Adds the steps that insert."""
+        for table, rows in (
+            (READING, produced.readings),
+            (DEAD_LETTER, produced.dead_letters),
+            (WINDOW_STATS, produced.window_stats),
+        ):
+            _ = rows | f"DuckDB_{table.name}" >> beam.ParDo(_Insert(self._path, table))

@@ -1,0 +1,168 @@
+"""What a format's reader takes (one file's bytes) and gives (batches, messages, refusals)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from pipeline.progress import PROGRESS
+from transforms.batch import Origin, RawBatch
+from transforms.dead_letter import DeadLetter
+
+MIB = 1 << 20
+STEP = "read"
+
+# A refused payload beyond this stays in the raw archive only: warehouses limit a row's size.
+PAYLOAD_LIMIT = MIB
+
+
+class Refused(Exception):
+    """A file, or the rest of it, cannot be read: what is wrong with it and what to do."""
+
+    def __init__(self, error_type: str, message: str) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+        self.message = message
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How files are read.
+
+    Attributes:
+        source: the source as configured, without secrets.
+        equipment_id: the equipment of every row that names none; None tells it from the path.
+        time_zone: the zone of times that carry none.
+        split_bytes: how much of a file one worker takes at a time.
+        batch_rows: rows of one batch, where a format can be cut.
+    """
+
+    source: str
+    equipment_id: str | None = None
+    time_zone: str = "UTC"
+    split_bytes: int = 64 * MIB
+    batch_rows: int = 20_000
+
+
+class Share:
+    """The part of a source's bytes that one file stands for, on the progress bar.
+
+    It never advances the bar beyond that part, and `finish` completes it, so that the sum over
+    all shares is the sum of the files' sizes whatever was skipped, re-read or refused.
+    """
+
+    def __init__(self, size: int, scale: float = 1.0) -> None:
+        self._left = size
+        self._scale = scale
+
+    def advance(self, amount: int) -> None:
+        """Tells that `amount` bytes of the (unpacked) content were read."""
+        step = min(self._left, int(amount * self._scale))
+        self._left -= step
+        PROGRESS.advance(step)
+
+    def finish(self) -> None:
+        """Tells that nothing of it is left to read."""
+        PROGRESS.advance(self._left)
+        self._left = 0
+
+
+@dataclass(frozen=True)
+class Content:
+    """One file's bytes, wherever they lie.
+
+    Attributes:
+        path: the name that tells its format and its equipment, with folders.
+        source_file: its name with its folder, as readings carry it.
+        equipment_id: the equipment of its rows.
+        arrived_at_us: its modification time.
+        size: its bytes, as far as known without reading.
+        open: opens it anew, from the start, as often as wanted.
+        seekable: whether the handle finds any place without reading up to it.
+        depth: how many archives it lies in.
+        share: what it advances on the progress bar.
+    """
+
+    path: str
+    source_file: str
+    equipment_id: str | None
+    arrived_at_us: int
+    size: int
+    open: Callable[[], BinaryIO]
+    seekable: bool = True
+    depth: int = 0
+    share: Share = field(default_factory=lambda: Share(0))
+
+    def read_all(self) -> bytes:
+        """The whole content."""
+        with self.open() as handle:
+            return handle.read()
+
+    def open_seekable(self) -> BinaryIO:
+        """A handle that can be positioned at will; copies to memory what cannot."""
+        return self.open() if self.seekable else io.BytesIO(self.read_all())
+
+    def origin(
+        self, settings: Settings, first_row: int = 1, test_start_us: int | None = None
+    ) -> Origin:
+        """The origin of a batch of table rows."""
+        return Origin(
+            source=settings.source,
+            source_file=self.source_file,
+            arrived_at_us=self.arrived_at_us,
+            equipment_id=self.equipment_id,
+            test_start_us=test_start_us,
+            first_row=first_row,
+        )
+
+    def letter(
+        self,
+        settings: Settings,
+        error_type: str,
+        message: str,
+        payload: bytes | None = None,
+        position: str | None = None,
+    ) -> DeadLetter:
+        """A dead letter for a piece of this file."""
+        if payload is not None and len(payload) > PAYLOAD_LIMIT:
+            message += f" ({len(payload)} bytes: too long to keep here, see the raw archive)"
+            payload = None
+        return DeadLetter(
+            step=STEP,
+            error_type=error_type,
+            error_message=message,
+            source=settings.source,
+            ingested_at_us=self.arrived_at_us,
+            payload=payload,
+            source_file=self.source_file,
+            position=position,
+            equipment_id=self.equipment_id,
+        )
+
+    def refuse(self, settings: Settings, refusal: Refused) -> DeadLetter:
+        """The dead letter for this file as a whole."""
+        payload = None
+        if self.size <= PAYLOAD_LIMIT:
+            try:
+                payload = self.read_all()
+            except Refused:  # what is refused because it cannot be unpacked has no bytes to show
+                payload = None
+        if payload is not None and len(payload) > PAYLOAD_LIMIT:
+            payload = None
+        return self.letter(settings, refusal.error_type, refusal.message, payload)
+
+
+@dataclass(frozen=True)
+class Messages:
+    """Messages of one file, in order, before they are packed into batches."""
+
+    content: Content
+    payloads: list[bytes]
+    positions: list[str]
+    size: int
+
+
+Output = RawBatch | Messages | DeadLetter
+Outputs = Iterator[Output]

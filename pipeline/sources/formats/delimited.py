@@ -1,0 +1,133 @@
+"""Reads CSV and its relatives: every value as text, bad rows apart, in bounded memory."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipeline.sources.formats import timing
+from pipeline.sources.formats.blocks import BLOCK_BYTES, blocks
+from pipeline.sources.formats.content import Content, Outputs, Refused, Settings
+from pipeline.sources.formats.detect import HEAD_BYTES
+from pipeline.sources.formats.dialect import Dialect, sniff
+from pipeline.sources.formats.rows import Parsed, parse
+from transforms.batch import BatchKind, RawBatch
+
+
+@dataclass(frozen=True)
+class Span:
+    """A byte range of a delimited text, with what its reader must know of the rest.
+
+    `test_start_us` is that of the whole file, so that all its parts agree.
+    """
+
+    dialect: Dialect
+    start: int
+    end: int
+    test_start_us: int
+
+
+def plan(content: Content, settings: Settings) -> list[Span]:
+    """The byte ranges a large file is read in; none if it must be read in one go."""
+    dialect = _sniff(content)
+    if not dialect.splittable:
+        return []
+    begun = _test_start(content, dialect, settings)
+    if begun is None:  # only the file as a whole can tell where its rows stand in time
+        return []
+    edges = [*range(dialect.data_start, content.size, settings.split_bytes), content.size]
+    return [Span(dialect, start, end, begun) for start, end in itertools.pairwise(edges)]
+
+
+def read(content: Content, settings: Settings, span: Span | None = None) -> Outputs:
+    """The rows of a file or of a byte range of it.
+
+    Row numbers count the data rows of the file. In a range that does not begin at the first one
+    they count on from the range's byte offset, which keeps them unique and in order.
+    """
+    if span is not None:
+        parts = _parts(content, span.dialect, span.start, span.end)
+        base = 0 if span.start == span.dialect.data_start else span.start
+        yield from _emit(content, settings, parts, base, span.test_start_us)
+        return
+    dialect = _sniff(content)
+    parts = _parts(content, dialect, dialect.data_start)
+    ahead = list(itertools.islice(parts, 2))
+    begun = None
+    if len(ahead) > 1:
+        begun = _test_start(content, dialect, settings)
+    elif ahead and ahead[0].table.num_rows > settings.batch_rows:
+        begun = timing.earliest(ahead[0].table, settings)
+    yield from _emit(content, settings, itertools.chain(ahead, parts), 0, begun)
+
+
+def _sniff(content: Content) -> Dialect:
+    with content.open() as handle:
+        return sniff(handle.read(HEAD_BYTES), content.path)
+
+
+def _parts(
+    content: Content,
+    dialect: Dialect,
+    start: int,
+    end: int | None = None,
+    columns: list[str] | None = None,
+) -> Iterator[Parsed]:
+    first = start == dialect.data_start
+    for block in blocks(
+        content,
+        start,
+        end,
+        aligned=first,
+        line=dialect.first_line if first else None,
+        encoding=dialect.encoding,
+        carriage_returns=dialect.carriage_returns,
+        quotes=dialect.quotes,
+        block_bytes=BLOCK_BYTES,
+    ):
+        yield parse(block, dialect, columns)
+
+
+def _test_start(content: Content, dialect: Dialect, settings: Settings) -> int | None:
+    """The earliest event time of the file's first split, from a pass over its time columns."""
+    columns = timing.time_columns(dialect.names)
+    if not columns:
+        return None
+    end = dialect.data_start + settings.split_bytes
+    parts = _parts(content, dialect, dialect.data_start, end, columns)
+    return timing.earliest((part.table for part in parts), settings)
+
+
+def _emit(
+    content: Content,
+    settings: Settings,
+    parts: Iterator[Parsed],
+    row: int,
+    test_start_us: int | None,
+) -> Outputs:
+    """Batches of the parts' rows; a single one where the test's start is not known."""
+    first, gathered, refusal = row + 1, [], None
+    try:
+        for part in parts:
+            for bad in part.bad:
+                yield content.letter(settings, bad.error_type, bad.message, bad.text, bad.position)
+            if test_start_us is None:
+                gathered.append(part.table)
+            else:
+                for offset in range(0, part.table.num_rows, settings.batch_rows):
+                    origin = content.origin(settings, row + offset + 1, test_start_us)
+                    piece = part.table.slice(offset, settings.batch_rows)
+                    yield RawBatch(piece, BatchKind.ROWS, origin)
+            row += part.table.num_rows + len(part.bad)
+            content.share.advance(part.size)
+    except Refused as error:  # what was read before stays valid
+        refusal = error
+    if gathered:
+        table = pa.concat_tables(gathered, promote_options="default")
+        if table.num_rows:
+            yield RawBatch(table, BatchKind.ROWS, content.origin(settings, first))
+    if refusal is not None:
+        raise refusal

@@ -1,0 +1,172 @@
+"""Unpacks files: gzip, bzip2 and xz as they are read, and the members of zip archives."""
+
+from __future__ import annotations
+
+import bz2
+import datetime as dt
+import gzip
+import io
+import lzma
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO
+
+from pipeline.sources.formats.content import Content, Refused, Settings, Share
+from pipeline.sources.formats.detect import Format, is_companion
+from transforms import naming
+
+# Archives in archives in archives: beyond this it is a trap, not data.
+MAX_DEPTH = 4
+_FIRST_ZIP_YEAR = 1980  # what archivers write when they leave the time out
+_ENCRYPTED = 0x1
+
+
+class _Unpacking(io.RawIOBase):
+    """A handle that unpacks as it reads; broken packing becomes a refusal."""
+
+    def __init__(self, unpacked: Any, below: BinaryIO | None, what: str) -> None:
+        super().__init__()
+        self._unpacked, self._below, self._what = unpacked, below, what
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        try:
+            data: bytes = self._unpacked.read(size)
+            return data
+        except EOFError:
+            raise Refused(
+                "truncated_file", f"the {self._what} ends before its end mark; send it again"
+            ) from None
+        except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as error:
+            raise Refused(
+                "corrupt_file", f"the {self._what} cannot be unpacked: {error}; send it again"
+            ) from None
+        except OSError as error:
+            if error.errno or type(error) is not OSError:  # the storage's fault: worth a retry
+                raise
+            raise Refused(
+                "corrupt_file", f"the {self._what} cannot be unpacked: {error}; send it again"
+            ) from None
+
+    def close(self) -> None:
+        """Closes the handle and the one underneath."""
+        self._unpacked.close()
+        if self._below is not None:
+            self._below.close()
+        super().close()
+
+
+def unpacked(content: Content, packing: Format) -> Content:
+    """The content of a gzip, bzip2 or xz file."""
+    if content.depth >= MAX_DEPTH:
+        raise _too_deep()
+
+    def open_unpacked() -> BinaryIO:
+        below = content.open()
+        handle: Any
+        if packing is Format.GZIP:
+            handle = gzip.GzipFile(fileobj=below)
+        elif packing is Format.BZIP2:
+            handle = bz2.BZ2File(below)
+        else:
+            handle = lzma.LZMAFile(below)
+        return _Unpacking(handle, below, f"{packing} file")  # type: ignore[return-value]
+
+    path = content.path
+    if PurePosixPath(path).suffix.lower() in (".gz", ".bz2", ".xz"):
+        path = str(PurePosixPath(path).with_suffix(""))
+    return replace(
+        content, path=path, open=open_unpacked, seekable=False, depth=content.depth + 1
+    )
+
+
+@contextmanager
+def opened_zip(content: Content) -> Iterator[zipfile.ZipFile]:
+    """The open archive, read where it lies."""
+    if content.depth >= MAX_DEPTH:
+        raise _too_deep()
+    with content.open_seekable() as handle:
+        try:
+            archive = zipfile.ZipFile(handle)
+        except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
+            raise Refused(
+                "truncated_file",
+                f"it begins like a zip archive but its directory cannot be read ({error}); it was "
+                "probably cut off: send it again",
+            ) from None
+        with archive:
+            yield archive
+
+
+def is_workbook(archive: zipfile.ZipFile) -> bool:
+    """Whether the archive is a workbook itself."""
+    names = set(archive.namelist())
+    return bool(names & {"xl/workbook.xml", "xl/workbook.bin"}) or names >= {
+        "mimetype",
+        "content.xml",
+    }
+
+
+def data_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """The members that are data, in the archive's order."""
+    return [
+        info
+        for info in archive.infolist()
+        if not info.is_dir() and not is_companion(info.filename)
+    ]
+
+
+def member_content(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, outer: Content, settings: Settings
+) -> Content:
+    """One member as a file of its own, under the path it would have if it were unpacked."""
+    path = info.filename
+    if "/" not in path.strip("/"):
+        path = f"{naming.stem(PurePosixPath(outer.path).name)}/{path}"
+
+    def open_member() -> BinaryIO:
+        if info.flag_bits & _ENCRYPTED:
+            raise Refused(
+                "encrypted_member", f"{info.filename} has a password; pack it without one"
+            )
+        try:
+            handle = archive.open(info)
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+            raise Refused(
+                "corrupt_file",
+                f"{info.filename} cannot be unpacked: {error}; pack it again with deflate",
+            ) from None
+        return _Unpacking(handle, None, "zip member")  # type: ignore[return-value]
+
+    scale = info.compress_size / info.file_size if info.file_size else 1.0
+    return Content(
+        path=path,
+        source_file=naming.source_file(path),
+        equipment_id=settings.equipment_id or naming.equipment_from_path(path),
+        arrived_at_us=_modified_us(info, outer.arrived_at_us),
+        size=info.file_size,
+        open=open_member,
+        seekable=False,
+        depth=outer.depth + 1,
+        share=Share(info.compress_size if outer.depth == 0 else 0, scale),
+    )
+
+
+def _modified_us(info: zipfile.ZipInfo, otherwise: int) -> int:
+    try:
+        modified = dt.datetime(*info.date_time, tzinfo=dt.UTC)
+    except ValueError:
+        return otherwise
+    if modified.year <= _FIRST_ZIP_YEAR:
+        return otherwise
+    return int(modified.timestamp()) * 1_000_000
+
+
+def _too_deep() -> Refused:
+    return Refused(
+        "unsupported_format", f"archives lie more than {MAX_DEPTH} deep in one another; unpack them"
+    )

@@ -1,0 +1,204 @@
+"""Reads Parquet: any table as rows, and the lake's own message files as messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.sources.formats import timing
+from pipeline.sources.formats.content import Content, Outputs, Refused, Settings
+from schemas.reading import DEAD_LETTER, READING
+from transforms.batch import MESSAGES, BatchKind, RawBatch
+from transforms.dead_letter import DeadLetter
+
+
+class Kind(StrEnum):
+    """What a Parquet file holds, told by its columns."""
+
+    TABLE = "table"  # a cycler's export: one test
+    READINGS = "readings"  # the lake's readings
+    ENVELOPES = "envelopes"  # the lake's raw messages
+    DEAD_LETTERS = "dead_letters"  # the lake's dead letters
+
+
+@dataclass(frozen=True)
+class Span:
+    """Row groups `start` to `end` (exclusive) of a file, and when its test began."""
+
+    start: int
+    end: int
+    test_start_us: int | None
+    size: int
+
+
+def kind_of(names: Sequence[str]) -> Kind:
+    """What a file with these columns holds."""
+    present = set(names)
+    if present.issuperset(DEAD_LETTER.names):
+        return Kind.DEAD_LETTERS
+    if present.issuperset(MESSAGES.names):
+        return Kind.ENVELOPES
+    if present.issuperset(field.name for field in READING.fields if field.required):
+        return Kind.READINGS
+    return Kind.TABLE
+
+
+def plan(content: Content, settings: Settings) -> list[Span]:
+    """The row groups of a large file, gathered to parts; none if it must be read in one go."""
+    with _opened(content) as file:
+        edges, sizes = _edges(file, settings)
+        begun = None
+        if kind_of(file.schema_arrow.names) in (Kind.TABLE, Kind.READINGS):
+            begun = _test_start(file, edges[1], settings)
+            if begun is None:  # only the file as a whole can tell where its rows stand in time
+                return []
+    return [
+        Span(start, end, begun, sum(sizes[start:end]))
+        for start, end in zip(edges, edges[1:], strict=False)
+    ]
+
+
+def read(content: Content, settings: Settings, span: Span | None = None) -> Outputs:
+    """The rows of a file, or of some of its row groups."""
+    with _opened(content) as file:
+        kind = kind_of(file.schema_arrow.names)
+        if kind is not Kind.TABLE:
+            # These rows say themselves where they came from; the lake's file names do not.
+            content = replace(content, equipment_id=settings.equipment_id)
+        groups = range(file.num_row_groups) if span is None else range(span.start, span.end)
+        row = sum(file.metadata.row_group(group).num_rows for group in range(groups.start))
+        if kind in (Kind.TABLE, Kind.READINGS):
+            yield from _rows(file, content, settings, kind, groups, row, span)
+        else:
+            yield from _messages(file, content, settings, kind, groups, row)
+
+
+def _rows(
+    file: pq.ParquetFile,
+    content: Content,
+    settings: Settings,
+    kind: Kind,
+    groups: range,
+    row: int,
+    span: Span | None,
+) -> Outputs:
+    names = list(file.schema_arrow.names)
+    origin = content.origin(settings)
+    if kind is Kind.READINGS:
+        # What the job derives it derives anew.
+        derived = {field.name for field in READING.fields if field.derived}
+        names = [name for name in names if name not in derived]
+        origin = replace(origin, source_file=None)
+    total = file.metadata.num_rows
+    begun = span.test_start_us if span is not None else None
+    if span is None and total > settings.batch_rows:
+        first = _edges(file, settings)[0][1]
+        begun = _test_start(file, first, settings)
+    size = settings.batch_rows if begun is not None else max(total, 1)
+    for batch in file.iter_batches(batch_size=size, row_groups=list(groups), columns=names):
+        if batch.num_rows:
+            place = replace(origin, first_row=row + 1, test_start_us=begun)
+            yield RawBatch(pa.Table.from_batches([batch]), BatchKind.ROWS, place)
+        row += batch.num_rows
+        content.share.advance(content.size * batch.num_rows // max(total, 1))
+
+
+def _messages(
+    file: pq.ParquetFile, content: Content, settings: Settings, kind: Kind, groups: range, row: int
+) -> Outputs:
+    wanted = MESSAGES.names if kind is Kind.ENVELOPES else DEAD_LETTER.names
+    total = max(file.metadata.num_rows, 1)
+    for batch in file.iter_batches(
+        batch_size=settings.batch_rows, row_groups=list(groups), columns=wanted
+    ):
+        table = pa.Table.from_batches([batch])
+        count = table.num_rows
+        if kind is Kind.DEAD_LETTERS:
+            yield from _payloadless(table, content, settings, row)
+            table = _as_messages(table.filter(table["payload"].is_valid()))
+        if table.num_rows:
+            origin = replace(content.origin(settings, row + 1), source_file=None)
+            yield RawBatch(table.select(MESSAGES.names).cast(MESSAGES), BatchKind.MESSAGES, origin)
+        row += count
+        content.share.advance(content.size * count // total)
+
+
+def _payloadless(
+    table: pa.Table, content: Content, settings: Settings, row: int
+) -> Iterator[DeadLetter]:
+    lacking = pc.indices_nonzero(table["payload"].is_null()).to_pylist()
+    for index in lacking:
+        letter_id, file = table["dead_letter_id"][index].as_py(), table["source_file"][index]
+        yield content.letter(
+            settings,
+            "no_payload",
+            f"dead letter {letter_id} keeps no payload because it stood for a whole file; replay "
+            f"{file.as_py()} from the raw archive instead",
+            position=f"record {row + index + 1}",
+        )
+
+
+def _as_messages(letters: pa.Table) -> pa.Table:
+    """Dead letters as the messages they were; those of files keep the equipment they spoke of."""
+    ids = letters["equipment_id"].combine_chunks().dictionary_encode()
+    spelled = [orjson.dumps({"equipment_id": name}).decode() for name in ids.dictionary.to_pylist()]
+    from_id = pa.array(spelled, pa.string()).take(ids.indices)
+    from_id = pc.if_else(letters["message_key"].is_null(), from_id, pa.scalar(None, pa.string()))
+    return pa.table(
+        {
+            "payload": letters["payload"],
+            "key": letters["message_key"],
+            "attributes": pc.coalesce(letters["attributes"], from_id),
+            "position": letters["position"],
+            "arrived_at": letters["ingested_at"],
+            "source_file": letters["source_file"],
+        }
+    )
+
+
+@contextmanager
+def _opened(content: Content) -> Iterator[pq.ParquetFile]:
+    """The open file; what Arrow finds wrong with its bytes becomes a refusal."""
+    with content.open_seekable() as handle:
+        try:
+            yield pq.ParquetFile(handle)
+        except (pa.ArrowException, OSError) as error:
+            # Arrow reports corrupt bytes as plain OSError; the system's own errors have a number
+            # or a type of their own, and may be gone at the next try.
+            if isinstance(error, OSError) and (type(error) is not OSError or error.errno):
+                raise
+            raise Refused(
+                "corrupt_parquet", f"the Parquet file cannot be read: {error}; send it again"
+            ) from None
+
+
+def _edges(file: pq.ParquetFile, settings: Settings) -> tuple[list[int], list[int]]:
+    """Where parts of about `split_bytes` begin and end, in row groups, and each group's bytes."""
+    sizes = []
+    for group in range(file.num_row_groups):
+        meta = file.metadata.row_group(group)
+        sizes.append(
+            sum(meta.column(column).total_compressed_size for column in range(meta.num_columns))
+        )
+    edges, part = [0], 0
+    for group, size in enumerate(sizes):
+        if part and part + size > settings.split_bytes:
+            edges.append(group)
+            part = 0
+        part += size
+    return [*edges, len(sizes)], sizes
+
+
+def _test_start(file: pq.ParquetFile, groups: int, settings: Settings) -> int | None:
+    columns = timing.time_columns(file.schema_arrow.names)
+    if not columns or not groups:
+        return None
+    batches = file.iter_batches(row_groups=list(range(groups)), columns=columns)
+    return timing.earliest((pa.Table.from_batches([batch]) for batch in batches), settings)

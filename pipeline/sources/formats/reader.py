@@ -1,0 +1,107 @@
+"""Reads one file of any format: finds out which it is, and makes a dead letter of a hopeless one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.sources.formats import delimited, jsonlines, packed, parquet, workbook
+from pipeline.sources.formats.content import Content, Outputs, Refused, Settings
+from pipeline.sources.formats.detect import (
+    HEAD_BYTES,
+    WORKBOOK_NAMES,
+    Format,
+    detect,
+    extension,
+)
+
+Span = delimited.Span | jsonlines.Span | parquet.Span
+
+
+def format_of(content: Content) -> Format:
+    """The format of a file, from its first bytes and its name."""
+    with content.open() as handle:
+        return detect(handle.read(HEAD_BYTES), content.path)
+
+
+def read(content: Content, settings: Settings, span: Span | None = None) -> Outputs:
+    """Everything a file holds; never raises for what is wrong with the file itself."""
+    try:
+        yield from _read(content, settings, span)
+    except Refused as refusal:
+        yield content.refuse(settings, refusal)
+    content.share.finish()
+
+
+def plan(content: Content, settings: Settings) -> list[Any]:
+    """The spans a large file can be read in; none if it must be read in one go."""
+    try:
+        found = format_of(content)
+        if found is Format.DELIMITED:
+            return list(delimited.plan(content, settings))
+        if found is Format.NDJSON:
+            return list(jsonlines.plan(content, settings))
+        if found is Format.PARQUET:
+            return list(parquet.plan(content, settings))
+    except Refused:  # the reader meets it again and reports it
+        pass
+    return []
+
+
+def _read(content: Content, settings: Settings, span: Span | None) -> Outputs:
+    if isinstance(span, delimited.Span):
+        yield from delimited.read(content, settings, span)
+    elif isinstance(span, jsonlines.Span):
+        yield from jsonlines.read_lines(content, settings, span)
+    elif isinstance(span, parquet.Span):
+        yield from parquet.read(content, settings, span)
+    else:
+        yield from _read_whole(content, settings)
+
+
+def _read_whole(content: Content, settings: Settings) -> Outputs:
+    found = format_of(content)
+    if found is Format.EMPTY:
+        raise Refused("empty_file", "the file has no bytes; send it again, or remove it")
+    if found is Format.WORKBOOK:
+        yield from workbook.read(content, settings)
+    elif found is Format.ZIP:
+        yield from _read_zip(content, settings)
+    elif found is Format.PARQUET:
+        yield from parquet.read(content, settings)
+    elif found in (Format.GZIP, Format.BZIP2, Format.XZ):
+        yield from _read_whole(packed.unpacked(content, found), settings)
+    elif found is Format.NDJSON:
+        yield from jsonlines.read_lines(content, settings)
+    elif found is Format.JSON:
+        yield from jsonlines.read_document(content, settings)
+    elif found is Format.DELIMITED:
+        try:
+            yield from delimited.read(content, settings)
+        except Refused as refusal:
+            raise _misnamed(content) or refusal from None
+    else:
+        raise _misnamed(content) or Refused(
+            "unsupported_format",
+            "neither a workbook, zip, CSV, JSON, NDJSON nor Parquet; convert it to one of these",
+        )
+
+
+def _read_zip(content: Content, settings: Settings) -> Outputs:
+    with packed.opened_zip(content) as archive:
+        if packed.is_workbook(archive):
+            yield from workbook.read(content, settings)
+            return
+        for info in packed.data_members(archive):
+            yield from read(packed.member_content(archive, info, content, settings), settings)
+
+
+def _misnamed(content: Content) -> Refused | None:
+    """What to say of a file that is not what its name says, and nothing else that is known."""
+    suffix = extension(content.path)
+    if suffix in WORKBOOK_NAMES:
+        return Refused("corrupt_workbook", f"named .{suffix} but no workbook; send it again")
+    if suffix == "zip":
+        return Refused("not_a_zip", "named .zip but no zip archive; send it again")
+    if suffix == "parquet":
+        return Refused("corrupt_parquet", "named .parquet but no Parquet file; send it again")
+    return None

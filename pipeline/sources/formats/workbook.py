@@ -1,0 +1,202 @@
+"""Reads workbooks (xlsx, xlsm, xlsb, xls, ods): the data sheets as one table."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from python_calamine import CalamineWorkbook, PasswordError, SheetTypeEnum
+
+from pipeline.sources.formats import headers
+from pipeline.sources.formats.content import Content, Outputs, Refused, Settings
+from transforms.batch import BatchKind, RawBatch
+
+# Arbin's names: `Channel_1-008`, and `Channel_1-008_1` where the rows of one sheet did not do.
+_DATA_SHEET = re.compile(r"channel(?!_?chart)", re.IGNORECASE)
+_NO_DATA_SHEET = re.compile(r"statistic|info|global_info|channel_?chart", re.IGNORECASE)
+
+_Rows = list[list[Any]]
+_MIDNIGHT = dt.time()
+
+
+def read(content: Content, settings: Settings) -> Outputs:
+    """The rows of a workbook as one batch, whatever its size: its counters are one test's."""
+    table = to_table(content.read_all())
+    if table.num_rows:
+        yield RawBatch(table, BatchKind.ROWS, content.origin(settings))
+
+
+def to_table(data: bytes) -> pa.Table:
+    """The data sheets of a workbook as one table, under the file's own column names.
+
+    Numbers are float64, times naive timestamps; a column that mixes kinds is text, so that no
+    value is lost. Empty cells are null, empty rows left out.
+    """
+    with _refusals():
+        book = CalamineWorkbook.from_filelike(io.BytesIO(data))
+        sheets = [
+            meta.name for meta in book.sheets_metadata if meta.typ is SheetTypeEnum.WorkSheet
+        ]
+        named = [name for name in sheets if _DATA_SHEET.match(name)]
+        loaded = [(name, book.get_sheet_by_name(name).to_python()) for name in named]
+        if not named:
+            loaded = _measuring_sheets(book, sheets)
+    if not loaded:
+        raise Refused(
+            "no_data_sheet",
+            f"no sheet is named Channel… or has columns of voltage and current; the workbook has "
+            f"{', '.join(sheets) or 'none'}; rename the data sheet or its headers",
+        )
+    return _combine(loaded)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Makes whatever calamine finds wrong a refusal: the bytes are in memory already."""
+    try:
+        yield
+    except PasswordError:
+        raise Refused(
+            "encrypted_workbook", "the workbook has a password; save it without one"
+        ) from None
+    except MemoryError:
+        raise
+    except BaseException as error:
+        # A panic of the Rust library is no Exception, but only says that the file is broken.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise Refused(
+            "corrupt_workbook",
+            f"the workbook cannot be read: {error or type(error).__name__}; open and save it "
+            "again, or send it again",
+        ) from None
+
+
+def _measuring_sheets(book: CalamineWorkbook, names: Sequence[str]) -> list[tuple[str, _Rows]]:
+    """The sheets whose header names at least voltage and current, whatever they are called."""
+    found = []
+    for name in names:
+        if _NO_DATA_SHEET.match(name):
+            continue
+        rows = book.get_sheet_by_name(name).to_python()
+        at = headers.find_header(rows)
+        if at is not None and headers.is_measurement(headers.fields_of(rows[at])):
+            found.append((name, rows))
+    return found
+
+
+def _combine(sheets: list[tuple[str, _Rows]]) -> pa.Table:
+    """One table of sheets that continue one another."""
+    parts: list[tuple[list[str], _Rows]] = []
+    for name, rows in sheets:
+        at = headers.find_header(rows)
+        if at is not None:
+            parts.append(_headed(rows, at))
+        elif parts and rows and len(rows[0]) == len(parts[-1][0]):
+            parts.append((parts[-1][0], rows))  # it goes on without a header of its own
+        elif any(cell != "" for row in rows for cell in row):
+            raise Refused(
+                "no_header",
+                f"no row of sheet {name} names a column that is known; add a header such as "
+                "Date_Time, Current(A), Voltage(V)",
+            )
+    if not parts:
+        return pa.table({})
+    names = list(dict.fromkeys(itertools.chain.from_iterable(part[0] for part in parts)))
+    if all(part[0] == names for part in parts):
+        columns = list(zip(*itertools.chain.from_iterable(part[1] for part in parts)))
+    else:
+        columns = [tuple(_column_of(parts, name)) for name in names]
+    if not columns:
+        return pa.table({})
+    table = pa.table([_to_arrow(values) for values in columns], names=names)
+    return _without_nothing(table)
+
+
+def _headed(rows: _Rows, at: int) -> tuple[list[str], _Rows]:
+    names = headers.unique_names(rows[at])
+    body = rows[at + 1 :]
+    if body and (named := headers.with_units(names, body[0])) is not None:
+        return headers.unique_names(named), body[1:]
+    return names, body
+
+
+def _column_of(parts: list[tuple[list[str], _Rows]], name: str) -> Iterator[Any]:
+    for names, rows in parts:
+        if name in names:
+            index = names.index(name)
+            yield from (row[index] for row in rows)
+        else:
+            yield from itertools.repeat("", len(rows))
+
+
+def _without_nothing(table: pa.Table) -> pa.Table:
+    """The table without empty rows, and without nameless columns that are empty."""
+    nothing = [
+        name
+        for name, column in zip(table.column_names, table.columns, strict=True)
+        if name.startswith("column_") and column.null_count == table.num_rows
+    ]
+    table = table.drop_columns(nothing)
+    if all(column.null_count for column in table.columns):
+        empty = np.ones(table.num_rows, dtype=bool)
+        for column in table.columns:
+            empty &= np.asarray(column.is_null())
+        if empty.any():
+            table = table.filter(pa.array(~empty))
+    return table
+
+
+def _to_arrow(values: Sequence[Any]) -> pa.Array:
+    """A column's cells: numbers, times or truth values if all are of that kind, else texts."""
+    kinds = set(map(type, values))
+    if kinds == {float}:
+        return pa.array(values, pa.float64())
+    if str in kinds and "" in values:
+        values = [None if value == "" else value for value in values]
+        kinds = set(map(type, values))
+    kinds.discard(type(None))
+    if kinds <= {float, int}:
+        try:
+            return pa.array(values, pa.float64())
+        except pa.ArrowInvalid:  # a whole number that is not exactly a float
+            pass
+    elif kinds <= {dt.datetime, dt.date}:
+        return _to_times(values, dt.date in kinds)
+    elif kinds == {bool}:
+        return pa.array(values, pa.bool_())
+    elif kinds <= {dt.timedelta, dt.time}:
+        return pa.array([_to_seconds(value) for value in values], pa.float64())
+    return pa.array([None if value is None else _to_text(value) for value in values], pa.string())
+
+
+def _to_times(values: Sequence[Any], dates: bool) -> pa.Array:
+    if dates:  # what falls exactly on midnight comes as a date
+        values = [
+            dt.datetime.combine(value, _MIDNIGHT) if type(value) is dt.date else value
+            for value in values
+        ]
+    # A serial number of days has a resolution of some 0.6 µs: what is beyond ms is noise.
+    return pc.round_temporal(pa.array(values, pa.timestamp("us")), 1, "millisecond")
+
+
+def _to_seconds(value: dt.timedelta | dt.time | None) -> float | None:
+    if isinstance(value, dt.time):
+        value = dt.datetime.combine(dt.date.min, value) - dt.datetime.min
+    return None if value is None else value.total_seconds()
+
+
+def _to_text(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    if isinstance(value, dt.datetime):
+        return value.isoformat(" ")
+    return str(value)
