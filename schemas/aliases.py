@@ -37,6 +37,7 @@ _NAMES: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
         {"": 1.0, "s": 1.0, "ms": 1e-3},
     ),
     "streamed_at": (("streamed_at", "sent_at", "published_at"), _NONE),
+    "ingested_at": (("ingested_at",), _NONE),
     "source_file": (("source_file",), _NONE),
     "record_index": (
         ("record_index", "data_point", "datapoint", "record", "record_id", "rec", "record_number",

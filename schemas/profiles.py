@@ -15,6 +15,26 @@ from typing import Any
 from schemas.reading import EQUIPMENT_PROFILE, EQUIPMENT_TYPES
 
 
+_GLOB = re.compile(r"\*|\?|\[(!?)(\]?[^\]]*)\]|.", re.DOTALL)
+
+
+def _regex(glob: str) -> str:
+    """A shell pattern as the body of a regular expression that RE2 and Python read alike."""
+
+    def translate(part: re.Match[str]) -> str:
+        token = part.group()
+        if token == "*":
+            return ".*"
+        if token == "?":
+            return "."
+        if part.group(2):
+            members = re.sub(r"([\\\[\]^&~|])", r"\\\1", part.group(2))
+            return f"[{'^' if part.group(1) else ''}{members}]"
+        return re.escape(token)
+
+    return _GLOB.sub(translate, glob)
+
+
 class ProfileError(ValueError):
     """A profile can't be used; the message names the file, the key and the fix."""
 
@@ -63,11 +83,8 @@ class Profile:
     @property
     def pattern(self) -> str:
         """The ids it covers as one anchored regular expression (RE2)."""
-        # fnmatch wraps each glob as (?s:…)\Z, which RE2 spells \z; the plain body is the same.
-        bodies = [
-            re.escape(glob).replace(r"\*", ".*").replace(r"\?", ".") for glob in self.equipment
-        ]
-        return f"^(?:{'|'.join(bodies)})$"
+        # Not by fnmatch.translate, whose atomic groups and \Z RE2 does not know.
+        return f"^(?s:{'|'.join(_regex(glob) for glob in self.equipment)})$"
 
     def covers(self, equipment_id: str, equipment_type: str | None) -> bool:
         """Whether the profile speaks of this equipment; an unknown type fits every profile."""
@@ -110,6 +127,10 @@ def profile_from(values: Mapping[str, Any], where: str) -> Profile:
             raise ProfileError(f'{where}: equipment must list patterns, such as ["CS2_*"]')
         cleaned["equipment"] = tuple(cleaned["equipment"])
     profile = Profile(**cleaned)
+    try:
+        re.compile(profile.pattern)
+    except re.error as error:
+        raise ProfileError(f"{where}: equipment holds a pattern that is none: {error}") from error
     if profile.equipment_type not in EQUIPMENT_TYPES:
         raise ProfileError(
             f"{where}: equipment_type must be one of {', '.join(EQUIPMENT_TYPES)}, "
@@ -129,6 +150,13 @@ def parse(text: str, where: str) -> Profile:
     except tomllib.TOMLDecodeError as error:
         raise ProfileError(f"{where}: not valid TOML: {error}") from error
     return profile_from(values, where)
+
+
+def _read(path: Path) -> Profile:
+    try:
+        return parse(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise ProfileError(f"{path}: not valid TOML: {error}; save it as UTF-8") from error
 
 
 @cache
@@ -159,7 +187,7 @@ def load(names: Iterable[str] = ()) -> tuple[Profile, ...]:
         if name in shipped:
             chosen.append(replace(shipped[name], name=f"{name}_for_all", equipment=("*",)))
         elif path.is_file():
-            chosen.append(parse(path.read_text(encoding="utf-8"), str(path)))
+            chosen.append(_read(path))
         else:
             raise ProfileError(
                 f"{name}: neither a profile file nor one of {', '.join(sorted(shipped))}"
@@ -183,10 +211,20 @@ def choose(
     return None
 
 
+# A warehouse keeps the profiles of every job that wrote to it; what ships with the job comes
+# after all that users brought.
+_BUILT_IN_PRIORITY = 1000
+
+
 def rows(profiles: Iterable[Profile]) -> list[dict[str, Any]]:
-    """The profiles as rows of the `equipment_profiles` table, the winner of ties first."""
+    """The profiles as rows of the `equipment_profiles` table, the first one with lowest priority."""
+    shipped = {profile.name for profile in built_in()}
     return [
-        {"profile": profile.name, "priority": priority, "equipment_pattern": profile.pattern}
+        {
+            "profile": profile.name,
+            "priority": priority + (_BUILT_IN_PRIORITY if profile.name in shipped else 0),
+            "equipment_pattern": profile.pattern,
+        }
         | {
             field.name: getattr(profile, field.name)
             for field in EQUIPMENT_PROFILE.fields

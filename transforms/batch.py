@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 import pyarrow as pa
 from apache_beam import coders
@@ -66,6 +69,16 @@ class RawBatch:
         """The `length` rows from `offset` on, zero-copy, with their place in the file kept."""
         origin = replace(self.origin, first_row=self.origin.first_row + offset)
         return RawBatch(self.table.slice(offset, length), self.kind, origin)
+
+
+def stack(tables: Sequence[pa.Table]) -> pa.Table:
+    """The rows of all tables as one, in one chunk; columns that some lack are null there."""
+    if len(tables) == 1 and all(column.num_chunks == 1 for column in tables[0].columns):
+        return tables[0]
+    whole = tables[0] if len(tables) == 1 else None
+    if whole is None:
+        whole = pa.concat_tables(tables, promote_options="permissive")
+    return whole.unify_dictionaries().combine_chunks()
 
 
 class PackedBatch:
@@ -142,7 +155,19 @@ def _decode(handle: bytes) -> pa.Table:
     return pa.ipc.open_stream(store.get(handle)).read_all()
 
 
-class PackedBatchCoder(coders.Coder):  # type: ignore[misc]
+class _SizedCoder(coders.Coder):  # type: ignore[misc]
+    """A coder that tells an element's size without encoding it.
+
+    Beam samples sizes for its metrics; by default it encodes the element for that, which for a
+    packed batch costs more than the step that made it.
+    """
+
+    def is_deterministic(self) -> bool:
+        """False: equal tables may be laid out differently."""
+        return False
+
+
+class PackedBatchCoder(_SizedCoder):
     """Beam's coder for packed batches: the handle as it is."""
 
     def encode(self, value: PackedBatch) -> bytes:
@@ -153,13 +178,66 @@ class PackedBatchCoder(coders.Coder):  # type: ignore[misc]
         """A batch that decodes when it is asked for its table."""
         return PackedBatch(handle=encoded)
 
-    def is_deterministic(self) -> bool:
-        """False: equal tables may be laid out differently."""
-        return False
+    def estimate_size(self, value: PackedBatch) -> int:
+        """Bytes of the handle."""
+        return len(value.handle)
 
     def to_type_hint(self) -> type[PackedBatch]:
         """The type this coder serves."""
         return PackedBatch
 
 
+class TableCoder(_SizedCoder):
+    """Beam's coder for Arrow tables: an IPC stream, on disk where the store says so."""
+
+    def encode(self, value: pa.Table) -> bytes:
+        """The table's handle in the store."""
+        return _encode(value)
+
+    def decode(self, encoded: bytes) -> pa.Table:
+        """The table."""
+        return _decode(encoded)
+
+    def estimate_size(self, value: pa.Table) -> int:
+        """Bytes of the table's buffers."""
+        return int(value.nbytes)
+
+    def to_type_hint(self) -> type[pa.Table]:
+        """The type this coder serves."""
+        return pa.Table
+
+
+class PickledCoder(_SizedCoder):
+    """Beam's coder for what holds a table beside other things: pickle.
+
+    Steps hand these on within one worker; only a runner that does not fuse them encodes any.
+    """
+
+    held: type
+
+    def encode(self, value: Any) -> bytes:
+        """The element, pickled; protocol 5 takes Arrow's buffers as they are."""
+        return pickle.dumps(value, protocol=5)
+
+    def decode(self, encoded: bytes) -> Any:
+        """The element."""
+        return pickle.loads(encoded)  # noqa: S301 - written by this job
+
+    def estimate_size(self, value: Any) -> int:
+        """Bytes of the table's buffers."""
+        return int(value.table.nbytes)
+
+    def to_type_hint(self) -> type:
+        """The type this coder serves."""
+        return self.held
+
+
+class RawBatchCoder(PickledCoder):
+    """Beam's coder for raw batches."""
+
+    held = RawBatch
+
+
 coders.registry.register_coder(PackedBatch, PackedBatchCoder)
+coders.registry.register_coder(pa.Table, TableCoder)
+coders.registry.register_coder(RawBatch, RawBatchCoder)

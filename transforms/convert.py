@@ -38,6 +38,12 @@ _OTHER = ("%Y/%m/%d %H:%M:%S.%f", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M",
           "%m-%d-%Y %H:%M:%S", "%Y-%m-%d %H-%M-%S")  # fmt: skip
 
 
+_TICKS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_DAY_US = 86_400_000_000
+# The years 1 to 9999, but for a day at either end, by which a time zone may move a time.
+_EARLIEST_US, _LATEST_US = -62_135_510_400_000_000, 253_402_214_400_000_000
+
+
 @dataclass(frozen=True)
 class Converted:
     """A converted column.
@@ -65,6 +71,27 @@ def as_array(values: Values) -> pa.Array | None:
         return None
 
 
+def items(values: Values) -> list[Any]:
+    """The column as Python objects; text for times that Python's own types cannot hold."""
+    if not isinstance(values, pa.Array | pa.ChunkedArray):
+        return list(values)
+    try:
+        found: list[Any] = values.to_pylist()
+        return found
+    except (OverflowError, ValueError):
+        return [_item(value) for value in values]
+
+
+def _item(value: pa.Scalar) -> Any:
+    try:
+        return value.as_py()
+    except (OverflowError, ValueError):
+        try:
+            return value.cast(pa.string()).as_py()
+        except pa.ArrowException:
+            return None
+
+
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
@@ -79,10 +106,10 @@ def _each(
     values: Values, convert: Callable[[Any], Any], kind: pa.DataType
 ) -> Converted:
     """Converts value by value; for the rare column whose values do not all fit."""
-    items = values.to_pylist() if isinstance(values, pa.Array | pa.ChunkedArray) else values
     out: list[Any] = []
-    bad = np.zeros(len(items), dtype=bool)
-    for row, item in enumerate(items):
+    found = items(values)
+    bad = np.zeros(len(found), dtype=bool)
+    for row, item in enumerate(found):
         if item is None or (isinstance(item, str) and item.strip().casefold() in MISSING):
             out.append(None)
             continue
@@ -125,8 +152,8 @@ def doubles(values: Values, scale: float = 1.0, offset: float = 0.0) -> Converte
         elif pa.types.is_null(kind):
             return Converted(pa.nulls(len(array), pa.float64()))
         elif pa.types.is_duration(kind):
-            micros = array.cast(pa.duration("us")).cast(pa.int64())
-            result = Converted(pc.divide(micros.cast(pa.float64()), 1e6))
+            ticks = array.cast(pa.int64()).cast(pa.float64(), safe=False)
+            result = Converted(pc.divide(ticks, _TICKS_PER_SECOND[kind.unit]))
         elif _is_text(kind):
             blanked = _blank_to_null(array)
             try:
@@ -206,14 +233,8 @@ def texts(values: Values) -> Converted:
             trimmed = pc.utf8_trim_whitespace(array.cast(pa.string()))
             blank = pc.equal(trimmed, "")
             return Converted(pc.if_else(blank, pa.scalar(None, pa.string()), trimmed))
-        if pa.types.is_binary(array.type):
-            array = None if not isinstance(values, pa.Array) else values
-            items = array.to_pylist() if array is not None else values
-            return _each(
-                [None if item is None else bytes(item) for item in items],
-                lambda item: item.decode().strip(),
-                pa.string(),
-            )
+        if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
+            return _each(array, lambda item: item.decode().strip() or None, pa.string())
     return _each(array if array is not None else values, _to_text, pa.string())
 
 
@@ -273,8 +294,7 @@ def _parse_texts(array: pa.Array, zone: ZoneInfo) -> Converted:
     encoded = array.dictionary_encode()
     words = encoded.dictionary
     parsed = _parse_unique(words, zone)
-    indices = encoded.indices
-    out = parsed.take(indices)
+    out = parsed.take(encoded.indices)
     bad = np.asarray(pc.and_(array.is_valid(), out.is_null()))
     return Converted(out, bad if bad.any() else None)
 
@@ -283,6 +303,7 @@ def _parse_unique(words: pa.Array, zone: ZoneInfo) -> pa.Array:
     """ISO 8601 first, then the formats cyclers use; null where none fits."""
     out: list[int | None] = []
     others: list[int] = []
+    local = np.zeros(len(words), dtype=bool)
     texts_ = words.to_pylist()
     for position, word in enumerate(texts_):
         try:
@@ -293,22 +314,24 @@ def _parse_unique(words: pa.Array, zone: ZoneInfo) -> pa.Array:
         except (TypeError, ValueError):
             pass
         try:
-            moment = dt.datetime.fromisoformat(word)
+            moment = dt.datetime.fromisoformat(word.upper())
         except (TypeError, ValueError):
             others.append(position)
             out.append(None)
             continue
         if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=zone)
-        try:
-            out.append(to_micros(moment))
-        except OverflowError:
-            out.append(None)
+            local[position] = True
+            moment = moment.replace(tzinfo=dt.UTC)
+        out.append(to_micros(moment))
     if others:
         rest = pd.Series([texts_[position] for position in others])
-        for position, value in zip(others, _parse_formats(rest, zone), strict=True):
+        local[others] = True
+        for position, value in zip(others, _parse_formats(rest), strict=True):
             out[position] = value
-    return pa.array(out, pa.int64()).cast(UTC_MICROSECONDS)
+    micros = pa.array(out, pa.int64())
+    # By the same function as a uniform column, so that a time means the same in every company.
+    placed = in_zone(micros.cast(pa.timestamp("us")), zone)
+    return pc.if_else(pa.array(local), placed, micros.cast(UTC_MICROSECONDS))
 
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -319,7 +342,8 @@ def to_micros(moment: dt.datetime) -> int:
     return (moment - _EPOCH) // dt.timedelta(microseconds=1)
 
 
-def _parse_formats(rest: pd.Series[str], zone: ZoneInfo) -> list[int | None]:
+def _parse_formats(rest: pd.Series[str]) -> list[int | None]:
+    """Local times, as microseconds since 1970 of the same zone."""
     found: list[int | None] = [None] * len(rest)
 
     def fill(formats: Sequence[str], rows: list[int]) -> list[int]:
@@ -332,17 +356,20 @@ def _parse_formats(rest: pd.Series[str], zone: ZoneInfo) -> list[int | None]:
                 if pd.isna(time):
                     left.append(row)
                 else:
-                    found[row] = to_micros(time.to_pydatetime().replace(tzinfo=zone))
+                    found[row] = to_micros(time.to_pydatetime().replace(tzinfo=dt.UTC))
             rows = left
         return rows
 
     slashed = [row for row, text in enumerate(rest) if re.match(r"\d{1,2}/\d{1,2}/", text)]
     other = [row for row in range(len(rest)) if row not in set(slashed)]
     left = fill(_MONTH_FIRST, slashed)
-    if left and not (still := fill(_DAY_FIRST, left)):
-        # A day above 12 stands somewhere: the whole column is day first.
-        fill(_DAY_FIRST, slashed)
-        left = still
+    month_first = list(found)
+    if left and len(neither := fill(_DAY_FIRST, left)) < len(left):
+        # A day above 12 stands somewhere: the whole column is day first, if it can be.
+        rows = [row for row in slashed if row not in set(neither)]
+        if fill(_DAY_FIRST, rows):
+            for row in set(rows) - set(left):
+                found[row] = month_first[row]
     fill(_OTHER, other)
     return found
 
@@ -350,23 +377,47 @@ def _parse_formats(rest: pd.Series[str], zone: ZoneInfo) -> list[int | None]:
 def timestamps(values: Values, zone: ZoneInfo, scale: float = 1.0) -> Converted:
     """Points in time as UTC microseconds: timestamps, dates, text, or numbers (see the source).
 
+    Times outside the years 1 to 9999 do not fit: no calendar downstream can hold them.
+
     Args:
         values: the column.
         zone: the zone of times that carry none.
         scale: 1e-3 for numbers known to be in milliseconds.
     """
+    found = _timestamps(values, zone, scale)
+    return _within(found.array, _EARLIEST_US, _LATEST_US, found.bad)
+
+
+def _within(array: pa.Array, low: int, high: int, bad: Mask | None = None) -> Converted:
+    """The values of an integer-like array that lie in the range; the others are bad."""
+    ticks = array.cast(pa.int64())
+    low, high = max(low, -(2**63)), min(high, 2**63 - 1)
+    outside = pc.fill_null(pc.or_(pc.less(ticks, low), pc.greater(ticks, high)), False)
+    if not pc.any(outside).as_py():
+        return Converted(array, bad)
+    beyond = np.asarray(outside)
+    fitting = pc.if_else(outside, pa.scalar(None, array.type), array)
+    return Converted(fitting, beyond if bad is None else bad | beyond)
+
+
+def _timestamps(values: Values, zone: ZoneInfo, scale: float) -> Converted:
     array = as_array(values)
     if array is None:
         return _each_time(values, zone)
     kind = array.type
     if pa.types.is_timestamp(kind):
+        ticks = _TICKS_PER_SECOND[kind.unit]
+        known = _within(array, _EARLIEST_US * ticks // 1_000_000, _LATEST_US * ticks // 1_000_000)
         if kind.tz is not None:
-            return Converted(array.cast(UTC_MICROSECONDS, safe=False))
-        return Converted(in_zone(array, zone))
+            return Converted(known.array.cast(UTC_MICROSECONDS, safe=False), known.bad)
+        return Converted(in_zone(known.array, zone), known.bad)
     if pa.types.is_null(kind):
         return Converted(pa.nulls(len(array), UTC_MICROSECONDS))
     if pa.types.is_date(kind):
-        return Converted(in_zone(array.cast(pa.timestamp("us")), zone))
+        days = array.cast(pa.date32()).cast(pa.int32())
+        known = _within(days, _EARLIEST_US // _DAY_US, _LATEST_US // _DAY_US)
+        midnights = pc.multiply(known.array.cast(pa.int64()), _DAY_US)
+        return Converted(in_zone(midnights.cast(pa.timestamp("us")), zone), known.bad)
     if _is_text(kind):
         return _text_times(array, zone)
     if pa.types.is_floating(kind) or pa.types.is_integer(kind):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,7 @@ from schemas.aliases import Alias, normalise, resolve
 from schemas.forms import UTC_MICROSECONDS
 from schemas.reading import QUALITY_FLAGS, READING, Kind
 from transforms import convert, dead_letter, naming
-from transforms.batch import BatchKind, Origin, RawBatch
+from transforms.batch import BatchKind, Origin, PickledCoder, RawBatch, stack
 from transforms.convert import Converted, Mask, Values
 from transforms.dead_letter import DeadLetter
 
@@ -30,6 +31,9 @@ EVENT_TIME_ASSUMED = 1 << QUALITY_FLAGS.index("event_time_assumed")
 
 # A bare `time` is a date for a gateway and elapsed seconds for a cycler: its values tell.
 _AMBIGUOUS_TIME = "time"
+
+# More kinds of messages than this in one batch are decoded as one kind with holes.
+_MOST_KINDS = 16
 
 _LOW_CARDINALITY = ("equipment_id", "equipment_type", "test_id", "source_file")
 _CODES = pa.dictionary(pa.int32(), pa.string())
@@ -72,6 +76,15 @@ class Decoded:
     test_start_us: int | None
 
 
+class DecodedCoder(PickledCoder):
+    """Beam's coder for decoded batches."""
+
+    held = Decoded
+
+
+beam.coders.registry.register_coder(Decoded, DecodedCoder)
+
+
 @contextmanager
 def _no_collection() -> Iterator[None]:
     """Switches the cycle collector off: decoding makes many objects and no cycles."""
@@ -90,16 +103,15 @@ _JSON_ERRORS = (msgspec.MsgspecError, UnicodeError, ValueError, RecursionError, 
 
 def _parse_messages(payloads: Sequence[bytes | None], rejects: Rejects) -> list[dict[str, Any]]:
     """One dict per payload; an empty one where it is no JSON object, with the reason noted."""
-    with _no_collection():
-        try:
-            parsed: list[Any] = list(map(_json.decode, payloads))  # type: ignore[arg-type]
-        except _JSON_ERRORS:
-            parsed = [_parse_message(row, item, rejects) for row, item in enumerate(payloads)]
-        for row, item in enumerate(parsed):
-            if type(item) is not dict:
-                kind = type(item).__name__
-                rejects.add(row, "not_an_object", None, f"a JSON object is needed, got {kind}")
-                parsed[row] = {}
+    try:
+        parsed: list[Any] = list(map(_json.decode, payloads))  # type: ignore[arg-type]
+    except _JSON_ERRORS:
+        parsed = [_parse_message(row, item, rejects) for row, item in enumerate(payloads)]
+    for row, item in enumerate(parsed):
+        if type(item) is not dict:
+            kind = type(item).__name__
+            rejects.add(row, "not_an_object", None, f"a JSON object is needed, got {kind}")
+            parsed[row] = {}
     return parsed
 
 
@@ -119,25 +131,51 @@ def _parse_message(row: int, payload: bytes | None, rejects: Rejects) -> Any:
         return {}
 
 
+def _alike(messages: list[dict[str, Any]], refused: Collection[int]) -> list[list[int] | None]:
+    """The rows of each set of messages that have the same field names; None for all rows.
+
+    Messages of one kind are decoded together, which is fast and leaves no holes; what a row
+    becomes must not depend on its company. A batch of very many kinds is taken as one.
+    """
+    if not refused and len(set(map(tuple, messages))) == 1:
+        return [None]
+    kinds: dict[tuple[str, ...], list[int]] = {}
+    for row, message in enumerate(messages):
+        if row not in refused:
+            kinds.setdefault(tuple(message), []).append(row)
+    if len(kinds) <= _MOST_KINDS:
+        return list(kinds.values())
+    return [sorted(row for rows in kinds.values() for row in rows)]
+
+
 def _columns_of(rows: list[dict[str, Any]]) -> dict[str, Values]:
     """The messages' values by name; None where a message has no such name."""
     shapes = set(map(tuple, rows))
-    if len(shapes) == 1 and rows:
+    if len(shapes) == 1:
         names = next(iter(shapes))
         return dict(zip(names, zip(*[row.values() for row in rows], strict=True), strict=True))
     names = sorted({name for shape in shapes for name in shape})
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-def _match(columns: dict[str, Values]) -> tuple[dict[str, list[tuple[str, Alias]]], list[str]]:
-    """Which columns stand for which field, the best name first; and those that stand for none."""
+def _match(
+    columns: dict[str, Values], messages: bool = False
+) -> tuple[dict[str, list[tuple[str, Alias]]], list[str]]:
+    """Which columns stand for which field, the best name first; and those that stand for none.
+
+    When a message arrived its envelope knows; only a replayed row may say it itself.
+    """
     fields: dict[str, list[tuple[str, Alias]]] = {}
     unknown: list[str] = []
     for name in sorted(columns, key=lambda name: (resolve(name) != Alias(name), name)):
         alias = resolve(name)
         if alias is None and normalise(name) == _AMBIGUOUS_TIME:
             alias = _what_time_means(columns[name])
-        if alias is None or READING.field(alias.field).derived:
+        if (
+            alias is None
+            or READING.field(alias.field).derived
+            or (messages and alias.field == "ingested_at")
+        ):
             unknown.append(name)
         else:
             fields.setdefault(alias.field, []).append((name, alias))
@@ -215,12 +253,12 @@ def _known_columns(
 
 
 def _message_extra(
-    rows: list[dict[str, Any]], unknown: list[str], doubled: list[tuple[str, str]]
+    rows: list[dict[str, Any]], unknown: list[str], doubled: list[tuple[str, list[str]]]
 ) -> pa.Array | None:
     """The fields without a column as a JSON object per message; null where there are none.
 
-    `doubled` pairs a second name of a field with the name that won: where both have a value, the
-    second one's is kept here too.
+    `doubled` pairs another name of a field with the better ones: where one of these has a value
+    too, the other one's is kept here.
     """
     if not unknown and not doubled:
         return None
@@ -232,22 +270,51 @@ def _message_extra(
             name: row[name]
             for name in names
             if row.get(name) is not None
-            and (name not in better or row.get(better[name]) is not None)
+            and (
+                name not in better or any(row.get(other) is not None for other in better[name])
+            )
         }
         out.append(_dump(kept) if kept else None)
     return pa.array(out, pa.string())
 
 
+def _unnested(extra: pa.Array) -> pa.Array:
+    """A replayed reading's own `extra`, a JSON object as text, takes its old place again."""
+    encoded = extra.dictionary_encode()
+    return pa.array([_unnest(text) for text in encoded.dictionary.to_pylist()], pa.string()).take(
+        encoded.indices
+    )
+
+
+def _unnest(text: str) -> str:
+    try:
+        now = orjson.loads(text)
+        inner = now.get("extra")
+        before = orjson.loads(inner) if isinstance(inner, str) else None
+    except orjson.JSONDecodeError:
+        return text
+    if not isinstance(before, dict):
+        return text
+    del now["extra"]
+    # As it was, to the letter: the identity of a reading may depend on it.
+    return _dump({**before, **now}) if now else inner
+
+
 def _dump(value: Any) -> str:
     try:
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS, default=str).decode()
-    except (TypeError, ValueError, RecursionError):
-        # Numbers beyond 64 bits and text that is not Unicode have no place in orjson.
-        return str(msgspec.json.encode({key: str(item) for key, item in value.items()}), "utf-8")
+    except TypeError:  # a number beyond 64 bits, or nested deeper than orjson goes
+        pass
+    try:
+        return json.dumps(
+            value, sort_keys=True, default=str, ensure_ascii=False, separators=(",", ":")
+        )
+    except RecursionError:
+        return '{"error":"nested too deeply to be kept"}'
 
 
 def _table_extra(
-    columns: dict[str, Values], unknown: list[str], doubled: list[tuple[str, str]]
+    columns: dict[str, Values], unknown: list[str], doubled: list[tuple[str, list[str]]]
 ) -> pa.Array | None:
     """The same for a table, column by column; a row's nulls are left out."""
     better = dict(doubled)
@@ -256,8 +323,12 @@ def _table_extra(
         text = _json_texts(columns[name])
         if text is None:
             continue
-        if name in better and (winner := convert.as_array(columns[better[name]])) is not None:
-            text = pc.if_else(winner.is_valid(), text, pa.scalar(None, pa.string()))
+        if name in better:
+            others = [convert.as_array(columns[other]) for other in better[name]]
+            taken = [np.asarray(other.is_valid()) for other in others if other is not None]
+            text = pc.if_else(
+                pa.array(np.logical_or.reduce(taken)), text, pa.scalar(None, pa.string())
+            )
         pair = pc.binary_join_element_wise(f",{orjson.dumps(name).decode()}:", text, "")
         pieces.append(pc.coalesce(pair, ""))
     if not pieces:
@@ -274,6 +345,8 @@ def _json_texts(values: Values) -> pa.Array | None:
     if array is None or pa.types.is_null(array.type) or array.null_count == len(array):
         return None
     if pa.types.is_floating(array.type):
+        if pa.types.is_float16(array.type):
+            array = array.cast(pa.float32())
         # Few distinct values is the rule for columns nobody reads: format each once.
         finite = pc.if_else(pc.is_finite(array), array, pa.scalar(None, array.type))
         encoded = finite.dictionary_encode()
@@ -282,8 +355,12 @@ def _json_texts(values: Values) -> pa.Array | None:
         return array.cast(pa.string())
     if pa.types.is_boolean(array.type):
         return pc.if_else(array, "true", "false")
-    encoded = array.dictionary_encode()
-    spelled = [_dump(item) for item in encoded.dictionary.to_pylist()]
+    try:
+        encoded = array.dictionary_encode()
+    except pa.ArrowNotImplementedError:  # lists and structs
+        spelled = [None if item is None else _dump(item) for item in convert.items(array)]
+        return pa.array(spelled, pa.string())
+    spelled = [_dump(item) for item in convert.items(encoded.dictionary)]
     return pa.array(spelled, pa.string()).take(encoded.indices)
 
 
@@ -300,7 +377,7 @@ def _own_columns(
         ids = [_envelope_ids(raw), *_path_ids(default_file)]
     else:
         arrived = pa.nulls(rows, UTC_MICROSECONDS)
-        default_file = pa.array([origin.source_file], pa.string()).take(pa.array([0] * rows))
+        default_file = pa.repeat(pa.scalar(origin.source_file, pa.string()), rows)
         ids = []
     fallback = pa.scalar(origin.equipment_id, pa.string())
     parts = [found.get("equipment_id"), *ids, fallback]
@@ -319,7 +396,7 @@ def _own_columns(
 
 def _as_column(value: Any, rows: int) -> pa.Array:
     if isinstance(value, pa.Scalar):
-        return pa.array([value.as_py()] * rows, value.type)
+        return pa.repeat(value, rows)
     return value.combine_chunks() if isinstance(value, pa.ChunkedArray) else value
 
 
@@ -345,7 +422,7 @@ def _envelope_ids(raw: RawBatch) -> pa.Array | None:
                 value = value.get("equipment_id") if isinstance(value, dict) else None
             except orjson.JSONDecodeError:
                 value = None
-            named.append(str(value) if value else None)
+            named.append(str(value).strip() or None if isinstance(value, str | int) else None)
         found.append(pa.array(named, pa.string()).take(encoded.indices))
     if keys.null_count < len(keys):
         encoded = keys.dictionary_encode()
@@ -358,11 +435,14 @@ def _envelope_ids(raw: RawBatch) -> pa.Array | None:
     return found[0] if len(found) == 1 else pc.coalesce(*found)
 
 
-def _event_time(found: dict[str, pa.Array], rows: int) -> tuple[pa.Array, Mask]:
+def _event_time(
+    found: dict[str, pa.Array], rows: int, messages: bool
+) -> tuple[pa.Array, Mask]:
     """The event time, and where it had to be assumed because the reading carries none.
 
-    The time it was sent stands in; failing that the time it arrived, moved back by what the test
-    still lasted after the row, where test time is known.
+    The time it was sent stands in; failing that the time it arrived. The rows of a file arrive
+    together, so theirs is moved back by what the test still lasted after the row, where test time
+    is known; not that of messages, whose company in a batch is another one at every replay.
     """
     recorded = found.get("recorded_at")
     if recorded is None:
@@ -371,7 +451,7 @@ def _event_time(found: dict[str, pa.Array], rows: int) -> tuple[pa.Array, Mask]:
         return recorded, np.zeros(rows, dtype=bool)
     assumed = np.asarray(recorded.is_null())
     arrived = found["ingested_at"]
-    if (elapsed := found.get("test_time_s")) is not None:
+    if not messages and (elapsed := found.get("test_time_s")) is not None:
         seconds = elapsed.to_numpy(zero_copy_only=False)
         finite = np.isfinite(seconds)
         last = seconds[finite].max() if finite.any() else 0.0
@@ -405,28 +485,65 @@ def decode(raw: RawBatch, time_zone: str = "UTC") -> tuple[Decoded, Rejects]:
         raw: messages or table rows.
         time_zone: the zone of times that carry none.
     """
-    rows = raw.table.num_rows
-    zone = ZoneInfo(time_zone)
+    with _no_collection():
+        return _decode(raw, ZoneInfo(time_zone))
+
+
+def _decode(raw: RawBatch, zone: ZoneInfo) -> tuple[Decoded, Rejects]:
     rejects = Rejects()
-    messages = raw.kind is BatchKind.MESSAGES
-    if messages:
-        dicts = _parse_messages(raw.table.column("payload").to_pylist(), rejects)
-        columns = _columns_of(dicts)
-    else:
+    if raw.kind is BatchKind.ROWS:
         columns = {name: raw.table.column(name) for name in raw.table.column_names}
-    fields, unknown = _match(columns)
+        table, start = _readings(raw, columns, None, zone, rejects)
+        return Decoded(table, raw, start), rejects
+    messages = _parse_messages(raw.table.column("payload").to_pylist(), rejects)
+    parts = []
+    for rows in _alike(messages, rejects.rows):
+        if rows is None:
+            part, mine, noted = raw, messages, rejects
+        else:
+            part = RawBatch(raw.table.take(pa.array(rows, pa.int64())), raw.kind, raw.origin)
+            mine, noted = [messages[row] for row in rows], Rejects()
+        table, _ = _readings(part, _columns_of(mine), mine, zone, noted)
+        if rows is not None:
+            for row, reason in noted.rows.items():
+                rejects.add(rows[row], *reason)
+            places = pa.array(rows, pa.int64()).take(table.column("row").combine_chunks())
+            table = table.set_column(table.column_names.index("row"), "row", places)
+        parts.append(table)
+    if not parts:
+        return Decoded(pa.table({"row": pa.array([], pa.int64())}), raw, None), rejects
+    return Decoded(stack(parts), raw, None), rejects
+
+
+def _readings(
+    raw: RawBatch,
+    columns: dict[str, Values],
+    messages: list[dict[str, Any]] | None,
+    zone: ZoneInfo,
+    rejects: Rejects,
+) -> tuple[pa.Table, int | None]:
+    """The table of `Decoded` from columns as the source named them, and the start of their test.
+
+    `messages` are the same rows one by one, None for those of a table.
+    """
+    rows = raw.table.num_rows
+    fields, unknown = _match(columns, messages is not None)
     found = _known_columns(columns, fields, zone, rejects)
-    doubled = [(n, s[0][0]) for s in fields.values() for n, _ in s[1:]]
-    if messages:
-        extra = _message_extra(dicts, unknown, doubled)
+    doubled = [
+        (name, [better for better, _ in sources[:rank]])
+        for sources in fields.values()
+        for rank, (name, _) in enumerate(sources)
+        if rank
+    ]
+    if messages is not None:
+        extra = _message_extra(messages, unknown, doubled)
     else:
         extra = _table_extra(columns, unknown, doubled)
     if extra is not None:
-        # A replayed reading brings what it had; what is unknown now joins it only if it is alone.
-        found["extra"] = pc.coalesce(found["extra"], extra) if "extra" in found else extra
-    one_test = not messages and "equipment_id" not in found
-    found = _own_columns(found, raw, messages, rows)
-    found["recorded_at"], assumed = _event_time(found, rows)
+        found["extra"] = _unnested(extra) if "extra" in unknown else extra
+    one_test = messages is None and "equipment_id" not in found
+    found = _own_columns(found, raw, messages is not None, rows)
+    found["recorded_at"], assumed = _event_time(found, rows, messages is not None)
     _types(found, rejects)
     if (resistance := found.get("internal_resistance_ohm")) is not None:
         # Arbin writes 0 until the first pulse has been measured.
@@ -437,8 +554,7 @@ def decode(raw: RawBatch, time_zone: str = "UTC") -> tuple[Decoded, Rejects]:
     kept = np.ones(rows, dtype=bool)
     if rejects.rows:
         kept[list(rejects.rows)] = False
-    table = _assemble(found, assumed, kept)
-    return Decoded(table, raw, start), rejects
+    return _assemble(found, assumed, kept), start
 
 
 def _test_start(origin: Origin, recorded: pa.Array) -> int | None:
@@ -470,9 +586,11 @@ def dead_letters(raw: RawBatch, rejects: Rejects, step: str) -> pa.Table:
     sent again as a message.
     """
     rows = sorted(rejects.rows)
-    taken = raw.table.take(pa.array(rows, pa.int64())).to_pylist()
+    table = raw.table.take(pa.array(rows, pa.int64()))
+    taken = {name: convert.items(table.column(name)) for name in table.column_names}
     letters = []
-    for row, content in zip(rows, taken, strict=True):
+    for place, row in enumerate(rows):
+        content = {name: values[place] for name, values in taken.items()}
         error_type, column, message = rejects.rows[row]
         origin = raw.origin
         common: dict[str, Any] = {
@@ -519,11 +637,12 @@ class _DecodeBatch(beam.DoFn):  # type: ignore[misc]
         self._time_zone = time_zone
         self._dead = Metrics.counter("account", "dead_letters")
 
-    def process(self, raw: RawBatch) -> Iterable[Any]:
+    def process(self, raw: RawBatch) -> Iterable[Decoded]:
         decoded, rejects = decode(raw, self._time_zone)
         if rejects.rows:
             self._dead.inc(len(rejects.rows))
-            yield beam.pvalue.TaggedOutput("dead_letters", dead_letters(raw, rejects, STEP))
+            letters = dead_letters(raw, rejects, STEP)
+            yield beam.pvalue.TaggedOutput("dead_letters", letters)  # type: ignore[misc]
         if decoded.table.num_rows:
             yield decoded
 

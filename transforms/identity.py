@@ -66,14 +66,27 @@ def _words(column: pa.Array | None, rows: int) -> U64:
     return words
 
 
-def of_names(names: Sequence[str]) -> tuple[U64, U64]:
+# Far above any fleet: when the cache has grown to this, it is simply begun anew.
+_MOST_CACHED = 1_000_000
+_digests: dict[str, bytes] = {}
+
+
+def _digest(name: str) -> bytes:
+    if len(_digests) >= _MOST_CACHED:
+        _digests.clear()
+    found = _digests[name] = hashlib.blake2b(name.encode(), digest_size=16).digest()
+    return found
+
+
+def of_names(names: Sequence[str | None]) -> tuple[U64, U64]:
     """The two lanes an equipment's name starts with, for each of `names`."""
-    digests = [hashlib.blake2b(name.encode(), digest_size=16).digest() for name in names]
-    lanes = np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64).reshape(-1, 2)
+    known = _digests.get
+    joined = b"".join([known(name or "") or _digest(name or "") for name in names])
+    lanes = np.frombuffer(joined, dtype=">u8").astype(np.uint64).reshape(-1, 2)
     return lanes[:, 0].copy(), lanes[:, 1].copy()
 
 
-def shards(names: Sequence[str], count: int) -> npt.NDArray[np.int64]:
+def shards(names: Sequence[str | None], count: int) -> npt.NDArray[np.int64]:
     """The shard of each equipment: a hash of its name modulo `count`, the same in every run."""
     high, _ = of_names(names)
     return (high % np.uint64(count)).astype(np.int64)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.profiles import Profile, choose
 
@@ -31,7 +32,7 @@ class Limits:
         if not profiles:
             raise ValueError("at least one equipment profile is needed")
         self.profiles = tuple(profiles)
-        self._known: dict[tuple[str, str | None], int] = {}
+        self._known: dict[tuple[str | None, str | None], int] = {}
         inf = np.inf
         self.reject_voltage = self._column(lambda p: p.reject_voltage_v)
         self.reject_current = self._column(lambda p: _number(p.reject_current, inf))
@@ -55,43 +56,57 @@ class Limits:
         self.counter_jump = self._column(lambda p: p.counter_jump_ah)
 
     def _column(self, value: object) -> F64:
-        return np.array([value(profile) for profile in self.profiles], dtype=np.float64)  # type: ignore[operator]
+        numbers = [value(profile) for profile in self.profiles]  # type: ignore[operator]
+        # Rounded, so that 2.7 − 0.05 is the 2.65 a person means and a reading may have.
+        return np.round(np.array(numbers, dtype=np.float64), 9)
 
-    def profile_of(self, equipment_id: str, equipment_type: str | None) -> int:
+    def profile_of(self, equipment_id: str | None, equipment_type: str | None) -> int:
         """The index of the equipment's profile; generic profiles cover every equipment."""
-        key = (equipment_id, equipment_type)
-        found = self._known.get(key)
-        if found is None:
-            if len(self._known) >= _MOST_CACHED:
-                self._known.clear()
-            profile = choose(self.profiles, equipment_id, equipment_type)
-            found = 0 if profile is None else self.profiles.index(profile)
-            self._known[key] = found
-        return found
+        profile = choose(self.profiles, equipment_id or "", equipment_type)
+        return 0 if profile is None else self.profiles.index(profile)
 
     def rows(self, table: pa.Table) -> npt.NDArray[np.int64]:
         """The profile index per row, from the dictionary columns equipment_id, equipment_type."""
         ids, id_codes = codes(table, "equipment_id")
         types, type_codes = codes(table, "equipment_type")
         pairs = id_codes * len(types) + type_codes
+        present = np.flatnonzero(np.bincount(pairs))
+        keys = list(
+            zip(
+                ids.take(pa.array(present // len(types))).to_pylist(),
+                types.take(pa.array(present % len(types))).to_pylist(),
+                strict=True,
+            )
+        )
+        known = self._known
+        if unknown := [key for key in keys if key not in known]:
+            if len(known) + len(unknown) > _MOST_CACHED:
+                known.clear()
+                unknown = keys
+            known.update((key, self.profile_of(*key)) for key in unknown)
         out = np.zeros(len(ids) * len(types), dtype=np.int64)
-        for pair in np.flatnonzero(np.bincount(pairs)).tolist():
-            out[pair] = self.profile_of(ids[pair // len(types)], types[pair % len(types)])
+        out[present] = [known[key] for key in keys]
         return out[pairs]
 
 
-def codes(table: pa.Table, name: str) -> tuple[list[str | None], npt.NDArray[np.int64]]:
+def codes(table: pa.Table, name: str) -> tuple[pa.Array, npt.NDArray[np.int64]]:
     """A text column as its distinct values and a code per row; null is the last value, if any."""
     column = table.column(name)
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
-    if isinstance(column, pa.ChunkedArray):
+    if column.num_chunks != 1:
         column = column.unify_dictionaries().combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
-    words = column.dictionary.to_pylist()
-    indices = column.indices
+    array = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+    words, indices = array.dictionary, array.indices
     if indices.null_count:
         indices = indices.fill_null(len(words))
-        words.append(None)
+        words = pa.concat_arrays([words, pa.nulls(1, words.type)])
     return words, indices.to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def ranked(words: pa.Array) -> npt.NDArray[np.int64]:
+    """The place of each word in alphabetical order, null before all others."""
+    rank = np.empty(len(words), dtype=np.int64)
+    order = pc.sort_indices(words, sort_keys=[("", "ascending", "at_start")])
+    rank[order.to_numpy()] = np.arange(len(words))
+    return rank

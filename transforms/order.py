@@ -22,7 +22,7 @@ from apache_beam.utils.timestamp import Timestamp
 
 from schemas.profiles import Profile
 from transforms import identity
-from transforms.batch import PackedBatch, PackedBatchCoder
+from transforms.batch import PackedBatch, PackedBatchCoder, stack
 from transforms.limits import Limits, codes
 from transforms.sequence import Sequenced, sequence
 
@@ -41,7 +41,7 @@ def times_us(table: pa.Table) -> Any:
 def by_shard(table: pa.Table, shards: int) -> Iterator[tuple[int, tuple[int, PackedBatch]]]:
     """Cuts a batch into (shard, (earliest event time in µs, rows of the shard))."""
     ids, id_codes = codes(table, "equipment_id")
-    which = identity.shards([word or "" for word in ids], shards)[id_codes]
+    which = identity.shards(ids.to_pylist(), shards)[id_codes]
     for shard in np.unique(which).tolist():
         mine = which == shard
         part = table if mine.all() else table.take(pa.array(np.flatnonzero(mine)))
@@ -132,13 +132,6 @@ def split_at(
             due.append(table.filter(pa.array(before)))
             rest.append(table.filter(pa.array(~before)))
     return due, rest
-
-
-def stack(tables: Sequence[pa.Table]) -> pa.Table:
-    """The rows of all tables as one; columns that some lack are null there."""
-    if len(tables) == 1:
-        return tables[0]
-    return pa.concat_tables(tables, promote_options="permissive")
 
 
 class _ToShards(beam.DoFn):  # type: ignore[misc]

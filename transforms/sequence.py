@@ -9,8 +9,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.reading import COUNTERS
+from transforms.batch import stack
 from transforms.convert import Mask
-from transforms.limits import F64, Limits, codes
+from transforms.limits import F64, Limits, codes, ranked
 from transforms.validate import FLAG
 
 I64 = npt.NDArray[np.int64]
@@ -20,7 +21,7 @@ I64 = npt.NDArray[np.int64]
 _TAIL = (
     "equipment_id", "equipment_type", "test_id", "recorded_at", "test_time_s", "record_index",
     "source_file", "ingested_at", "voltage_v", "current_a", *COUNTERS, "cycle_index",
-    "step_index", "id_high", "id_low", "stuck_run",
+    "step_index", "profile", "id_high", "id_low", "stuck_run",
 )  # fmt: skip
 
 DERIVED = ("time_delta_s", "charge_ah", "discharge_ah", "charge_wh", "discharge_wh")
@@ -65,15 +66,12 @@ class _Rows:
     def micros(self, name: str) -> I64:
         return np.asarray(self.table.column(name).cast(pa.int64()).to_numpy())
 
-    def ranks(self, name: str) -> tuple[list[str | None], I64]:
-        """Distinct texts and a code per row that sorts as the texts do; null comes first."""
+    def ranks(self, name: str) -> tuple[int, I64]:
+        """How many distinct texts there are, and a code per row that sorts as the texts do."""
         if name not in self.table.column_names:
-            return [None], np.zeros(self.size, dtype=np.int64)
+            return 1, np.zeros(self.size, dtype=np.int64)
         words, word_codes = codes(self.table, name)
-        order = sorted(range(len(words)), key=lambda i: (words[i] is not None, words[i] or ""))
-        rank = np.empty(len(words), dtype=np.int64)
-        rank[order] = np.arange(len(words))
-        return [words[i] for i in order], rank[word_codes]
+        return len(words), ranked(words)[word_codes]
 
 
 def _duplicates(rows: _Rows, is_new: Mask) -> Mask:
@@ -161,7 +159,7 @@ def sequence(
     rule: trapezoid inside a step, rectangle on a step's first reading, nothing over a gap.
     """
     held = 0 if tail is None else tail.num_rows
-    table = new if tail is None or not held else _stack(tail, new)
+    table = stack([new] if tail is None or not held else [tail, new])
     rows = _Rows(table)
     is_new = np.arange(rows.size) >= held
     drop = _duplicates(rows, is_new)
@@ -172,7 +170,7 @@ def sequence(
     _, id_ranks = rows.ranks("equipment_id")
     tests, test_ranks = rows.ranks("test_id")
     times = rows.micros("recorded_at")
-    groups = id_ranks * len(tests) + test_ranks
+    groups = id_ranks * tests + test_ranks
     order = _order(rows, groups, times)
     if not (order[1:] > order[:-1]).all():
         rows, is_new = _Rows(rows.table.take(pa.array(order))), is_new[order]
@@ -206,10 +204,6 @@ def _behind_the_tail(first: Mask, is_new: Mask) -> Mask:
     return is_new & known[group] & (seen == at_start[group])
 
 
-def _stack(tail: pa.Table, new: pa.Table) -> pa.Table:
-    return pa.concat_tables([tail, new], promote_options="permissive")
-
-
 def _derive(
     rows: _Rows, times: I64, first: Mask, late: Mask, limits: Limits
 ) -> tuple[pa.Table, I64]:
@@ -217,7 +211,7 @@ def _derive(
     # Behind a late reading comes another one or one that was released long ago.
     alone = first | late
     delta = _time_deltas(times, rows.numbers("test_time_s"), alone)
-    profile = limits.rows(rows.table)
+    profile = rows.table.column("profile").to_numpy()
     voltage, current = rows.numbers("voltage_v"), rows.numbers("current_a")
     assert voltage is not None and current is not None
     in_cv = (current > 0) & (voltage >= limits.cv_voltage[profile])
@@ -229,7 +223,10 @@ def _derive(
         gap = delta > longest
     flags[gap] |= FLAG["gap"]
     flags[late] |= FLAG["late"]
-    run = _stuck_runs(rows, voltage, current, in_cv, alone)
+    # What comes behind a late reading begins anew too: it followed another one when it was given on.
+    begins = alone.copy()
+    begins[1:] |= late[:-1]
+    run = _stuck_runs(rows, voltage, current, in_cv, begins)
     flags[run >= limits.stuck[profile]] |= FLAG["stuck"]
     _flag_counters(rows, flags, current, delta, limits.counter_jump[profile])
     table = _replace(rows.table, "flags", pa.array(flags))
@@ -277,8 +274,9 @@ def _stuck_runs(
     start = np.ones(len(voltage), dtype=np.int64)
     if "stuck_run" in rows.table.column_names:
         start = rows.table.column("stuck_run").fill_null(1).to_numpy()
-        # Only a run's first row brings its length along; a kept row inside a run counts on.
-        start = np.where(steady, 1, start)
+        # Only the first known row of a test brings its run's length along; behind it, rows count
+        # on, and a reading that came late may have broken the run.
+        start = np.where(first, start, 1)
     return _run_lengths(steady, start)
 
 

@@ -13,7 +13,7 @@ from schemas.forms import UTC_MICROSECONDS, arrow_schema
 from schemas.reading import WINDOW_STATS
 from transforms import identity
 from transforms.enrich import flag_lists
-from transforms.limits import F64, codes
+from transforms.limits import F64, codes, ranked
 
 SCHEMA = arrow_schema(WINDOW_STATS)
 
@@ -39,12 +39,9 @@ def summarise(table: pa.Table, window_us: int) -> pa.Table:
             1970 UTC.
     """
     ids, id_codes = codes(table, "equipment_id")
-    order_of = np.argsort(np.array(ids, dtype=object))
-    rank = np.empty(len(ids), dtype=np.int64)
-    rank[order_of] = np.arange(len(ids))
     windows = table.column("recorded_at").cast(pa.int64()).to_numpy() // window_us
     span = int(windows.max() - windows.min()) + 1
-    key = rank[id_codes] * span + (windows - windows.min())
+    key = ranked(ids)[id_codes] * span + (windows - windows.min())
     if (key[1:] < key[:-1]).any():
         # Two tests of one equipment overlap in time.
         order = np.argsort(key, kind="stable")
@@ -58,8 +55,8 @@ def summarise(table: pa.Table, window_us: int) -> pa.Table:
     flags = table.column("flags").to_numpy()
     columns: dict[str, pa.Array] = {
         "stats_id": _stats_ids(table, ids, id_codes[starts], start_us, starts),
-        "equipment_id": pa.array(ids, pa.string()).take(pa.array(id_codes[starts])),
-        "equipment_type": pa.array(types, pa.string()).take(pa.array(type_codes[starts])),
+        "equipment_id": ids.take(pa.array(id_codes[starts])),
+        "equipment_type": types.take(pa.array(type_codes[starts])),
         "window_start": pa.array(start_us).cast(UTC_MICROSECONDS),
         "window_end": pa.array(start_us + window_us).cast(UTC_MICROSECONDS),
         "readings": pa.array(np.diff(np.append(starts, len(key)))),
@@ -83,13 +80,13 @@ def summarise(table: pa.Table, window_us: int) -> pa.Table:
 
 def _stats_ids(
     table: pa.Table,
-    ids: list[str | None],
+    ids: pa.Array,
     window_ids: npt.NDArray[np.int64],
     start_us: npt.NDArray[np.int64],
     starts: npt.NDArray[np.int64],
 ) -> pa.Array:
     """Identities from equipment, window and the set of readings, so that panes differ."""
-    high, low = identity.of_names([word or "" for word in ids])
+    high, low = identity.of_names(ids.to_pylist())
     ident = identity.Identity(high[window_ids], low[window_ids])
     ident.absorb(start_us.view(np.uint64))
     with np.errstate(over="ignore"):

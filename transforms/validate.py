@@ -65,7 +65,7 @@ def _with_types(table: pa.Table, profiles: Sequence[Profile]) -> pa.Table:
         return table
     ids, id_codes = codes(table, "equipment_id")
     named = [p for p in profiles if p.equipment != ("*",)]
-    chosen = [None if word is None else choose(named, word, None) for word in ids]
+    chosen = [None if word is None else choose(named, word, None) for word in ids.to_pylist()]
     by_id = pa.array([None if p is None else p.equipment_type for p in chosen], pa.string())
     from_profile = by_id.take(pa.array(id_codes))
     if "frequency_hz" in names:
@@ -98,8 +98,8 @@ def _with_tests(table: pa.Table, test_start_us: int | None) -> pa.Table:
         tests = ids
     else:
         moment = np.datetime_as_string(np.datetime64(test_start_us, "us"), unit="s")
-        tests = [None if word is None else f"{word}@{moment}Z" for word in ids]
-    made = pa.array(tests, pa.string()).take(pa.array(id_codes))
+        tests = pc.binary_join_element_wise(ids, f"@{moment}Z", "")
+    made = tests.take(pa.array(id_codes))
     made = pc.if_else(is_cell, made, pa.scalar(None, pa.string()))
     if "test_id" in names:
         filled = pc.coalesce(given, made).dictionary_encode()
@@ -155,9 +155,9 @@ def _reject(cols: _Columns, limits: Limits, now_us: int, rejects: Rejects) -> Ma
 
 
 def _reject_beyond_bounds(cols: _Columns, limits: Limits, refuse: Any) -> None:
-    profile = limits.rows(cols.table) if cols.has("equipment_id") else None
-    if profile is None:
+    if not cols.has("profile"):
         return
+    profile = cols.table.column("profile").to_numpy()
     for field, low, high in (
         ("voltage_v", -limits.reject_voltage, limits.reject_voltage),
         ("current_a", -limits.reject_current, limits.reject_current),
@@ -184,11 +184,13 @@ def _beyond(values: F64, low: F64, high: F64) -> Mask:
 def _flags(cols: _Columns, limits: Limits) -> npt.NDArray[np.int64]:
     """The quality flags of single readings, a bit each, added to those already set."""
     flags = cols.table.column("flags").to_numpy().copy()
-    profile = limits.rows(cols.table)
+    profile = cols.table.column("profile").to_numpy()
     for field, name, low, high in (
         ("voltage_v", "voltage_out_of_range", limits.voltage_low, limits.voltage_high),
         ("current_a", "current_out_of_range", -limits.current, limits.current),
         ("temperature_c", "temperature_out_of_range", limits.temperature_low,
+         limits.temperature_high),
+        ("ambient_temperature_c", "temperature_out_of_range", limits.temperature_low,
          limits.temperature_high),
         ("frequency_hz", "frequency_out_of_range", limits.frequency_low, limits.frequency_high),
     ):  # fmt: skip
@@ -202,7 +204,7 @@ def _identify(table: pa.Table) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.u
     """The two lanes of every reading's identity (see `schemas.reading`: reading_id)."""
     rows = table.num_rows
     ids, id_codes = codes(table, "equipment_id")
-    high, low = identity.of_names([word or "" for word in ids])
+    high, low = identity.of_names(ids.to_pylist())
     ident = identity.Identity(high[id_codes], low[id_codes])
 
     def column(name: str) -> pa.Array | None:
@@ -239,13 +241,15 @@ def validate(decoded: Decoded, limits: Limits, now_us: int) -> tuple[pa.Table, R
             by over 5 minutes are rejected.
 
     Returns:
-        the decoded table without `row`, with equipment_type, test_id (cells), `flags`, and the
-        identity as `id_high`, `id_low` (uint64); and the rows of the raw batch that were refused.
+        the decoded table without `row`, with equipment_type, test_id (cells), `flags`, the
+        index of its profile in `limits` as `profile`, and the identity as `id_high`, `id_low`
+        (uint64); and the rows of the raw batch that were refused.
     """
     rejects = Rejects()
     table = decoded.table
     if "equipment_id" in table.column_names:
         table = _with_types(table, limits.profiles)
+        table = table.append_column("profile", pa.array(limits.rows(table), pa.int32()))
     ok = _reject(_Columns(table), limits, now_us, rejects)
     if not ok.all():
         table = table.filter(pa.array(ok))
@@ -267,14 +271,14 @@ class _ValidateBatch(beam.DoFn):  # type: ignore[misc]
         self._limits: Limits | None = None
         self._dead = Metrics.counter("account", "dead_letters")
 
-    def process(self, decoded: Decoded) -> Iterable[Any]:
+    def process(self, decoded: Decoded) -> Iterable[pa.Table]:
         if self._limits is None:
             self._limits = Limits(self._profiles)
         table, rejects = validate(decoded, self._limits, self._now_us)
         if rejects.rows:
             self._dead.inc(len(rejects.rows))
             letters = dead_letters(decoded.raw, rejects, STEP)
-            yield beam.pvalue.TaggedOutput("dead_letters", letters)
+            yield beam.pvalue.TaggedOutput("dead_letters", letters)  # type: ignore[misc]
         if table.num_rows:
             yield table
 

@@ -66,7 +66,7 @@ def _open(path: str, patience_s: float) -> duckdb.DuckDBPyConnection:
         try:
             database = duckdb.connect(path, config=_SETTINGS)
             # Only known once the time zone extension is loaded, so not a setting of connect.
-            database.execute("SET TimeZone = 'UTC'")
+            _run(database, "SET TimeZone = 'UTC'")
             return database
         except duckdb.IOException as error:
             if "lock" not in str(error):
@@ -91,7 +91,8 @@ def insert_new(database: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table
     database.register("incoming", rows)
     try:
         low, high = _span(rows, when)
-        database.execute(
+        _run(
+            database,
             f"""CREATE OR REPLACE TEMP TABLE known AS
             SELECT {table.key}, {_provenance(table)} FROM {table.name}
             WHERE {when} BETWEEN $1 AND $2
@@ -100,14 +101,15 @@ def insert_new(database: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table
         )
         known = _count(database, "known")
         if not known:
-            database.execute(f"INSERT INTO {table.name} ({names}) SELECT {names} FROM incoming")  # noqa: S608
+            _run(database, f"INSERT INTO {table.name} ({names}) SELECT {names} FROM incoming")  # noqa: S608
             return rows.num_rows
         if table is READING:
             _prefer_first_file(database, table, low, high)
         before = _count(database, table.name)
-        database.execute(
+        _run(
+            database,
             f"""INSERT INTO {table.name} ({names}) SELECT {names} FROM incoming
-            WHERE {table.key} NOT IN (SELECT {table.key} FROM known)"""  # noqa: S608
+            WHERE {table.key} NOT IN (SELECT {table.key} FROM known)""",  # noqa: S608
         )
         return _count(database, table.name) - before
     finally:
@@ -125,27 +127,34 @@ def _span(rows: pa.Table, column: str | None) -> tuple[object, object]:
 
 
 def _count(database: duckdb.DuckDBPyConnection, name: str) -> int:
-    row = database.execute(f"SELECT count(*) FROM {name}").fetchone()  # noqa: S608
-    assert row is not None
-    return int(row[0])
+    return int(str(_run(database, f"SELECT count(*) FROM {name}")[0][0]))  # noqa: S608
+
+
+def _run(
+    database: duckdb.DuckDBPyConnection, sql: str, values: Sequence[object] = ()
+) -> list[tuple[object, ...]]:
+    """Executes one statement to its end: DuckDB refuses others while a result is open."""
+    return database.execute(sql, list(values)).fetchall()
 
 
 def _prefer_first_file(
     database: duckdb.DuckDBPyConnection, table: Table, low: object, high: object
 ) -> None:
     """Makes room for copies from an earlier-named file, so that the order of runs is no matter."""
-    database.execute(
+    _run(
+        database,
         """CREATE OR REPLACE TEMP TABLE weaker AS
         SELECT known.reading_id FROM known JOIN incoming USING (reading_id)
-        WHERE incoming.source_file < known.source_file"""
+        WHERE incoming.source_file < known.source_file""",
     )
     if _count(database, "weaker"):
-        database.execute(
+        _run(
+            database,
             f"""DELETE FROM {table.name} WHERE {table.partition} BETWEEN $1 AND $2
             AND {table.key} IN (SELECT reading_id FROM weaker)""",  # noqa: S608
             [low, high],
         )
-        database.execute("DELETE FROM known WHERE reading_id IN (SELECT reading_id FROM weaker)")
+        _run(database, "DELETE FROM known WHERE reading_id IN (SELECT reading_id FROM weaker)")
 
 
 class _Insert(beam.DoFn):  # type: ignore[misc]
@@ -220,13 +229,13 @@ class DuckDBSink:
             ) from error
 
     def _make(self, database: duckdb.DuckDBPyConnection, table: Table) -> None:
-        database.execute(forms.duckdb_ddl(table))
-        described = database.execute(f"DESCRIBE {table.name}").fetchall()
+        _run(database, forms.duckdb_ddl(table))
+        described = _run(database, f"DESCRIBE {table.name}")
         there = {str(row[0]): str(row[1]) for row in described}
         spelled = {"TIMESTAMPTZ": "TIMESTAMP WITH TIME ZONE"}
         for name, kind in forms.duckdb_types(table).items():
             if name not in there:
-                database.execute(f"ALTER TABLE {table.name} ADD COLUMN {name} {kind}")
+                _run(database, f"ALTER TABLE {table.name} ADD COLUMN {name} {kind}")
             elif there[name] != spelled.get(kind, kind):
                 raise ConfigError(
                     f"--warehouse=duckdb:{self._path}: column {table.name}.{name} is "
@@ -238,12 +247,14 @@ class DuckDBSink:
             profiles.rows(self._profiles), schema=forms.arrow_schema(EQUIPMENT_PROFILE)
         )
         database.register("incoming", rows)
-        database.execute(
-            "DELETE FROM equipment_profiles WHERE profile IN (SELECT profile FROM incoming)"
+        _run(
+            database,
+            "DELETE FROM equipment_profiles WHERE profile IN (SELECT profile FROM incoming)",
         )
         names = ", ".join(EQUIPMENT_PROFILE.names)
-        database.execute(
-            f"INSERT INTO equipment_profiles ({names}) SELECT {names} FROM incoming"  # noqa: S608
+        _run(
+            database,
+            f"INSERT INTO equipment_profiles ({names}) SELECT {names} FROM incoming",  # noqa: S608
         )
         database.unregister("incoming")
 

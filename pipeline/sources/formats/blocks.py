@@ -148,9 +148,11 @@ def _cut_up(
 ) -> Iterator[Block]:
     searched = 0
     while True:
-        chunk = handle.read(size)
-        held += chunk
-        last = not chunk
+        refusal = None
+        try:
+            last = not _fill(handle, held, size)
+        except Refused as error:  # the whole lines before it are good
+            refusal, last = error, False
         cut = 0
         if position + len(held) >= limit:
             # The line that holds the range's last byte is the last one.
@@ -171,14 +173,27 @@ def _cut_up(
             searched = 0
         else:
             searched = len(held)
-            if searched > LINE_LIMIT:
+            if refusal is None and searched > LINE_LIMIT:
                 raise Refused(
                     "unsupported_format",
                     f"no line end within {searched} bytes from byte {position} on: this is no "
                     "text of lines; convert the file",
                 )
+        if refusal is not None:
+            raise refusal
         if last:
             return
+
+
+def _fill(handle: BinaryIO, held: bytearray, size: int) -> bool:
+    """Adds `size` bytes, or what is left; False at the end. Handles may give less than asked."""
+    wanted = len(held) + size
+    while len(held) < wanted:
+        data = handle.read(wanted - len(held))
+        if not data:
+            return False
+        held += data
+    return True
 
 
 def _whole_lines(held: bytearray, searched: int, quotes: bool) -> int:

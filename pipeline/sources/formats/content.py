@@ -63,6 +63,12 @@ class Share:
         self._left -= step
         PROGRESS.advance(step)
 
+    def take(self, size: int, scale: float = 1.0) -> Share:
+        """A share of its own for a piece that stands for `size` bytes of this one."""
+        part = min(self._left, size)
+        self._left -= part
+        return Share(part, scale)
+
     def finish(self) -> None:
         """Tells that nothing of it is left to read."""
         PROGRESS.advance(self._left)

@@ -59,7 +59,7 @@ def read(content: Content, settings: Settings, span: Span | None = None) -> Outp
     begun = None
     if len(ahead) > 1:
         begun = _test_start(content, dialect, settings)
-    elif ahead and ahead[0].table.num_rows > settings.batch_rows:
+    elif ahead and isinstance(ahead[0], Parsed) and ahead[0].table.num_rows > settings.batch_rows:
         begun = timing.earliest(ahead[0].table, settings)
     yield from _emit(content, settings, itertools.chain(ahead, parts), 0, begun)
 
@@ -75,9 +75,13 @@ def _parts(
     start: int,
     end: int | None = None,
     columns: list[str] | None = None,
-) -> Iterator[Parsed]:
+) -> Iterator[Parsed | Refused]:
+    """The file's blocks, parsed; where the rest cannot be read, the refusal comes last.
+
+    It is not raised, so that nobody who looks ahead loses what came before it.
+    """
     first = start == dialect.data_start
-    for block in blocks(
+    cut = blocks(
         content,
         start,
         end,
@@ -87,8 +91,12 @@ def _parts(
         carriage_returns=dialect.carriage_returns,
         quotes=dialect.quotes,
         block_bytes=BLOCK_BYTES,
-    ):
-        yield parse(block, dialect, columns)
+    )
+    try:
+        for block in cut:
+            yield parse(block, dialect, columns)
+    except Refused as refusal:
+        yield refusal
 
 
 def _test_start(content: Content, dialect: Dialect, settings: Settings) -> int | None:
@@ -98,33 +106,34 @@ def _test_start(content: Content, dialect: Dialect, settings: Settings) -> int |
         return None
     end = dialect.data_start + settings.split_bytes
     parts = _parts(content, dialect, dialect.data_start, end, columns)
-    return timing.earliest((part.table for part in parts), settings)
+    tables = (part.table for part in parts if isinstance(part, Parsed))
+    return timing.earliest(tables, settings)
 
 
 def _emit(
     content: Content,
     settings: Settings,
-    parts: Iterator[Parsed],
+    parts: Iterator[Parsed | Refused],
     row: int,
     test_start_us: int | None,
 ) -> Outputs:
     """Batches of the parts' rows; a single one where the test's start is not known."""
     first, gathered, refusal = row + 1, [], None
-    try:
-        for part in parts:
-            for bad in part.bad:
-                yield content.letter(settings, bad.error_type, bad.message, bad.text, bad.position)
-            if test_start_us is None:
-                gathered.append(part.table)
-            else:
-                for offset in range(0, part.table.num_rows, settings.batch_rows):
-                    origin = content.origin(settings, row + offset + 1, test_start_us)
-                    piece = part.table.slice(offset, settings.batch_rows)
-                    yield RawBatch(piece, BatchKind.ROWS, origin)
-            row += part.table.num_rows + len(part.bad)
-            content.share.advance(part.size)
-    except Refused as error:  # what was read before stays valid
-        refusal = error
+    for part in parts:
+        if isinstance(part, Refused):
+            refusal = part
+            break
+        for bad in part.bad:
+            yield content.letter(settings, bad.error_type, bad.message, bad.text, bad.position)
+        if test_start_us is None:
+            gathered.append(part.table)
+        else:
+            for offset in range(0, part.table.num_rows, settings.batch_rows):
+                origin = content.origin(settings, row + offset + 1, test_start_us)
+                piece = part.table.slice(offset, settings.batch_rows)
+                yield RawBatch(piece, BatchKind.ROWS, origin)
+        row += part.table.num_rows + len(part.bad)
+        content.share.advance(part.size)
     if gathered:
         table = pa.concat_tables(gathered, promote_options="default")
         if table.num_rows:

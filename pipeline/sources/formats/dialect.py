@@ -31,7 +31,9 @@ class Dialect:
         first_line: its line number, counted from 1.
         encoding: of the text.
         carriage_returns: its lines end in a carriage return alone.
-        quotes: quote signs occur, so a value may hold a line end.
+        quotes: quote signs occur near the beginning, so a value may hold a line end. Where they
+            occur further down only, a value with a line end just where a block or part ends
+            becomes dead letters, never a wrong row.
     """
 
     delimiter: str

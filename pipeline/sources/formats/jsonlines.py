@@ -81,6 +81,8 @@ def _split(block: Block) -> tuple[list[bytes], list[str]]:
 def read_document(content: Content, settings: Settings) -> Outputs:
     """An object as one message, or every item of an array; any other text is left to the decoder.
 
+    A document is held in memory as a whole; what is too large for that belongs in lines.
+
     Where the document is broken, its lines may still be messages: a file of objects a line whose
     first one is cut off, for example.
     """

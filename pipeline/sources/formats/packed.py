@@ -9,13 +9,13 @@ import io
 import lzma
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
-from pipeline.sources.formats.content import Content, Refused, Settings, Share
+from pipeline.sources.formats.content import Content, Refused, Settings
 from pipeline.sources.formats.detect import Format, is_companion
 from transforms import naming
 
@@ -23,6 +23,15 @@ from transforms import naming
 MAX_DEPTH = 4
 _FIRST_ZIP_YEAR = 1980  # what archivers write when they leave the time out
 _ENCRYPTED = 0x1
+# In small pieces, because what a piece held before the place where unpacking fails is lost.
+_READ_BYTES = 128 * 1024
+
+
+_UNPACKERS: dict[Format, Callable[[Any], Any]] = {
+    Format.GZIP: lambda below: gzip.GzipFile(fileobj=below),
+    Format.BZIP2: bz2.BZ2File,
+    Format.XZ: lzma.LZMAFile,
+}
 
 
 class _Unpacking(io.RawIOBase):
@@ -35,7 +44,7 @@ class _Unpacking(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         """The next bytes."""
         try:
-            data: bytes = self._unpacked.read(size)
+            data: bytes = self._unpacked.read(min(size, _READ_BYTES))
             return data
         except EOFError:
             raise Refused(
@@ -67,21 +76,13 @@ def unpacked(content: Content, packing: Format) -> Content:
 
     def open_unpacked() -> BinaryIO:
         below = content.open()
-        handle: Any
-        if packing is Format.GZIP:
-            handle = gzip.GzipFile(fileobj=below)
-        elif packing is Format.BZIP2:
-            handle = bz2.BZ2File(below)
-        else:
-            handle = lzma.LZMAFile(below)
+        handle: Any = _UNPACKERS[packing](below)
         return _Unpacking(handle, below, f"{packing} file")  # type: ignore[return-value]
 
     path = content.path
     if PurePosixPath(path).suffix.lower() in (".gz", ".bz2", ".xz"):
         path = str(PurePosixPath(path).with_suffix(""))
-    return replace(
-        content, path=path, open=open_unpacked, seekable=False, depth=content.depth + 1
-    )
+    return replace(content, path=path, open=open_unpacked, seekable=False, depth=content.depth + 1)
 
 
 @contextmanager
@@ -114,9 +115,7 @@ def is_workbook(archive: zipfile.ZipFile) -> bool:
 def data_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     """The members that are data, in the archive's order."""
     return [
-        info
-        for info in archive.infolist()
-        if not info.is_dir() and not is_companion(info.filename)
+        info for info in archive.infolist() if not info.is_dir() and not is_companion(info.filename)
     ]
 
 
@@ -152,7 +151,7 @@ def member_content(
         open=open_member,
         seekable=False,
         depth=outer.depth + 1,
-        share=Share(info.compress_size if outer.depth == 0 else 0, scale),
+        share=outer.share.take(info.compress_size, scale),
     )
 
 

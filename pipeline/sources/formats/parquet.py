@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -60,8 +61,7 @@ def plan(content: Content, settings: Settings) -> list[Span]:
             if begun is None:  # only the file as a whole can tell where its rows stand in time
                 return []
     return [
-        Span(start, end, begun, sum(sizes[start:end]))
-        for start, end in zip(edges, edges[1:], strict=False)
+        Span(start, end, begun, sum(sizes[start:end])) for start, end in itertools.pairwise(edges)
     ]
 
 

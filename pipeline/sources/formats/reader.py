@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pipeline.sources.formats import delimited, jsonlines, packed, parquet, workbook
-from pipeline.sources.formats.content import Content, Outputs, Refused, Settings
+from pipeline.sources.formats.content import MIB, Content, Outputs, Refused, Settings
 from pipeline.sources.formats.detect import (
     HEAD_BYTES,
     WORKBOOK_NAMES,
@@ -13,6 +16,9 @@ from pipeline.sources.formats.detect import (
     detect,
     extension,
 )
+
+# Files up to this size are held in memory while they are read.
+HELD_BYTES = 8 * MIB
 
 Span = delimited.Span | jsonlines.Span | parquet.Span
 
@@ -26,10 +32,19 @@ def format_of(content: Content) -> Format:
 def read(content: Content, settings: Settings, span: Span | None = None) -> Outputs:
     """Everything a file holds; never raises for what is wrong with the file itself."""
     try:
+        if span is None:
+            content = _held(content)
         yield from _read(content, settings, span)
     except Refused as refusal:
         yield content.refuse(settings, refusal)
     content.share.finish()
+
+
+def _held(content: Content) -> Content:
+    """A small file with its bytes in memory: opening one anew costs more, above all in a bucket."""
+    if content.size > HELD_BYTES:
+        return content
+    return replace(content, open=partial(io.BytesIO, content.read_all()), seekable=True)
 
 
 def plan(content: Content, settings: Settings) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -49,14 +49,13 @@ def parse(block: Block, dialect: Dialect, columns: list[str] | None = None) -> P
     data = block.data
     if dialect.encoding == "latin-1":
         data = data.decode("latin-1").encode()
-    bad: list[BadLine] = []
+    data, bad = _without_bad_text(block, data)
     try:
         table, invalid = _read(data, dialect, columns)
-    except (pa.ArrowInvalid, UnicodeDecodeError):
-        # Some bytes are not UTF-8, or a quote is never closed: look line by line.
-        data, bad = _without_bad_text(block, data)
-        table, invalid = _read(data, dialect, columns, quoted=_reads(data, dialect))
-    if b'"' in data and _swallows(data, table, invalid, dialect):
+        swallowed = b'"' in data and _swallows(data, table, invalid, dialect)
+    except pa.ArrowInvalid:  # what else than quotes could confuse it
+        swallowed = True
+    if swallowed:
         table, invalid = _read(data, dialect, columns, quoted=False)
     bad += _bad_widths(block, data, dialect, invalid)
     return Parsed(_only_rows(table, dialect, columns), bad, len(block.data))
@@ -90,21 +89,26 @@ def _read(
             null_values=[""],
             strings_can_be_null=True,
             quoted_strings_can_be_null=True,
+            check_utf8=False,  # it was checked already
         ),
     )
     return table, invalid
 
 
-def _reads(data: bytes, dialect: Dialect) -> bool:
-    try:
-        _read(data, dialect, None)
-    except (pa.ArrowInvalid, UnicodeDecodeError):
-        return False
-    return True
-
-
 def _without_bad_text(block: Block, data: bytes) -> tuple[bytes, list[BadLine]]:
-    """The data with lines that are not UTF-8 blanked, so that the others keep their numbers."""
+    """The data with lines that are not UTF-8 blanked, so that the others keep their numbers.
+
+    This comes first because the parser drops a row silently that has both a wrong number of
+    values and bad bytes.
+    """
+    if data.isascii():
+        return data, []
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        pass
+    else:
+        return data, []
     lines = data.split(b"\n")
     bad = []
     for index, line in enumerate(lines):
@@ -117,9 +121,7 @@ def _without_bad_text(block: Block, data: bytes) -> tuple[bytes, list[BadLine]]:
     return b"\n".join(lines), bad
 
 
-def _swallows(
-    data: bytes, table: pa.Table, invalid: list[_Invalid], dialect: Dialect
-) -> bool:
+def _swallows(data: bytes, table: pa.Table, invalid: list[_Invalid], dialect: Dialect) -> bool:
     """Whether a quote that is never closed has taken whole rows into one value."""
     lines = data.count(b"\n")
     if table.num_rows + len(invalid) >= lines:
@@ -190,7 +192,7 @@ def _equals(column: pa.ChunkedArray, text: str) -> pa.ChunkedArray:
     return pc.fill_null(pc.equal(column, text), False)
 
 
-def _all(tests: list[Callable[[], pa.ChunkedArray]]) -> pa.ChunkedArray | None:
+def _all(tests: Sequence[Callable[[], pa.ChunkedArray]]) -> pa.ChunkedArray | None:
     """Where every test is true; None, found early, if that is nowhere."""
     result = None
     for test in tests:

@@ -42,9 +42,7 @@ def to_table(data: bytes) -> pa.Table:
     """
     with _refusals():
         book = CalamineWorkbook.from_filelike(io.BytesIO(data))
-        sheets = [
-            meta.name for meta in book.sheets_metadata if meta.typ is SheetTypeEnum.WorkSheet
-        ]
+        sheets = [meta.name for meta in book.sheets_metadata if meta.typ is SheetTypeEnum.WorkSheet]
         named = [name for name in sheets if _DATA_SHEET.match(name)]
         loaded = [(name, book.get_sheet_by_name(name).to_python()) for name in named]
         if not named:
@@ -75,7 +73,7 @@ def _refusals() -> Iterator[None]:
             raise
         raise Refused(
             "corrupt_workbook",
-            f"the workbook cannot be read: {error or type(error).__name__}; open and save it "
+            f"the workbook cannot be read: {str(error) or type(error).__name__}; open and save it "
             "again, or send it again",
         ) from None
 
@@ -112,7 +110,8 @@ def _combine(sheets: list[tuple[str, _Rows]]) -> pa.Table:
         return pa.table({})
     names = list(dict.fromkeys(itertools.chain.from_iterable(part[0] for part in parts)))
     if all(part[0] == names for part in parts):
-        columns = list(zip(*itertools.chain.from_iterable(part[1] for part in parts)))
+        together = itertools.chain.from_iterable(part[1] for part in parts)
+        columns = list(zip(*together, strict=True))
     else:
         columns = [tuple(_column_of(parts, name)) for name in names]
     if not columns:
@@ -190,7 +189,12 @@ def _to_times(values: Sequence[Any], dates: bool) -> pa.Array:
 
 def _to_seconds(value: dt.timedelta | dt.time | None) -> float | None:
     if isinstance(value, dt.time):
-        value = dt.datetime.combine(dt.date.min, value) - dt.datetime.min
+        value = dt.timedelta(
+            hours=value.hour,
+            minutes=value.minute,
+            seconds=value.second,
+            microseconds=value.microsecond,
+        )
     return None if value is None else value.total_seconds()
 
 

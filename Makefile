@@ -1,0 +1,105 @@
+# Everything a developer, CI or a first visitor runs. `make help` lists it.
+#
+# Needs GNU make, Python 3.11 and a Python package index; pip's own configuration (mirror, proxy,
+# certificates) is respected. Everything is installed into .venv.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Further arguments for run, test and bench: make run ARGS="--source=CS2_33.zip"
+ARGS ?=
+# The warehouse that `models` builds on.
+WAREHOUSE ?= duckdb:data/warehouse.duckdb
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON := $(BIN)/python
+STAMP := $(VENV)/.installed
+
+# The lock files' compiler, pinned so that everybody compiles the same.
+PIP_TOOLS := pip-tools==7.6.2
+LOCK_VENV := .venv-lock
+
+# Prints the first Python 3.11 at hand. A name may exist without working (version managers put
+# such shims on the path), so each is tried.
+FIND_PYTHON = for candidate in python3.11 python3 python; do \
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; \
+	  then command -v "$$candidate"; exit 0; fi; \
+	done; \
+	echo "Python 3.11 was not found as python3.11, python3 or python. Install it and run this again." >&2; \
+	exit 1
+
+.PHONY: help install run models test lint format bench lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+
+install: $(STAMP) ## Create .venv with the locked dependencies and this project
+
+# Runs again only when the dependencies changed. The stamp is written last, so an interrupted
+# install is repeated. --no-deps: the lock is complete, `pip check` proves it. --no-compile: Python
+# compiles what it imports, which is far less than what is installed.
+$(STAMP): requirements-dev.txt setup.py
+	@python="$$($(FIND_PYTHON))"; \
+	if ! $(PYTHON) -c 'import pip, sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then \
+	  echo "Creating $(VENV) with $$python"; \
+	  "$$python" -m venv --clear $(VENV) || { \
+	    echo "This Python can't create environments; on Debian and Ubuntu: apt-get install python3.11-venv" >&2; \
+	    exit 1; }; \
+	fi
+	@echo "Installing $$(grep -c '^[a-z0-9].*==' requirements-dev.txt) packages (a few minutes the first time)"
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements-dev.txt
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(PYTHON) -m pip check
+	@touch $@
+
+run: install ## Run the pipeline locally, build the models, write data/report.html (ARGS: the pipeline's flags)
+	@$(PYTHON) -m pipeline --runner=DirectRunner $(ARGS)
+	@$(MAKE) models WAREHOUSE=duckdb:data/warehouse.duckdb
+	@$(PYTHON) -m pipeline.report --warehouse=duckdb:data/warehouse.duckdb --out=data/report.html
+
+models: install ## Build and test the dbt models (WAREHOUSE=duckdb:PATH or another warehouse)
+	@$(PYTHON) -m pipeline.models --warehouse=$(WAREHOUSE)
+
+# Some tests alone can't reach the coverage of all: with ARGS it is shown, not demanded.
+test: install ## Run the tests and demand 95 % branch coverage of transforms and schemas (ARGS: pytest's)
+	@$(PYTHON) -m pytest --cov --cov-branch --cov-report=term $(if $(strip $(ARGS)),--cov-fail-under=0) $(ARGS)
+
+# Every check runs, whichever fails first.
+lint: install ## Check style, format, types and SQL
+	@status=0; \
+	echo "ruff check"; $(PYTHON) -m ruff check . || status=1; \
+	echo "ruff format"; $(PYTHON) -m ruff format --check . || status=1; \
+	echo "mypy"; $(PYTHON) -m mypy || status=1; \
+	echo "sqlfluff"; (cd dbt_project && ../$(PYTHON) -m sqlfluff lint models macros tests analyses) || status=1; \
+	exit $$status
+
+format: install ## Rewrite the Python code in the format that lint demands
+	@$(PYTHON) -m ruff check --fix-only --quiet .
+	@$(PYTHON) -m ruff format .
+
+bench: install ## Measure throughput and latency (ARGS: the benchmarks' flags)
+	@$(PYTHON) -m tests.benchmarks $(ARGS)
+
+# Versions already locked stay unless setup.py rules them out; UPGRADE=1 takes the newest allowed.
+# The runtime lock comes first and binds the other one.
+lock: ## Compile setup.py into the lock files (UPGRADE=1: take newer versions)
+	@python="$$($(FIND_PYTHON))"; \
+	test -x $(LOCK_VENV)/bin/pip-compile || "$$python" -m venv --clear $(LOCK_VENV)
+	@$(LOCK_VENV)/bin/python -m pip install --quiet --disable-pip-version-check '$(PIP_TOOLS)'
+	@$(call COMPILE,requirements.txt)
+	@$(call COMPILE,requirements-dev.txt,--extra=dev --constraint=requirements.txt)
+
+# $(1): the lock file, $(2): further arguments. Nothing of the compiling machine may get into it.
+COMPILE = echo "Compiling $(1) (minutes, where the index serves no hashes)"; \
+	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK_VENV)/bin/python -m piptools compile --quiet \
+	  --strip-extras --allow-unsafe --generate-hashes \
+	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+	  $(if $(UPGRADE),--upgrade) $(2) --output-file=$(1) setup.py
+
+clean: ## Remove the environments, caches and build results; data/ stays
+	@rm -rf $(VENV) $(LOCK_VENV) build dist ./*.egg-info htmlcov .coverage .coverage.* \
+	  .pytest_cache .mypy_cache .ruff_cache .hypothesis dbt_project/target dbt_project/logs
+	@find . -type d -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

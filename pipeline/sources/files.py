@@ -1,0 +1,168 @@
+"""The file source: workbooks, zip archives, CSV, JSON, NDJSON and Parquet, here or in a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam.metrics import Metrics
+
+from pipeline.errors import ConfigError
+from pipeline.sources import RawFile, Received
+from pipeline.sources.formats.content import MIB, Messages, Settings
+from pipeline.sources.formats.messages import Packer
+from pipeline.sources.readahead import read_group
+from pipeline.sources.splits import Group, Split, grouped, list_files, planned
+from transforms import dead_letter, naming
+from transforms.batch import RawBatch
+from transforms.dead_letter import DeadLetter
+
+# One table of dead letters holds at most this much, so that no element grows without bound.
+_LETTERS = 1000
+_LETTER_BYTES = 8 * MIB
+
+
+class FileSource:
+    """Reads a file, a folder with all below it, or a glob; locally, from gs:// or from s3://.
+
+    Args:
+        pattern: the path.
+        name: the source as configured, without secrets, as readings' origins carry it.
+        equipment_id: the equipment of every row that names none; None tells it from the path.
+        time_zone: the zone of times that carry none.
+        split_bytes: how much of a file one worker takes at a time.
+        batch_rows: rows of one batch, where a format can be cut.
+        skip: patterns of file names to leave out, besides hidden files, notes and pictures.
+    """
+
+    def __init__(
+        self,
+        pattern: str,
+        name: str,
+        equipment_id: str | None = None,
+        time_zone: str = "UTC",
+        split_bytes: int = 64 * MIB,
+        batch_rows: int = 20_000,
+        skip: tuple[str, ...] = (),
+    ) -> None:
+        self.pattern = pattern
+        self.skip = skip
+        self.settings = Settings(name, equipment_id, time_zone, split_bytes, batch_rows)
+
+    @cached_property
+    def _found(self) -> list[Split]:
+        return list_files(self.pattern, self.skip)
+
+    def check(self) -> None:
+        """Finds out whether there is anything to read; raises ConfigError."""
+        name = self.settings.source
+        try:
+            found = self._found
+        except Exception as error:
+            raise ConfigError(
+                f"--source={name} cannot be listed: {error}; check the path and that this "
+                "account may read it"
+            ) from error
+        if not found:
+            raise ConfigError(
+                f"--source={name} matches no file with data; name a file, a folder or a glob "
+                "(in quotes) that exists"
+            )
+        try:
+            with found[0].content(self.settings).open() as handle:
+                handle.read(1)
+        except Exception as error:
+            raise ConfigError(
+                f"--source={name}: {found[0].path} cannot be opened: {error}; check that this "
+                "account may read it"
+            ) from error
+
+    def total_bytes(self) -> int:
+        """The size of all files: what PROGRESS reaches at the end."""
+        return sum(split.size for split in self._found)
+
+    def read(self, pipeline: beam.Pipeline) -> Received:
+        """Adds the steps: list, plan, read. All of them work on the workers."""
+        listed = (
+            pipeline
+            | "Start files" >> beam.Impulse()
+            | "List files"
+            >> beam.ParDo(_List(self.pattern, self.skip, self.settings)).with_outputs(
+                "files", main="groups"
+            )
+        )
+        outputs = (
+            listed.groups
+            | "Spread files" >> beam.Reshuffle()
+            | "Plan splits" >> beam.ParDo(_Plan(self.settings))
+            | "Spread splits" >> beam.Reshuffle()
+            | "Read files"
+            >> beam.ParDo(_Read(self.settings)).with_outputs("dead_letters", main="batches")
+        )
+        return Received(outputs.batches, outputs.dead_letters, listed.files)
+
+
+class _List(beam.DoFn):
+    """The source's files: each to the archive, and in groups to the reader."""
+
+    def __init__(self, pattern: str, skip: tuple[str, ...], settings: Settings) -> None:
+        self._pattern, self._skip, self._settings = pattern, skip, settings
+
+    def process(self, _: Any) -> Iterator[Any]:
+        found = list_files(self._pattern, self._skip)
+        for split in found:
+            source_file = naming.source_file(split.path)
+            file = RawFile(split.path, source_file, split.modified_us, split.size)
+            yield beam.pvalue.TaggedOutput("files", file)
+        yield from grouped(found, self._settings)
+
+
+class _Plan(beam.DoFn):
+    """Large files and archives in parts."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def process(self, group: Group) -> Iterable[Group]:
+        return planned(group, self._settings)
+
+
+class _Read(beam.DoFn):
+    """Batches of a group of files, and dead letters for what cannot be read."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._received = Metrics.counter("account", "read")
+        self._refused = Metrics.counter("account", "dead_letters")
+
+    def process(self, group: Group) -> Iterator[Any]:
+        packer = Packer(self._settings)
+        letters: list[DeadLetter] = []
+        held = 0
+        for output in read_group(group, self._settings):
+            if isinstance(output, DeadLetter):
+                letters.append(output)
+                held += len(output.payload or b"")
+                if len(letters) >= _LETTERS or held >= _LETTER_BYTES:
+                    yield self._refuse(letters)
+                    letters, held = [], 0
+            elif isinstance(output, Messages):
+                yield from map(self._count, packer.add(output))
+            else:
+                yield self._count(output)
+        yield from map(self._count, packer.flush())
+        if letters:
+            yield self._refuse(letters)
+
+    def _count(self, batch: RawBatch) -> RawBatch:
+        self._received.inc(batch.table.num_rows)
+        return batch
+
+    def _refuse(self, letters: list[DeadLetter]) -> beam.pvalue.TaggedOutput:
+        self._received.inc(len(letters))
+        self._refused.inc(len(letters))
+        table: pa.Table = dead_letter.table(letters)
+        return beam.pvalue.TaggedOutput("dead_letters", table)

@@ -1,0 +1,194 @@
+"""Lists a source's files and cuts and groups them to pieces of about equal work."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from apache_beam.io.filesystem import CompressionTypes, FileMetadata
+from apache_beam.io.filesystems import FileSystems
+
+from pipeline.sources.formats import delimited, jsonlines, packed, parquet, reader
+from pipeline.sources.formats.content import Content, Refused, Settings, Share
+from pipeline.sources.formats.detect import Format, extension, is_companion
+from transforms import naming
+
+# Opening a file costs as much as reading this much of it; it keeps groups of tiny files short.
+OPENING_BYTES = 64 * 1024
+
+_GLOB = re.compile(r"[*?\[]")
+_IN_BRACKETS = r"[\g<0>]"
+
+
+@dataclass(frozen=True)
+class Members:
+    """Members `start` to `end` (exclusive) of a zip archive, counted over those that are data."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """A file, or the part of it that one worker reads.
+
+    Attributes:
+        path: where it can be opened.
+        size: bytes of the whole file.
+        modified_us: its modification time.
+        cost: the bytes this part stands for; a file's parts add up to its size.
+        span: which part; None is the whole file.
+    """
+
+    path: str
+    size: int
+    modified_us: int
+    cost: int
+    span: reader.Span | Members | None = None
+
+    def content(self, settings: Settings) -> Content:
+        """The file as a format's reader takes it."""
+        return Content(
+            path=self.path,
+            source_file=naming.source_file(self.path),
+            equipment_id=settings.equipment_id or naming.equipment_from_path(self.path),
+            arrived_at_us=self.modified_us,
+            size=self.size,
+            open=partial(
+                FileSystems.open, self.path, compression_type=CompressionTypes.UNCOMPRESSED
+            ),
+            share=Share(self.cost),
+        )
+
+
+Group = tuple[Split, ...]
+
+
+def list_files(pattern: str, skip: tuple[str, ...] = ()) -> list[Split]:
+    """The files that a path (file, folder or glob) stands for, sorted, without companions."""
+    named = _named_file(pattern)
+    if named is not None:
+        return [_whole(named)]
+    folder = pattern.rstrip("/")
+    # A folder may have signs of a glob in its name.
+    glob = _GLOB.search(pattern) is not None and not Path(pattern).is_dir()
+    found = _match(pattern) if glob else []
+    root = folder
+    if found:
+        root = _GLOB.split(pattern)[0].rpartition("/")[0]
+    else:  # a folder, a prefix of objects, or a glob of folders
+        found = _match(f"{folder if glob else _GLOB.sub(_IN_BRACKETS, folder)}/**")
+    return sorted(
+        (
+            _whole(meta)
+            for meta in found
+            if not meta.path.endswith("/") and not _is_hidden(meta.path, root, skip)
+        ),
+        key=lambda split: split.path,
+    )
+
+
+def _named_file(pattern: str) -> FileMetadata | None:
+    if FileSystems.get_scheme(pattern) is None:
+        if not Path(pattern).is_file():
+            return None
+        stat = Path(pattern).stat()
+        return FileMetadata(pattern, stat.st_size, stat.st_mtime)
+    if _GLOB.search(pattern) or pattern.endswith("/"):
+        return None
+    if "/" not in pattern.split("://", 1)[1]:
+        return None  # a bucket alone
+    found = _match(pattern)
+    return found[0] if found else None
+
+
+def _match(pattern: str) -> list[FileMetadata]:
+    return list(FileSystems.match([pattern])[0].metadata_list)
+
+
+def _is_hidden(path: str, root: str, skip: tuple[str, ...]) -> bool:
+    below = path.removeprefix(root)
+    folders = [part for part in below.split("/")[:-1] if part not in ("", ".", "..")]
+    return is_companion(path, skip) or any(part.startswith(".") for part in folders)
+
+
+def _whole(meta: FileMetadata) -> Split:
+    modified = int((meta.last_updated_in_seconds or 0) * 1_000_000)
+    return Split(meta.path, meta.size_in_bytes, modified, meta.size_in_bytes)
+
+
+def grouped(splits: Iterable[Split], settings: Settings) -> Iterator[Group]:
+    """Whole files gathered to groups of about `split_bytes`; a large one or an archive alone."""
+    group: list[Split] = []
+    weight = 0
+    for split in splits:
+        if split.size > settings.split_bytes or extension(split.path) == "zip":
+            yield (split,)
+            continue
+        cost = max(split.cost, OPENING_BYTES)
+        if group and weight + cost > settings.split_bytes:
+            yield tuple(group)
+            group, weight = [], 0
+        group.append(split)
+        weight += cost
+    if group:
+        yield tuple(group)
+
+
+def planned(group: Group, settings: Settings) -> Iterator[Group]:
+    """Cuts a large file or an archive to parts, each a group; other groups stay as they are."""
+    if len(group) > 1 or group[0].span is not None:
+        yield group
+        return
+    split = group[0]
+    parts: list[Split] = []
+    if extension(split.path) == "zip":
+        parts = _zip_parts(split, settings)
+    elif split.size > settings.split_bytes:
+        content = split.content(settings)
+        if reader.format_of(content) is Format.ZIP:
+            parts = _zip_parts(split, settings)
+        else:
+            parts = [
+                replace(split, span=span, cost=_cost(span, split))
+                for span in reader.plan(content, settings)
+            ]
+    yield from ((part,) for part in _adding_up(parts, split) or group)
+
+
+def _cost(span: reader.Span, split: Split) -> int:
+    if isinstance(span, delimited.Span | jsonlines.Span):
+        return span.end - span.start
+    assert isinstance(span, parquet.Span)
+    return min(span.size, split.size)
+
+
+def _zip_parts(split: Split, settings: Settings) -> list[Split]:
+    try:
+        with packed.opened_zip(split.content(settings)) as archive:
+            if packed.is_workbook(archive):
+                return []
+            infos = packed.data_members(archive)
+    except Refused:  # the reader meets it again and reports it
+        return []
+    parts: list[Split] = []
+    start = size = cost = 0
+    for index, info in enumerate(infos):
+        if index > start and size + info.file_size > settings.split_bytes:
+            parts.append(replace(split, span=Members(start, index), cost=cost))
+            start, size, cost = index, 0, 0
+        size += max(info.file_size, OPENING_BYTES)
+        cost += info.compress_size
+    parts.append(replace(split, span=Members(start, len(infos)), cost=cost))
+    return parts
+
+
+def _adding_up(parts: list[Split], whole: Split) -> list[Split]:
+    """The parts with what belongs to none of them (headers, directories) put on the last one."""
+    if parts:
+        rest = whole.size - sum(part.cost for part in parts[:-1])
+        parts[-1] = replace(parts[-1], cost=max(rest, 0))
+    return parts

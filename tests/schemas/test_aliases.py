@@ -1,0 +1,127 @@
+import pytest
+
+from schemas.aliases import Alias, known_names, normalise, resolve
+from schemas.reading import READING
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        # Arbin workbooks (CALCE)
+        ("Data_Point", "record_index"),
+        ("Test_Time(s)", "test_time_s"),
+        ("Date_Time", "recorded_at"),
+        ("Step_Time(s)", "step_time_s"),
+        ("Step_Index", "step_index"),
+        ("Cycle_Index", "cycle_index"),
+        ("Current(A)", "current_a"),
+        ("Voltage(V)", "voltage_v"),
+        ("Charge_Capacity(Ah)", "charge_capacity_ah"),
+        ("Discharge_Capacity(Ah)", "discharge_capacity_ah"),
+        ("Charge_Energy(Wh)", "charge_energy_wh"),
+        ("Discharge_Energy(Wh)", "discharge_energy_wh"),
+        ("Internal_Resistance(Ohm)", "internal_resistance_ohm"),
+        # CALCE's PL sample
+        ("Time_sec", "test_time_s"),
+        ("Current_Amp", "current_a"),
+        ("Voltage_Volt", "voltage_v"),
+        ("Charge_Ah", "charge_capacity_ah"),
+        ("Discharge_Ah", "discharge_capacity_ah"),
+        ("Charge_Wh", "charge_energy_wh"),
+        # the older designs
+        ("voltage(v)", "voltage_v"),
+        ("current(a)", "current_a"),
+        ("streamed_at", "streamed_at"),
+        ("machine_id", "equipment_id"),
+        ("cell_id", "equipment_id"),
+        ("battery_id", "equipment_id"),
+        ("timestamp", "recorded_at"),
+        ("temperature", "temperature_c"),
+        ("frequency", "frequency_hz"),
+        ("charge_capacity_ah", "charge_capacity_ah"),
+        # Battery Data Format 1.3: labels and machine names
+        ("Test Time / s", "test_time_s"),
+        ("Voltage / V", "voltage_v"),
+        ("Current / A", "current_a"),
+        ("Unix Time / s", "recorded_at"),
+        ("Cycle Count / 1", "cycle_index"),
+        ("Step Count / 1", "step_index"),
+        ("Ambient Temperature / degC", "ambient_temperature_c"),
+        ("Surface Temperature T1 / degC", "temperature_c"),
+        ("test_time_second", "test_time_s"),
+        ("voltage_volt", "voltage_v"),
+        ("current_ampere", "current_a"),
+        ("unix_time_second", "recorded_at"),
+        ("cycle_count", "cycle_index"),
+        ("step_count", "step_index"),
+        ("step_id", "step_index"),
+        ("schedule_charging_capacity_ah", "charge_capacity_ah"),
+        ("schedule_discharging_capacity_ah", "discharge_capacity_ah"),
+        ("surface_temperature_celsius", "temperature_c"),
+        ("ambient_temperature_celsius", "ambient_temperature_c"),
+        ("dc_internal_resistance_ohm", "internal_resistance_ohm"),
+        # spelling
+        ("  VOLTAGE [V] ", "voltage_v"),
+        ("Internal Resistance (Ω)", "internal_resistance_ohm"),
+        ("Internal Resistance (\u2126)", "internal_resistance_ohm"),
+    ],
+)
+def test_names_met_in_real_files_are_understood_as_they_are(name, field):
+    assert resolve(name) == Alias(field)
+
+
+@pytest.mark.parametrize(
+    ("name", "alias"),
+    [
+        ("Charge_Capacity(mAh)", Alias("charge_capacity_ah", 1e-3)),
+        ("Discharge Capacity / mA.h", Alias("discharge_capacity_ah", 1e-3)),
+        ("voltage_mV", Alias("voltage_v", 1e-3)),
+        ("Current (mA)", Alias("current_a", 1e-3)),
+        ("Charge_Energy(mWh)", Alias("charge_energy_wh", 1e-3)),
+        ("Discharge Energy (kWh)", Alias("discharge_energy_wh", 1e3)),
+        ("DCIR (mOhm)", Alias("internal_resistance_ohm", 1e-3)),
+        ("Test Time (h)", Alias("test_time_s", 3600.0)),
+        ("time_min", Alias("test_time_s", 60.0)),
+        ("step_time_ms", Alias("step_time_s", 1e-3)),
+        ("timestamp_ms", Alias("recorded_at", 1e-3)),
+        ("Temperature (K)", Alias("temperature_c", 1.0, -273.15)),
+        ("ambient_temperature_kelvin", Alias("ambient_temperature_c", 1.0, -273.15)),
+        ("frequency_kHz", Alias("frequency_hz", 1e3)),
+    ],
+)
+def test_units_scale_to_the_fields_own(name, alias):
+    assert resolve(name) == alias
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "  ", "charge", "discharge", "time", "dV/dt(V/s)", "Is_FC_Data", "AC_Impedance(Ohm)",
+     "cumulative_capacity_ah", "current(µA)", "voltage_furlong", "电压", "power_watt",
+     "reading_id", "quality_flags", "extra"],
+)  # fmt: skip
+def test_other_names_stand_for_nothing(name):
+    assert resolve(name) is None
+
+
+def test_every_field_a_source_may_send_goes_by_its_own_name():
+    for field in READING.fields:
+        if not field.derived and field.name != "extra":
+            assert resolve(field.name) == Alias(field.name)
+
+
+def test_every_known_name_is_normal_and_leads_to_a_field():
+    names = known_names()
+    assert len(names) > 200
+    for name, alias in names.items():
+        assert normalise(name) == name
+        assert resolve(name) == alias
+        assert not READING.field(alias.field).derived
+        assert alias.scale > 0
+    names.clear()
+    assert known_names()
+
+
+def test_normal_spelling():
+    assert normalise("Charge_Capacity (Ah)") == "charge_capacity_ah"
+    assert normalise("R [Ω]") == "r_ohm"
+    assert normalise("I/µA") == "i_ua"

@@ -1,0 +1,3 @@
+from tests.properties import use_profile
+
+use_profile()
