@@ -21,7 +21,7 @@ _DAY_S = 86_400
 DEFAULT_WAREHOUSE = "duckdb:./data/warehouse.duckdb"
 
 
-class JobOptions(PipelineOptions):  # type: ignore[misc]
+class JobOptions(PipelineOptions):
     """The job's own flags, beside Beam's and Dataflow's."""
 
     @classmethod

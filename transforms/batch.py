@@ -155,7 +155,7 @@ def _decode(handle: bytes) -> pa.Table:
     return pa.ipc.open_stream(store.get(handle)).read_all()
 
 
-class _SizedCoder(coders.Coder):  # type: ignore[misc]
+class _SizedCoder(coders.Coder):
     """A coder that tells an element's size without encoding it.
 
     Beam samples sizes for its metrics; by default it encodes the element for that, which for a

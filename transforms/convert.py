@@ -66,9 +66,12 @@ def as_array(values: Values) -> pa.Array | None:
             return values.dictionary_decode()
         return values
     try:
-        return pa.array(values)
+        array = pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeError, ValueError):
         return None
+    numeric = pa.types.is_floating(array.type) or pa.types.is_integer(array.type)
+    # Arrow would take a truth value among numbers for 1.
+    return None if numeric and bool in set(map(type, values)) else array
 
 
 def items(values: Values) -> list[Any]:
@@ -413,8 +416,10 @@ def _timestamps(values: Values, zone: ZoneInfo, scale: float) -> Converted:
         return Converted(in_zone(known.array, zone), known.bad)
     if pa.types.is_null(kind):
         return Converted(pa.nulls(len(array), UTC_MICROSECONDS))
-    if pa.types.is_date(kind):
-        days = array.cast(pa.date32()).cast(pa.int32())
+    if pa.types.is_date64(kind):
+        return _timestamps(array.cast(pa.int64()).cast(pa.timestamp("ms")), zone, scale)
+    if pa.types.is_date32(kind):
+        days = array.cast(pa.int32())
         known = _within(days, _EARLIEST_US // _DAY_US, _LATEST_US // _DAY_US)
         midnights = pc.multiply(known.array.cast(pa.int64()), _DAY_US)
         return Converted(in_zone(midnights.cast(pa.timestamp("us")), zone), known.bad)

@@ -632,7 +632,7 @@ def dead_letters(raw: RawBatch, rejects: Rejects, step: str) -> pa.Table:
     return dead_letter.table(letters)
 
 
-class _DecodeBatch(beam.DoFn):  # type: ignore[misc]
+class _DecodeBatch(beam.DoFn):
     def __init__(self, time_zone: str) -> None:
         self._time_zone = time_zone
         self._dead = Metrics.counter("account", "dead_letters")
@@ -642,12 +642,12 @@ class _DecodeBatch(beam.DoFn):  # type: ignore[misc]
         if rejects.rows:
             self._dead.inc(len(rejects.rows))
             letters = dead_letters(raw, rejects, STEP)
-            yield beam.pvalue.TaggedOutput("dead_letters", letters)  # type: ignore[misc]
+            yield beam.pvalue.TaggedOutput("dead_letters", letters)
         if decoded.table.num_rows:
             yield decoded
 
 
-class Decode(beam.PTransform):  # type: ignore[misc]
+class Decode(beam.PTransform):
     """Raw batches → `Decoded` (main output) and tables of dead letters (`dead_letters`)."""
 
     def __init__(self, time_zone: str = "UTC") -> None:
@@ -656,6 +656,6 @@ class Decode(beam.PTransform):  # type: ignore[misc]
 
     def expand(self, batches: beam.PCollection) -> Any:
         """Adds the step."""
-        return batches | beam.ParDo(_DecodeBatch(self._time_zone)).with_outputs(
-            "dead_letters", main="readings"
-        )
+        step = beam.ParDo(_DecodeBatch(self._time_zone))
+        typed = step.with_output_types(Decoded, dead_letters=pa.Table)
+        return batches | typed.with_outputs("dead_letters", main="readings")

@@ -49,7 +49,7 @@ def enrich(table: pa.Table) -> pa.Table:
     return pa.table(arrays, schema=SCHEMA)
 
 
-class _EnrichBatch(beam.DoFn):  # type: ignore[misc]
+class _EnrichBatch(beam.DoFn):
     def __init__(self) -> None:
         self._written = Metrics.counter("account", "written")
         self._late = Metrics.counter("account", "late")
@@ -63,9 +63,9 @@ class _EnrichBatch(beam.DoFn):  # type: ignore[misc]
         yield enrich(table)
 
 
-class Enrich(beam.PTransform):  # type: ignore[misc]
+class Enrich(beam.PTransform):
     """Tables of ordered readings → tables of schema READING."""
 
     def expand(self, ordered: beam.PCollection) -> beam.PCollection:
         """Adds the step."""
-        return ordered | beam.ParDo(_EnrichBatch())
+        return ordered | beam.ParDo(_EnrichBatch()).with_output_types(pa.Table)

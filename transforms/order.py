@@ -134,7 +134,7 @@ def split_at(
     return due, rest
 
 
-class _ToShards(beam.DoFn):  # type: ignore[misc]
+class _ToShards(beam.DoFn):
     def __init__(self, shards: int) -> None:
         self._shards = shards
 
@@ -142,7 +142,7 @@ class _ToShards(beam.DoFn):  # type: ignore[misc]
         return by_shard(table, self._shards)
 
 
-class _Ordering(beam.DoFn):  # type: ignore[misc]
+class _Ordering(beam.DoFn):
     """What both ways of ordering share; with them, the only step that remembers anything."""
 
     WAITING = BagStateSpec("waiting", _PIECE)
@@ -257,7 +257,7 @@ class _OrderUnbounded(_Ordering):
         yield from self.counted([out])
 
 
-class Order(beam.PTransform):  # type: ignore[misc]
+class Order(beam.PTransform):
     """Validated tables of any order → tables in order, with time deltas, duplicates dropped.
 
     The unit of work is a shard, a hash of the equipment: batches stay large however many
@@ -295,4 +295,4 @@ class Order(beam.PTransform):  # type: ignore[misc]
             ordering = _OrderUnbounded(
                 self._profiles, self._window_us, self._allowed_lateness_us
             )
-        return pieces | "InOrder" >> beam.ParDo(ordering)
+        return pieces | "InOrder" >> beam.ParDo(ordering).with_output_types(pa.Table)

@@ -95,7 +95,7 @@ def _stats_ids(
     return identity.to_hex(ident.high, ident.low)
 
 
-class _SummariseBatch(beam.DoFn):  # type: ignore[misc]
+class _SummariseBatch(beam.DoFn):
     def __init__(self, window_us: int) -> None:
         self._window_us = window_us
 
@@ -103,7 +103,7 @@ class _SummariseBatch(beam.DoFn):  # type: ignore[misc]
         yield summarise(table, self._window_us)
 
 
-class Summarise(beam.PTransform):  # type: ignore[misc]
+class Summarise(beam.PTransform):
     """Tables of ordered readings → tables of window statistics (schema WINDOW_STATS)."""
 
     def __init__(self, window_us: int) -> None:
@@ -112,4 +112,4 @@ class Summarise(beam.PTransform):  # type: ignore[misc]
 
     def expand(self, ordered: beam.PCollection) -> beam.PCollection:
         """Adds the step."""
-        return ordered | beam.ParDo(_SummariseBatch(self._window_us))
+        return ordered | beam.ParDo(_SummariseBatch(self._window_us)).with_output_types(pa.Table)

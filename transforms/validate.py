@@ -264,7 +264,7 @@ def validate(decoded: Decoded, limits: Limits, now_us: int) -> tuple[pa.Table, R
     return table.append_column("id_low", pa.array(low)), rejects
 
 
-class _ValidateBatch(beam.DoFn):  # type: ignore[misc]
+class _ValidateBatch(beam.DoFn):
     def __init__(self, profiles: tuple[Profile, ...], now_us: int) -> None:
         self._profiles = profiles
         self._now_us = now_us
@@ -278,12 +278,12 @@ class _ValidateBatch(beam.DoFn):  # type: ignore[misc]
         if rejects.rows:
             self._dead.inc(len(rejects.rows))
             letters = dead_letters(decoded.raw, rejects, STEP)
-            yield beam.pvalue.TaggedOutput("dead_letters", letters)  # type: ignore[misc]
+            yield beam.pvalue.TaggedOutput("dead_letters", letters)
         if table.num_rows:
             yield table
 
 
-class Validate(beam.PTransform):  # type: ignore[misc]
+class Validate(beam.PTransform):
     """`Decoded` → tables of possible readings (main output) and of `dead_letters`."""
 
     def __init__(self, profiles: Sequence[Profile], now_us: int) -> None:
@@ -293,6 +293,6 @@ class Validate(beam.PTransform):  # type: ignore[misc]
 
     def expand(self, decoded: beam.PCollection) -> Any:
         """Adds the step."""
-        return decoded | beam.ParDo(_ValidateBatch(self._profiles, self._now_us)).with_outputs(
-            "dead_letters", main="readings"
-        )
+        step = beam.ParDo(_ValidateBatch(self._profiles, self._now_us))
+        typed = step.with_output_types(pa.Table, dead_letters=pa.Table)
+        return decoded | typed.with_outputs("dead_letters", main="readings")

@@ -157,7 +157,7 @@ def _prefer_first_file(
         _run(database, "DELETE FROM known WHERE reading_id IN (SELECT reading_id FROM weaker)")
 
 
-class _Insert(beam.DoFn):  # type: ignore[misc]
+class _Insert(beam.DoFn):
     """Gathers a bundle's rows and inserts them in one transaction."""
 
     def __init__(self, path: str, table: Table) -> None:

@@ -91,7 +91,7 @@ def by_day(table: pa.Table, column: str) -> Iterator[tuple[str, pa.Table]]:
         yield str(np.datetime64(day, "D")), part
 
 
-class _WriteReadings(beam.DoFn):  # type: ignore[misc]
+class _WriteReadings(beam.DoFn):
     def __init__(self, folder: str) -> None:
         self._folder = folder
 
@@ -101,7 +101,7 @@ class _WriteReadings(beam.DoFn):  # type: ignore[misc]
             write_parquet(Path(self._folder, "readings", f"dt={day}", name), part)
 
 
-class _WriteDeadLetters(beam.DoFn):  # type: ignore[misc]
+class _WriteDeadLetters(beam.DoFn):
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._held: list[pa.Table] = []
@@ -129,7 +129,7 @@ class _WriteDeadLetters(beam.DoFn):  # type: ignore[misc]
             write_parquet(Path(self._folder, "dead_letters", f"dt={day}", name), part)
 
 
-class _ArchiveMessages(beam.DoFn):  # type: ignore[misc]
+class _ArchiveMessages(beam.DoFn):
     def __init__(self, folder: str, source: str) -> None:
         self._folder = folder
         self._source = source
@@ -146,7 +146,7 @@ class _ArchiveMessages(beam.DoFn):  # type: ignore[misc]
         )
 
 
-class _ArchiveFile(beam.DoFn):  # type: ignore[misc]
+class _ArchiveFile(beam.DoFn):
     def __init__(self, folder: str) -> None:
         self._folder = folder
 

@@ -38,6 +38,8 @@ class FileSource:
         skip: patterns of file names to leave out, besides hidden files, notes and pictures.
     """
 
+    unit = "B"
+
     def __init__(
         self,
         pattern: str,
@@ -80,8 +82,9 @@ class FileSource:
                 "account may read it"
             ) from error
 
-    def total_bytes(self) -> int:
-        """The size of all files: what PROGRESS reaches at the end."""
+    @property
+    def total(self) -> int:
+        """The bytes of all files: what PROGRESS reaches at the end."""
         return sum(split.size for split in self._found)
 
     def read(self, pipeline: beam.Pipeline) -> Received:
@@ -100,7 +103,9 @@ class FileSource:
             | "Plan splits" >> beam.ParDo(_Plan(self.settings))
             | "Spread splits" >> beam.Reshuffle()
             | "Read files"
-            >> beam.ParDo(_Read(self.settings)).with_outputs("dead_letters", main="batches")
+            >> beam.ParDo(_Read(self.settings))
+            .with_output_types(RawBatch, dead_letters=pa.Table)
+            .with_outputs("dead_letters", main="batches")
         )
         return Received(outputs.batches, outputs.dead_letters, listed.files)
 

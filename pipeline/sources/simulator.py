@@ -23,7 +23,7 @@ _BATCH = 20_000
 _BLOCK = 200_000
 
 
-class _Simulate(beam.DoFn):  # type: ignore[misc]
+class _Simulate(beam.DoFn):
     def __init__(self, fleet: FleetConfig, name: str) -> None:
         self._config = fleet
         self._name = name
@@ -86,6 +86,7 @@ class SimulatorSource:
             pipeline
             | "Blocks" >> beam.Create(blocks)
             | "Spread" >> beam.Reshuffle()
-            | "Simulate" >> beam.ParDo(_Simulate(self.config, self._name))
+            | "Simulate"
+            >> beam.ParDo(_Simulate(self.config, self._name)).with_output_types(RawBatch)
         )
         return Received(batches=batches, dead_letters=None, files=None)

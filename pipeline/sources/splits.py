@@ -163,7 +163,7 @@ def _cost(span: reader.Span, split: Split) -> int:
     if isinstance(span, delimited.Span | jsonlines.Span):
         return span.end - span.start
     assert isinstance(span, parquet.Span)
-    return min(span.size, split.size)
+    return max(min(span.size, split.size), 0)
 
 
 def _zip_parts(split: Split, settings: Settings) -> list[Split]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import datetime as dt
+import errno
 import gzip
 import io
 import lzma
@@ -32,6 +33,11 @@ _UNPACKERS: dict[Format, Callable[[Any], Any]] = {
     Format.BZIP2: bz2.BZ2File,
     Format.XZ: lzma.LZMAFile,
 }
+
+# What a broken archive makes zipfile raise. OSError only as EINVAL: an offset before the file.
+_BROKEN_ZIP = (
+    zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError, OSError
+)  # fmt: skip
 
 
 class _Unpacking(io.RawIOBase):
@@ -93,7 +99,9 @@ def opened_zip(content: Content) -> Iterator[zipfile.ZipFile]:
     with content.open_seekable() as handle:
         try:
             archive = zipfile.ZipFile(handle)
-        except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
+        except _BROKEN_ZIP as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise
             raise Refused(
                 "truncated_file",
                 f"it begins like a zip archive but its directory cannot be read ({error}); it was "
@@ -115,7 +123,9 @@ def is_workbook(archive: zipfile.ZipFile) -> bool:
 def data_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     """The members that are data, in the archive's order."""
     return [
-        info for info in archive.infolist() if not info.is_dir() and not is_companion(info.filename)
+        info
+        for info in archive.infolist()
+        if not info.filename.endswith("/") and not is_companion(info.filename)
     ]
 
 
@@ -123,7 +133,7 @@ def member_content(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, outer: Content, settings: Settings
 ) -> Content:
     """One member as a file of its own, under the path it would have if it were unpacked."""
-    path = info.filename
+    path = info.filename or "unnamed"
     if "/" not in path.strip("/"):
         path = f"{naming.stem(PurePosixPath(outer.path).name)}/{path}"
 
@@ -134,7 +144,9 @@ def member_content(
             )
         try:
             handle = archive.open(info)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        except _BROKEN_ZIP as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise
             raise Refused(
                 "corrupt_file",
                 f"{info.filename} cannot be unpacked: {error}; pack it again with deflate",

@@ -31,7 +31,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Span:
-    """Row groups `start` to `end` (exclusive) of a file, and when its test began."""
+    """Row groups `start` to `end` (exclusive) of a file, when its test began, their bytes."""
 
     start: int
     end: int
@@ -169,7 +169,7 @@ def _opened(content: Content) -> Iterator[pq.ParquetFile]:
     with content.open_seekable() as handle:
         try:
             yield pq.ParquetFile(handle)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
             # Arrow reports corrupt bytes as plain OSError; the system's own errors have a number
             # or a type of their own, and may be gone at the next try.
             if isinstance(error, OSError) and (type(error) is not OSError or error.errno):
@@ -181,12 +181,9 @@ def _opened(content: Content) -> Iterator[pq.ParquetFile]:
 
 def _edges(file: pq.ParquetFile, settings: Settings) -> tuple[list[int], list[int]]:
     """Where parts of about `split_bytes` begin and end, in row groups, and each group's bytes."""
-    sizes = []
-    for group in range(file.num_row_groups):
-        meta = file.metadata.row_group(group)
-        sizes.append(
-            sum(meta.column(column).total_compressed_size for column in range(meta.num_columns))
-        )
+    # Unpacked sizes: asking for those of the columns ends the process where the footer is broken.
+    groups = range(file.num_row_groups)
+    sizes = [int(file.metadata.row_group(group).total_byte_size) for group in groups]
     edges, part = [0], 0
     for group, size in enumerate(sizes):
         if part and part + size > settings.split_bytes:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
 from pipeline.progress import PROGRESS
 from pipeline.sources.files import FileSource
 from pipeline.sources.splits import list_files
+from tests.workbooks import xlsx
 
-from .reading import Found, run
+from .reading import read_file, run
 
 TABLE = b"Date_Time,Voltage(V),Current(A)\n" + b"2024-01-01 00:00:00,3.7,1\n" * 50
 
@@ -64,17 +68,44 @@ def test_everything_is_read_or_refused_and_counted(tmp_path: Path, split_bytes: 
     source.check()
     PROGRESS.reset()
     found = run(source)
-    assert isinstance(found, Found)
     assert sum(batch.table.num_rows for batch in found.batches) == 12 * 50 + 1000 + 2
     assert sorted(found.errors) == ["empty_file", "unsupported_format", "wrong_column_count"]
     assert found.counters == {"read": 12 * 50 + 1000 + 2 + 3, "dead_letters": 3}
     found.check_origins()
-    assert PROGRESS.done == source.total_bytes() > 0
+    assert PROGRESS.done == source.total > 0
     assert len(found.files) == 7
     archived = {file.source_file: file for file in found.files}
     more = archived[f"{tmp_path.name}/more.zip"]
     assert more.size == (tmp_path / "more.zip").stat().st_size
     assert Path(more.path).read_bytes()[:2] == b"PK"
+
+
+_SAMPLES = {
+    "a.csv": TABLE,
+    "b.xlsx": xlsx({"Channel_1": [["Voltage(V)", "Current(A)"], [3.7, 1.0]]}),
+    "c.csv.gz": gzip.compress(TABLE),
+    "d.ndjson": b'{"a":1}\n' * 20,
+    "e.json": b'[{"a":1},{"b":2}]',
+    "f.bin": TABLE,
+}
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    name=st.sampled_from(sorted(_SAMPLES)),
+    edits=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 30), st.binary(max_size=9))),
+    split_bytes=st.sampled_from([50, 1 << 26]),
+)
+def test_no_damage_stops_the_job(
+    tmp_path: Path, name: str, edits: list[tuple[float, int, bytes]], split_bytes: int
+) -> None:
+    data = _SAMPLES[name]
+    for place, removed, added in edits:
+        at = int(place * len(data))
+        data = data[:at] + added + data[at + removed :]
+    found = read_file(tmp_path, name, data, split_bytes=split_bytes)
+    for letter in found.letters:
+        assert letter["error_type"] and letter["error_message"] and letter["step"] == "read"
 
 
 def test_check_names_the_flag_and_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

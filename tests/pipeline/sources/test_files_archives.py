@@ -118,6 +118,16 @@ def test_broken_archives_and_members(tmp_path: Path) -> None:
     assert found.errors == ["corrupt_file"] and len(found.rows) == 2
 
 
+def test_a_member_that_lies_before_the_file(tmp_path: Path) -> None:
+    data = bytearray(archive({"a.csv": TABLE, "b.csv": TABLE}))
+    end = data.rindex(b"PK\x05\x06")
+    # A directory said to begin later than it does puts every member before the file's start.
+    data[end + 16 : end + 20] = (2**31).to_bytes(4, "little")
+    found = read_file(tmp_path, "a.zip", bytes(data))
+    assert found.batches == [] and set(found.errors) <= {"corrupt_file", "truncated_file"}
+    assert found.errors
+
+
 def test_a_member_with_a_wrong_checksum_is_reported(tmp_path: Path) -> None:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as packed:

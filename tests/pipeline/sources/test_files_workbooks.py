@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,32 @@ def test_what_cannot_be_read_is_one_dead_letter(
     assert letter["payload"] == data
     if error == "no_data_sheet":
         assert "Info, Notes" in letter["error_message"]
+
+
+def test_open_document_sheets() -> None:
+    spaces = " ".join(
+        f'xmlns:{kind}="urn:oasis:names:tc:opendocument:xmlns:{kind}:1.0"'
+        for kind in ("office", "table", "text", "manifest")
+    )
+    names, numbers = (
+        "".join(f"<table:table-cell office:value-type={cell}</table:table-cell>" for cell in row)
+        for row in (
+            [f'"string"><text:p>{name}</text:p>' for name in ("Voltage(V)", "Current(A)")],
+            [f'"float" office:value="{value}">' for value in (3.7, 1)],
+        )
+    )
+    content = (
+        f"<office:document-content {spaces}><office:body><office:spreadsheet>"
+        f'<table:table table:name="Channel_1"><table:table-row>{names}</table:table-row>'
+        f"<table:table-row>{numbers}</table:table-row></table:table>"
+        "</office:spreadsheet></office:body></office:document-content>"
+    )
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as packed:
+        packed.writestr("mimetype", "application/vnd.oasis.opendocument.spreadsheet")
+        packed.writestr("META-INF/manifest.xml", f"<manifest:manifest {spaces}/>")
+        packed.writestr("content.xml", content)
+    assert to_table(out.getvalue()).to_pylist() == [{"Voltage(V)": 3.7, "Current(A)": 1.0}]
 
 
 def test_an_empty_data_sheet_is_no_error(tmp_path: Path) -> None:

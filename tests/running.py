@@ -1,0 +1,99 @@
+"""Runs the job as a user would and looks at what it left."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from pipeline.__main__ import main
+
+
+@dataclass(frozen=True)
+class Ran:
+    """The outcome of one run of the job.
+
+    Attributes:
+        status: exit status.
+        out: what it printed.
+        err: what it printed to standard error.
+        lake: the lake's folder.
+        warehouse: the DuckDB file.
+    """
+
+    status: int
+    out: str
+    err: str
+    lake: Path
+    warehouse: Path
+
+    def sql(self, query: str) -> list[tuple[Any, ...]]:
+        """The rows of a query on the warehouse."""
+        return sql(self.warehouse, query)
+
+    def table(self, name: str, order: str) -> pa.Table:
+        """A whole table in a fixed order."""
+        with duckdb.connect(str(self.warehouse), read_only=True) as database:
+            database.execute("SET TimeZone = 'UTC'")
+            return database.execute(f"SELECT * FROM {name} ORDER BY {order}").to_arrow_table()
+
+    def files(self) -> dict[str, int]:
+        """The lake's files and their modification times."""
+        return {
+            str(path.relative_to(self.lake)): path.stat().st_mtime_ns
+            for path in self.lake.rglob("*")
+            if path.is_file()
+        }
+
+    def account(self) -> dict[str, int]:
+        """The figures of the account line, by name."""
+        line = next(line for line in self.out.splitlines() if line.startswith("read "))
+        words = line.replace("dead letters", "dead_letters").replace(",", "").split()
+        return {name: int(words[words.index(name) + 1]) for name in
+                ("read", "written", "duplicates", "dead_letters")}  # fmt: skip
+
+
+TABLES = {
+    "readings": "reading_id",
+    "dead_letters": "dead_letter_id",
+    "window_stats": "stats_id",
+    "equipment_profiles": "profile",
+}
+
+
+def sql(warehouse: Path, query: str) -> list[tuple[Any, ...]]:
+    """The rows of a query on a DuckDB file."""
+    with duckdb.connect(str(warehouse), read_only=True) as database:
+        database.execute("SET TimeZone = 'UTC'")
+        return database.execute(query).fetchall()
+
+
+def run(target: Path, source: str | Path, *flags: str) -> Ran:
+    """Runs the job on `source` with lake and warehouse below `target`."""
+    lake, warehouse = target / "lake", target / "warehouse.duckdb"
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(
+            [
+                "--runner=DirectRunner",
+                f"--source={source}",
+                f"--lake={lake}",
+                f"--warehouse=duckdb:{warehouse}",
+                "--no_progress",
+                *flags,
+            ]
+        )
+    return Ran(status, out.getvalue(), err.getvalue(), lake, warehouse)
+
+
+def same_tables(one: Ran, other: Ran, names: Iterable[str] = TABLES) -> None:
+    """Asserts that two warehouses hold the same rows, value for value."""
+    for name in names:
+        left, right = one.table(name, TABLES[name]), other.table(name, TABLES[name])
+        assert left.equals(right), f"{name} differs: {left.num_rows} and {right.num_rows} rows"
