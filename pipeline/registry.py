@@ -46,8 +46,9 @@ def sinks(config: JobConfig) -> list[Sink]:
         if scheme(config.lake):
             raise ConfigError(f"--lake={config.lake}: the lake must be a local folder, or none")
         found.append(LakeSink(config.lake, source=config.source))
-    for uri in config.warehouses:
+    for place, uri in enumerate(config.warehouses, start=1):
         if scheme(uri) != "duckdb":
             raise ConfigError(f"--warehouse={uri}: no such warehouse; give duckdb:PATH or none")
-        found.append(DuckDBSink(uri.partition(":")[2], config.profiles))
+        label = "DuckDB" if place == 1 else f"DuckDB{place}"
+        found.append(DuckDBSink(uri.partition(":")[2], config.profiles, label))
     return found

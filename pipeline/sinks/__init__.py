@@ -30,8 +30,6 @@ class Produced:
 class Sink(Protocol):
     """What every sink offers."""
 
-    name: str
-
     def prepare(self) -> None:
         """Checks and creates the targets before anything is read; raises ConfigError."""
 

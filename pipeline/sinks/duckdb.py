@@ -200,10 +200,9 @@ class _Insert(beam.DoFn):
 class DuckDBSink:
     """Tables `readings`, `dead_letters`, `window_stats` and `equipment_profiles` in one file."""
 
-    name = "DuckDB"
-
-    def __init__(self, path: str, used: Sequence[Profile]) -> None:
+    def __init__(self, path: str, used: Sequence[Profile], label: str = "DuckDB") -> None:
         self._path = path
+        self._label = label
         self._profiles = tuple(used)
 
     def prepare(self) -> None:
@@ -265,4 +264,4 @@ class DuckDBSink:
             (DEAD_LETTER, produced.dead_letters),
             (WINDOW_STATS, produced.window_stats),
         ):
-            _ = rows | f"DuckDB_{table.name}" >> beam.ParDo(_Insert(self._path, table))
+            _ = rows | f"{self._label}_{table.name}" >> beam.ParDo(_Insert(self._path, table))

@@ -180,8 +180,6 @@ class LakeSink:
     `dead_letters/dt=…/` by arrival day.
     """
 
-    name = "Lake"
-
     def __init__(self, folder: str, source: str) -> None:
         self._folder = folder
         # What already lies in this lake's archive is not archived again.

@@ -1,0 +1,151 @@
+"""A real cell's 25 workbooks through the job and the models, against the reference figures."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from pipeline import models
+from tests import calce
+from tests.running import Ran, run, same_tables
+
+pytestmark = [calce.needed, pytest.mark.calce]
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    ran = run(tmp_path_factory.mktemp("calce"), calce.ARCHIVE)
+    assert ran.status == 0, ran.err
+    success, counts = models.build(f"duckdb:{ran.warehouse}")
+    assert success, counts
+    return ran
+
+
+def test_reading(cell: Ran) -> None:
+    assert cell.account() == {
+        "read": 266_914,
+        "written": 260_931,
+        "duplicates": 5_983,
+        "dead_letters": 0,
+    }
+    assert len(cell.files()) < 1000
+    archive = next((cell.lake / "raw").rglob("CS2_35.zip"))
+    assert archive.read_bytes() == calce.ARCHIVE.read_bytes()
+
+
+def test_totals(cell: Ran) -> None:
+    cycles, complete, *totals = cell.sql(
+        """SELECT count(*), count(*) FILTER (is_complete), sum(charge_ah), sum(discharge_ah),
+        sum(charge_wh), sum(discharge_wh) FROM battery_cycles"""
+    )[0]
+    assert (cycles, complete) == (886, 880)
+    assert totals == pytest.approx([777.62, 776.95, 3116.57, 2815.15], rel=1e-3)
+    capacities = cell.sql(
+        "SELECT discharge_ah FROM battery_cycles WHERE is_complete ORDER BY cycle_number"
+    )
+    assert capacities[0][0] == pytest.approx(1.138, rel=1e-3)
+    assert capacities[-1][0] == pytest.approx(0.304, rel=1e-3)
+
+
+def test_lifetime(cell: Ran) -> None:
+    row = cell.sql(
+        """SELECT eol_80_nominal_cycle, eol_70_nominal_cycle, eol_80_initial_cycle, knee_cycle
+        FROM battery_lifetime"""
+    )
+    assert row[0][:3] == (596, 674, 546)
+    assert row[0][3] == pytest.approx(630, abs=20)
+
+
+def test_efficiencies_and_resistance(cell: Ran) -> None:
+    coulombic, energy = cell.sql(
+        """SELECT median(coulombic_efficiency), median(energy_efficiency) FROM battery_cycles
+        WHERE is_valid"""
+    )[0]
+    assert 0.9986 <= coulombic <= 1.0013
+    assert 0.904 * 0.999 <= energy <= 0.910 * 1.001
+    first, last = cell.sql(
+        """SELECT median(dc_resistance_30s_ohm) FILTER (cycle_number <= 20),
+        median(dc_resistance_30s_ohm) FILTER (cycle_number BETWEEN 577 AND 596)
+        FROM battery_cycles WHERE is_valid"""
+    )[0]
+    assert first == pytest.approx(0.151, abs=0.004)
+    assert last == pytest.approx(0.182, abs=0.006)
+
+
+def test_incremental_capacity(cell: Ran) -> None:
+    peaks = {
+        number: (height, volts)
+        for number, height, volts in cell.sql(
+            """SELECT cycle_number, max(dq_dv_ah_per_v), arg_max(voltage_v, dq_dv_ah_per_v)
+            FROM battery_ica WHERE cycle_number IN (10, 700) GROUP BY 1"""
+        )
+    }
+    assert peaks[10][0] == pytest.approx(4.96, rel=0.02)
+    assert peaks[10][1] == pytest.approx(3.90, abs=0.011)
+    assert peaks[700][0] == pytest.approx(2.47, rel=0.02)
+    assert peaks[700][1] == pytest.approx(3.95, abs=0.011)
+
+
+def test_every_cycle_against_the_reference(cell: Ran) -> None:
+    with calce.PER_CYCLE.open(newline="") as file:
+        wanted = list(csv.DictReader(file))
+    found = cell.sql(
+        """SELECT started_at, charge_ah, discharge_ah, charge_wh, discharge_wh, is_complete
+        FROM battery_cycles ORDER BY cycle_number"""
+    )
+    assert len(found) == len(wanted) == 886
+    for number, (row, reference) in enumerate(zip(found, wanted, strict=True), start=1):
+        assert str(row[0])[:19] == reference["t0"], number
+        expected = [float(reference[name]) for name in ("qc", "qd", "ec", "ed")]
+        assert row[1:5] == pytest.approx(expected, rel=1e-3, abs=1e-5), number
+        assert row[5] == (reference["complete"] == "True"), number
+
+
+def test_the_stream_and_the_models_agree_on_time_deltas(cell: Ran) -> None:
+    assert cell.sql(
+        """SELECT count(*), max(abs(r.time_delta_s - f.time_delta_s)),
+        count(*) FILTER ((r.time_delta_s IS NULL) <> (f.time_delta_s IS NULL))
+        FROM readings r JOIN battery_features f USING (reading_id)"""
+    ) == [(260_931, pytest.approx(0.0, abs=1e-9), 0)]
+
+
+def test_the_same_cell_in_two_runs_gives_the_same_models(
+    cell: Ran, tmp_path: Path, unpacked: Path
+) -> None:
+    # The two uploads of one test are in different halves.
+    names = sorted(path.name for path in unpacked.iterdir())
+    halves = [set(names[:15]) | {"CS2_35_2_4_11.xlsx"}, set(names[15:]) - {"CS2_35_2_4_11.xlsx"}]
+    assert "CS2_35_2_10_11.xlsx" in halves[1] or "CS2_35_2_10_11.xlsx" in halves[0]
+    folders = []
+    for place, half in enumerate(halves):
+        folder = tmp_path / f"half{place}" / "CS2_35"
+        folder.mkdir(parents=True)
+        for name in half:
+            (folder / name).hardlink_to(unpacked / name)
+        folders.append(folder)
+    runs = []
+    for place, order in enumerate((folders, folders[::-1])):
+        for folder in order:
+            ran = run(tmp_path / f"run{place}", folder)
+            assert ran.status == 0
+        runs.append(ran)
+    plain = "SELECT * EXCLUDE (time_delta_s, quality_flags, ingested_at) FROM readings ORDER BY 1"
+    assert runs[0].sql(plain) == runs[1].sql(plain) == cell.sql(plain)
+    same_tables(*runs, names=["readings"])
+    success, counts = models.build(f"duckdb:{runs[0].warehouse}")
+    assert success, counts
+    for model in ("battery_cycles", "battery_lifetime", "battery_health"):
+        query = f"SELECT * FROM {model} ORDER BY ALL"
+        assert runs[0].sql(query) == cell.sql(query), model
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import zipfile
+
+    folder = tmp_path_factory.mktemp("unpacked")
+    with zipfile.ZipFile(calce.ARCHIVE) as archive:
+        archive.extractall(folder)
+    return folder / "CS2_35"
