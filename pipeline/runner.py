@@ -42,7 +42,7 @@ class SpillStore(batch.BatchStore):
         written = 0
         while written < data.size:
             written += os.pwrite(self._file.fileno(), view[written:], start + written)
-        return b"\x01" + start.to_bytes(8, "big") + data.size.to_bytes(8, "big")
+        return b"\x01" + start.to_bytes(8, "big") + int(data.size).to_bytes(8, "big")
 
     def get(self, handle: bytes) -> pa.Buffer:
         """Reads the data back."""

@@ -124,7 +124,8 @@ class BatchStore:
 
     def put(self, data: pa.Buffer) -> bytes:
         """Keeps `data` and returns what finds it again."""
-        return b"\x00" + data.to_pybytes()
+        kept: bytes = data.to_pybytes()
+        return b"\x00" + kept
 
     def get(self, handle: bytes) -> pa.Buffer:
         """The data that `put` kept under `handle`."""
@@ -202,7 +203,7 @@ class TableCoder(_SizedCoder):
         """Bytes of the table's buffers."""
         return int(value.nbytes)
 
-    def to_type_hint(self) -> type[pa.Table]:
+    def to_type_hint(self) -> Any:
         """The type this coder serves."""
         return pa.Table
 

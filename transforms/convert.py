@@ -6,7 +6,7 @@ import datetime as dt
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from schemas.forms import UTC_MICROSECONDS
 
 Mask = npt.NDArray[np.bool_]
-Values = pa.Array | Sequence[Any]
+# A column as a source gives it: an Arrow array (chunked or not), or a sequence of Python values.
+Values: TypeAlias = Any
 
 # What exports write where there is no value.
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--", "nil", "#n/a"})
@@ -105,9 +106,7 @@ def _blank_to_null(array: pa.Array) -> pa.Array:
     return pc.if_else(missing, pa.scalar(None, trimmed.type), trimmed)
 
 
-def _each(
-    values: Values, convert: Callable[[Any], Any], kind: pa.DataType
-) -> Converted:
+def _each(values: Values, convert: Callable[[Any], Any], kind: pa.DataType) -> Converted:
     """Converts value by value; for the rare column whose values do not all fit."""
     out: list[Any] = []
     found = items(values)
@@ -271,9 +270,7 @@ def _numeric_times(raw: npt.NDArray[np.float64], zone: ZoneInfo) -> pa.Array:
             local |= here & is_local
     times = pa.array(out, mask=~known).cast(UTC_MICROSECONDS)
     if local.any():
-        times = pc.if_else(
-            pa.array(local), in_zone(times.cast(pa.timestamp("us")), zone), times
-        )
+        times = pc.if_else(pa.array(local), in_zone(times.cast(pa.timestamp("us")), zone), times)
     return times
 
 
@@ -287,9 +284,7 @@ def in_zone(naive: pa.Array, zone: ZoneInfo) -> pa.Array:
     micros = naive.cast(pa.timestamp("us"), safe=False)
     if zone.key == "UTC":
         return micros.cast(pa.int64()).cast(UTC_MICROSECONDS)
-    placed = pc.assume_timezone(
-        micros, zone.key, ambiguous="earliest", nonexistent="latest"
-    )
+    placed = pc.assume_timezone(micros, zone.key, ambiguous="earliest", nonexistent="latest")
     return placed.cast(UTC_MICROSECONDS)
 
 
@@ -351,10 +346,8 @@ def _parse_formats(rest: pd.Series[str]) -> list[int | None]:
 
     def fill(formats: Sequence[str], rows: list[int]) -> list[int]:
         for pattern in formats:
-            if not rows:
-                break
             times = pd.to_datetime(rest.iloc[rows], format=pattern, errors="coerce")
-            left = []
+            left: list[int] = []
             for row, time in zip(rows, times, strict=True):
                 if pd.isna(time):
                     left.append(row)
@@ -431,9 +424,7 @@ def _timestamps(values: Values, zone: ZoneInfo, scale: float) -> Converted:
         out = _numeric_times(raw * scale if scale != 1.0 and _all_above(raw) else raw, zone)
         bad = np.asarray(pc.and_(array.is_valid(), out.is_null()))
         return Converted(out, bad if bad.any() else None)
-    return Converted(
-        pa.nulls(len(array), UTC_MICROSECONDS), np.asarray(array.is_valid())
-    )
+    return Converted(pa.nulls(len(array), UTC_MICROSECONDS), np.asarray(array.is_valid()))
 
 
 def _all_above(raw: npt.NDArray[np.float64]) -> bool:

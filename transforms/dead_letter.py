@@ -52,6 +52,4 @@ def table(letters: Iterable[DeadLetter]) -> pa.Table:
         if name != "ingested_at"
     }
     columns["ingested_at"] = [letter.ingested_at_us for letter in letters]
-    return pa.table(
-        [pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA
-    )
+    return pa.table([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)

@@ -154,8 +154,8 @@ def _columns_of(rows: list[dict[str, Any]]) -> dict[str, Values]:
     if len(shapes) == 1:
         names = next(iter(shapes))
         return dict(zip(names, zip(*[row.values() for row in rows], strict=True), strict=True))
-    names = sorted({name for shape in shapes for name in shape})
-    return {name: [row.get(name) for row in rows] for name in names}
+    union = sorted({name for shape in shapes for name in shape})
+    return {name: [row.get(name) for row in rows] for name in union}
 
 
 def _match(
@@ -270,9 +270,7 @@ def _message_extra(
             name: row[name]
             for name in names
             if row.get(name) is not None
-            and (
-                name not in better or any(row.get(other) is not None for other in better[name])
-            )
+            and (name not in better or any(row.get(other) is not None for other in better[name]))
         }
         out.append(_dump(kept) if kept else None)
     return pa.array(out, pa.string())
@@ -435,9 +433,7 @@ def _envelope_ids(raw: RawBatch) -> pa.Array | None:
     return found[0] if len(found) == 1 else pc.coalesce(*found)
 
 
-def _event_time(
-    found: dict[str, pa.Array], rows: int, messages: bool
-) -> tuple[pa.Array, Mask]:
+def _event_time(found: dict[str, pa.Array], rows: int, messages: bool) -> tuple[pa.Array, Mask]:
     """The event time, and where it had to be assumed because the reading carries none.
 
     The time it was sent stands in; failing that the time it arrived. The rows of a file arrive

@@ -61,9 +61,10 @@ def _words(column: pa.Array | None, rows: int) -> U64:
     else:
         words = column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
         words = words.view(np.uint64).copy()
+    found: U64 = words
     if column.null_count:
-        words[~np.asarray(column.is_valid())] = _NULL
-    return words
+        found[~np.asarray(column.is_valid())] = _NULL
+    return found
 
 
 # Far above any fleet: when the cache has grown to this, it is simply begun anew.

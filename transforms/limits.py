@@ -58,7 +58,7 @@ class Limits:
     def _column(self, value: object) -> F64:
         numbers = [value(profile) for profile in self.profiles]  # type: ignore[operator]
         # Rounded, so that 2.7 − 0.05 is the 2.65 a person means and a reading may have.
-        return np.round(np.array(numbers, dtype=np.float64), 9)
+        return np.asarray(np.round(numbers, 9), dtype=np.float64)
 
     def profile_of(self, equipment_id: str | None, equipment_type: str | None) -> int:
         """The index of the equipment's profile; generic profiles cover every equipment."""
@@ -86,7 +86,7 @@ class Limits:
             known.update((key, self.profile_of(*key)) for key in unknown)
         out = np.zeros(len(ids) * len(types), dtype=np.int64)
         out[present] = [known[key] for key in keys]
-        return out[pairs]
+        return np.asarray(out[pairs])
 
 
 def codes(table: pa.Table, name: str) -> tuple[pa.Array, npt.NDArray[np.int64]]:

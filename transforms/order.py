@@ -292,7 +292,5 @@ class Order(beam.PTransform):
         if valid.is_bounded:
             ordering: _Ordering = _OrderBounded(self._profiles, self._window_us)
         else:
-            ordering = _OrderUnbounded(
-                self._profiles, self._window_us, self._allowed_lateness_us
-            )
+            ordering = _OrderUnbounded(self._profiles, self._window_us, self._allowed_lateness_us)
         return pieces | "InOrder" >> beam.ParDo(ordering).with_output_types(pa.Table)

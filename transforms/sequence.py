@@ -201,7 +201,8 @@ def _behind_the_tail(first: Mask, is_new: Mask) -> Mask:
     seen = np.cumsum(~is_new)
     before = np.concatenate(([0], seen[:-1]))
     at_start = before[np.flatnonzero(first)]
-    return is_new & known[group] & (seen == at_start[group])
+    behind: Mask = is_new & known[group] & (seen == at_start[group])
+    return behind
 
 
 def _derive(
@@ -259,9 +260,7 @@ def _time_deltas(times: I64, elapsed: F64 | None, first: Mask) -> F64:
     return delta
 
 
-def _stuck_runs(
-    rows: _Rows, voltage: F64, current: F64, in_cv: Mask, first: Mask
-) -> I64:
+def _stuck_runs(rows: _Rows, voltage: F64, current: F64, in_cv: Mask, first: Mask) -> I64:
     """How many equal voltages in a row each reading ends, at constant current outside CV."""
     steady = np.zeros(len(voltage), dtype=bool)
     steady[1:] = (
@@ -297,9 +296,7 @@ def _flag_counters(rows: _Rows, flags: I64, current: F64, delta: F64, allowed: F
                 flags[known & (step > expected + allowed)] |= FLAG["counter_jump"]
 
 
-def _integrals(
-    rows: _Rows, voltage: F64, current: F64, delta: F64, gap: Mask
-) -> dict[str, F64]:
+def _integrals(rows: _Rows, voltage: F64, current: F64, delta: F64, gap: Mask) -> dict[str, F64]:
     """Charge and energy since the previous reading, each split by direction, in Ah and Wh."""
     size = len(current)
     hours = np.where(np.isnan(delta) | gap, 0.0, delta) / _SECONDS_PER_HOUR

@@ -183,7 +183,7 @@ def _beyond(values: F64, low: F64, high: F64) -> Mask:
 
 def _flags(cols: _Columns, limits: Limits) -> npt.NDArray[np.int64]:
     """The quality flags of single readings, a bit each, added to those already set."""
-    flags = cols.table.column("flags").to_numpy().copy()
+    flags: npt.NDArray[np.int64] = cols.table.column("flags").to_numpy().copy()
     profile = cols.table.column("profile").to_numpy()
     for field, name, low, high in (
         ("voltage_v", "voltage_out_of_range", limits.voltage_low, limits.voltage_high),

@@ -33,7 +33,7 @@ _FLUSH_ROWS = 500_000
 _FLUSH_BYTES = 256 * 1024 * 1024
 # How long another program may keep the file open before the job gives up.
 _PATIENCE_S = 60.0
-_SETTINGS = {"memory_limit": "1GB", "preserve_insertion_order": "true"}
+_SETTINGS: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "1GB", "preserve_insertion_order": "true"}
 
 
 class Busy(RuntimeError):
@@ -102,8 +102,8 @@ def insert_new(database: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table
         known = _count(database, "known")
         if not known:
             _run(database, f"INSERT INTO {table.name} ({names}) SELECT {names} FROM incoming")  # noqa: S608
-            return rows.num_rows
-        if table is READING:
+            return int(rows.num_rows)
+        if table == READING:
             _prefer_first_file(database, table, low, high)
         before = _count(database, table.name)
         _run(
@@ -117,7 +117,7 @@ def insert_new(database: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table
 
 
 def _provenance(table: Table) -> str:
-    return "source_file" if table is READING else "NULL AS source_file"
+    return "source_file" if table == READING else "NULL AS source_file"
 
 
 def _span(rows: pa.Table, column: str | None) -> tuple[object, object]:

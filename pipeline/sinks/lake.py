@@ -157,9 +157,10 @@ class _ArchiveFile(beam.DoFn):
         digest = hashlib.blake2b(digest_size=10)
         handle, temporary = tempfile.mkstemp(dir=root, prefix=".", suffix=".partial")
         try:
-            with os.fdopen(handle, "wb") as out, FileSystems.open(
-                file.path, compression_type="uncompressed"
-            ) as source:
+            with (
+                os.fdopen(handle, "wb") as out,
+                FileSystems.open(file.path, compression_type="uncompressed") as source,
+            ):
                 while block := source.read(_COPY_BYTES):
                     digest.update(block)
                     out.write(block)
@@ -212,9 +213,7 @@ class LakeSink:
                 _ArchiveMessages(self._folder, self._source)
             )
         _ = produced.readings | "LakeReadings" >> beam.ParDo(_WriteReadings(self._folder))
-        _ = produced.dead_letters | "LakeDeadLetters" >> beam.ParDo(
-            _WriteDeadLetters(self._folder)
-        )
+        _ = produced.dead_letters | "LakeDeadLetters" >> beam.ParDo(_WriteDeadLetters(self._folder))
 
 
 def _lies_in(source: str, folder: str) -> bool:

@@ -24,6 +24,7 @@ FIELDS = (
     "time_delta_s",
 )  # fmt: skip
 
+
 class Parse(beam.DoFn):
     def process(self, line: str) -> Iterable[Any]:
         try:

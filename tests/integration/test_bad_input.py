@@ -114,7 +114,9 @@ def test_bad_files_become_dead_letters_and_the_others_are_read(tmp_path: Path) -
         "cut.zip": truncated[: len(truncated) // 2],
         "not_a.xlsx": b"PK\x03\x04 but nothing behind it",
         "random.xlsx": bytes(range(256)) * 40,
-        "nested.zip": _archive({"deep/inner.zip": _archive({"cell/b.csv": good.replace(b"c1", b"c2")})}),
+        "nested.zip": _archive(
+            {"deep/inner.zip": _archive({"cell/b.csv": good.replace(b"c1", b"c2")})}
+        ),
         "half.ndjson.gz": gzip.compress(message(100) + b"\n" + message(101) + b"\n")[:-12],
         "bytes.csv": CSV + b"c3,2024-05-01T00:00:00Z,3.7,1\nc\xff3,2024-05-01T00:00:30Z,3.7,1\n",
         "columns.csv": CSV + b"c4,2024-05-01T00:00:00Z,3.7,1\nc4,2024-05-01T00:00:30Z,3.7\n",
@@ -139,7 +141,9 @@ def test_bad_files_become_dead_letters_and_the_others_are_read(tmp_path: Path) -
     found = dict(ran.sql("SELECT equipment_id, count(*) FROM readings GROUP BY 1"))
     assert {"c1": 2, "c2": 2, "c3": 1, "c4": 1}.items() <= found.items()
     # Every file is in the archive as it came.
-    archived = {path.name: path.read_bytes() for path in (ran.lake / "raw").rglob("*") if path.is_file()}
+    archived = {
+        path.name: path.read_bytes() for path in (ran.lake / "raw").rglob("*") if path.is_file()
+    }
     assert archived == files
 
 

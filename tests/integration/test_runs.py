@@ -46,9 +46,12 @@ def lines() -> list[bytes]:
 def test_the_account_balances_and_every_sink_agrees_with_it(faulty: Ran) -> None:
     assert faulty.status == 0, faulty.err
     account = faulty.account()
-    assert account["read"] == Fleet(
-        FleetConfig.parse(dict(pair.split("=") for pair in FLEET.split("?")[1].split("&")))
-    ).total
+    assert (
+        account["read"]
+        == Fleet(
+            FleetConfig.parse(dict(pair.split("=") for pair in FLEET.split("?")[1].split("&")))
+        ).total
+    )
     assert account["duplicates"] > 0
     assert account["dead_letters"] > 0
     assert account["read"] == sum(
@@ -111,7 +114,9 @@ def test_shuffled_input_gives_the_same_tables(lines: list[bytes], tmp_path: Path
 
 def test_more_shards_give_the_same_tables(lines: list[bytes], tmp_path: Path) -> None:
     source = write_messages(tmp_path / "fleet" / "part.ndjson", lines)
-    same_tables(run(tmp_path / "a", source, "--shards=1"), run(tmp_path / "b", source, "--shards=50"))
+    same_tables(
+        run(tmp_path / "a", source, "--shards=1"), run(tmp_path / "b", source, "--shards=50")
+    )
 
 
 def test_two_halves_in_either_order_differ_only_at_the_seam(

@@ -34,7 +34,9 @@ def test_the_current_no_equipment_can_carry():
 
 def test_a_users_file_goes_before_the_built_in_ones(tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text('name = "mine"\nequipment = ["CS2_35", "X?"]\nv_max_v = 4\nstuck_readings = 3\n')
+    path.write_text(
+        'name = "mine"\nequipment = ["CS2_35", "X?"]\nv_max_v = 4\nstuck_readings = 3\n'
+    )
     loaded = profiles.load([str(path)])
     assert [p.name for p in loaded][:2] == ["mine", "calce_cs2"]
     assert profiles.choose(loaded, "CS2_35", None).name == "mine"
@@ -67,7 +69,10 @@ def test_a_built_in_name_makes_that_profile_cover_every_equipment_of_its_type():
         ('name = "a"\nequipment = ["[z-a]"]', "mine.toml: equipment holds a pattern that is none"),
         ('name = "a"\nequipment = [1]', "mine.toml: equipment must list patterns"),
         ('name = "a"\nequipment_type = "pump"', "mine.toml: equipment_type must be one of .*pump"),
-        ('name = "a"\nv_min_v = 4.2\nv_max_v = 4.2', r"mine.toml: v_min_v \(4.2\) must be below v_m"),
+        (
+            'name = "a"\nv_min_v = 4.2\nv_max_v = 4.2',
+            r"mine.toml: v_min_v \(4.2\) must be below v_m",
+        ),
         (
             'name = "a"\ntemperature_min_c = 9\ntemperature_max_c = 5',
             r"mine.toml: temperature_min_c \(9\) must be below temperature_max_c \(5\)",
@@ -148,4 +153,6 @@ def test_rows_are_those_of_the_table_and_users_profiles_go_first(tmp_path):
     assert rows[0]["profile"] == "mine"
     required = [field.name for field in EQUIPMENT_PROFILE.fields if field.required]
     assert all(row[name] is not None for row in rows for name in required)
-    assert {row["profile"]: row["equipment_pattern"] for row in rows}["calce_cs2"] == "^(?s:CS2_.*)$"
+    assert {row["profile"]: row["equipment_pattern"] for row in rows}[
+        "calce_cs2"
+    ] == "^(?s:CS2_.*)$"

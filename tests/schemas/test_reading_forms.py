@@ -39,7 +39,9 @@ def sample(table):
     columns = []
     for field in table.fields:
         full = SAMPLES[field.kind]
-        columns.append(pa.array([full, full if field.required else None], schema.field(field.name).type))
+        columns.append(
+            pa.array([full, full if field.required else None], schema.field(field.name).type)
+        )
     return pa.table(columns, schema=schema)
 
 

@@ -10,7 +10,12 @@ import math
 from collections import defaultdict
 from typing import Any
 
-COUNTERS = ("charge_capacity_ah", "discharge_capacity_ah", "charge_energy_wh", "discharge_energy_wh")
+COUNTERS = (
+    "charge_capacity_ah",
+    "discharge_capacity_ah",
+    "charge_energy_wh",
+    "discharge_energy_wh",
+)
 GAP_S, GAP_CV_S, STUCK = 120.0, 1800.0, 10
 CV_FROM_V = 4.18  # 20 mV below the 4.2 V that cells are charged to
 

@@ -218,7 +218,11 @@ def test_local_times_take_the_zone_and_absolute_ones_do_not():
 
 def test_dates_are_local_midnights():
     midnight = START_US - 12 * 3600 * 1_000_000
-    for column in (["2024-06-01"], [dt.date(2024, 6, 1)], pa.array([midnight // 1000], pa.date64())):
+    for column in (
+        ["2024-06-01"],
+        [dt.date(2024, 6, 1)],
+        pa.array([midnight // 1000], pa.date64()),
+    ):
         assert micros(convert.timestamps(column, UTC)) == [midnight]
         assert micros(convert.timestamps(column, BERLIN)) == [midnight - 2 * 3600 * 1_000_000]
 

@@ -384,7 +384,12 @@ class TestEquipment:
             source_file="s/s.json",
         )
         assert column(decoded(raw), "equipment_id") == ["k", "a", "p", "b"]
-        assert column(decoded(raw), "source_file") == ["s/s.json", "s/s.json", "p/p_1.json", "q/q.json"]
+        assert column(decoded(raw), "source_file") == [
+            "s/s.json",
+            "s/s.json",
+            "p/p_1.json",
+            "q/q.json",
+        ]
 
     def test_rows_take_the_origins_unless_they_name_one(self):
         raw = rows({"cell": ["a", None], "voltage": [3.7, 3.7]}, equipment_id="o")
@@ -404,7 +409,10 @@ class TestEquipment:
 class TestExtra:
     def test_unknown_fields_are_kept_and_sorted(self):
         sent = {"z": 1, "a": {"b": [1, None]}, "n": None, "ö": "ü", **reading()}
-        assert extras(messages([sent, reading()])) == [{"z": 1, "a": {"b": [1, None]}, "ö": "ü"}, None]
+        assert extras(messages([sent, reading()])) == [
+            {"z": 1, "a": {"b": [1, None]}, "ö": "ü"},
+            None,
+        ]
         text = column(decoded(messages([sent])), "extra")[0]
         backwards = dict(reversed(list(sent.items())))
         assert column(decoded(messages([backwards])), "extra")[0] == text
@@ -648,7 +656,9 @@ def column_of(draw, kind, size):
     if pa.types.is_dictionary(kind):
         return pa.array([None if word is None else str(word) for word in words]).dictionary_encode()
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return pa.array([None if word is None else word.to_bytes(8, signed=True) for word in words], kind)
+        return pa.array(
+            [None if word is None else word.to_bytes(8, signed=True) for word in words], kind
+        )
     if pa.types.is_boolean(kind):
         return pa.array([None if word is None else word % 2 == 0 for word in words], kind)
     if pa.types.is_decimal(kind):
@@ -662,7 +672,9 @@ def column_of(draw, kind, size):
         cut = [None if word is None else word % limit for word in words]
         return pa.array(cut, narrow).cast(kind)
     if kind == pa.time64("us"):
-        return pa.array([None if word is None else word % 86_400_000_000 for word in words]).cast(kind)
+        return pa.array([None if word is None else word % 86_400_000_000 for word in words]).cast(
+            kind
+        )
     if kind == pa.uint64():
         return pa.array([None if word is None else word % 2**64 for word in words], kind)
     if pa.types.is_floating(kind):

@@ -187,7 +187,9 @@ class TestTypes:
     def test_a_profile_made_for_the_equipment_decides(self):
         pump = Profile("pumps", equipment_type="machine", equipment=("pump_*",))
         found = self.kinds(
-            reading(frequency_hz=50.0), reading(equipment_id="pump_1"), chosen=[pump, *profiles.load()]
+            reading(frequency_hz=50.0),
+            reading(equipment_id="pump_1"),
+            chosen=[pump, *profiles.load()],
         )
         assert found == ["battery_cell", "machine"]
 
@@ -217,7 +219,11 @@ class TestTests:
         assert self.named(part) == ["a@2024-06-01T12:00:00Z"] * 2
 
     def test_a_stream_is_one_test_per_cell_unless_it_says_otherwise(self):
-        sent = [reading(equipment_id="a"), reading(equipment_id="b", test_id="t"), reading(**MACHINE)]
+        sent = [
+            reading(equipment_id="a"),
+            reading(equipment_id="b", test_id="t"),
+            reading(**MACHINE),
+        ]
         assert set(self.named(messages(sent))) == {"a", "t", None}
         assert self.named(messages([reading(test_id="t")])) == ["t"]
 
@@ -247,7 +253,9 @@ def test_bounds_need_a_profile_and_the_first_stands_in_where_none_covers():
 
 
 def ids_of(table):
-    return list(zip(table.column("id_high").to_pylist(), table.column("id_low").to_pylist(), strict=True))
+    return list(
+        zip(table.column("id_high").to_pylist(), table.column("id_low").to_pylist(), strict=True)
+    )
 
 
 def one_id(**fields):
@@ -265,13 +273,21 @@ def test_the_identity_is_the_same_in_every_release():
     # Written down: if this changes, every reading in every lake gets a new name.
     keyed = hex_ids(messages([reading()]))
     valued = hex_ids(messages([reading(test_time_s=None, record_index=None, note="ö")]))
-    assert (keyed, valued) == (["b6d169cee561707858c3a449b71e0dde"], ["aed68ae6d76e3dd0ef6456732329e981"])
+    assert (keyed, valued) == (
+        ["b6d169cee561707858c3a449b71e0dde"],
+        ["aed68ae6d76e3dd0ef6456732329e981"],
+    )
 
 
 def test_the_identity_does_not_depend_on_packing_order_or_spelling():
     sent = [
         reading(test_time_s=t, record_index=i, recorded_at=at(s), note=n)
-        for t, i, s, n in [(0.0, 1, 0, None), (1.5, None, 1, None), (None, 2, 1, None), (None, None, 2, "x")]
+        for t, i, s, n in [
+            (0.0, 1, 0, None),
+            (1.5, None, 1, None),
+            (None, 2, 1, None),
+            (None, None, 2, "x"),
+        ]
     ]
     wanted = [ids_of(verdict(messages([item]))[0])[0] for item in sent]
     assert len(set(wanted)) == 4

@@ -1,0 +1,193 @@
+{#-
+    Where DuckDB and BigQuery differ. Every macro takes SQL expressions and returns one expression.
+    The default is DuckDB (and so MotherDuck).
+-#}
+
+{#- 64-bit float; dbt.type_float() is 32-bit on DuckDB. -#}
+{%- macro float_type() -%}
+    {{ return(adapter.dispatch('float_type')()) }}
+{%- endmacro -%}
+
+{%- macro default__float_type() -%} double {%- endmacro -%}
+
+{%- macro bigquery__float_type() -%} float64 {%- endmacro -%}
+
+{#- Seconds from `earlier` to `later`, to the microsecond. -#}
+{%- macro seconds_between(earlier, later) -%}
+    {{ return(adapter.dispatch('seconds_between')(earlier, later)) }}
+{%- endmacro -%}
+
+{%- macro default__seconds_between(earlier, later) -%}
+    ((epoch_us({{ later }}) - epoch_us({{ earlier }})) / 1e6)
+{%- endmacro -%}
+
+{%- macro bigquery__seconds_between(earlier, later) -%}
+    (timestamp_diff({{ later }}, {{ earlier }}, microsecond) / 1e6)
+{%- endmacro -%}
+
+{#- Microseconds since 1970, for keys that must not depend on how a timestamp prints. -#}
+{%- macro epoch_micros(ts) -%}
+    {{ return(adapter.dispatch('epoch_micros')(ts)) }}
+{%- endmacro -%}
+
+{%- macro default__epoch_micros(ts) -%} epoch_us({{ ts }}) {%- endmacro -%}
+
+{%- macro bigquery__epoch_micros(ts) -%} unix_micros({{ ts }}) {%- endmacro -%}
+
+{#- Start of the UTC hour. Independent of the session's time zone. -#}
+{%- macro utc_hour(ts) -%}
+    {{ return(adapter.dispatch('utc_hour')(ts)) }}
+{%- endmacro -%}
+
+{%- macro default__utc_hour(ts) -%}
+    (date_trunc('hour', {{ ts }} at time zone 'UTC') at time zone 'UTC')
+{%- endmacro -%}
+
+{%- macro bigquery__utc_hour(ts) -%} timestamp_trunc({{ ts }}, hour, 'UTC') {%- endmacro -%}
+
+{#- The UTC day. Independent of the session's time zone. -#}
+{%- macro utc_date(ts) -%}
+    {{ return(adapter.dispatch('utc_date')(ts)) }}
+{%- endmacro -%}
+
+{%- macro default__utc_date(ts) -%} cast({{ ts }} at time zone 'UTC' as date) {%- endmacro -%}
+
+{%- macro bigquery__utc_date(ts) -%} date({{ ts }}, 'UTC') {%- endmacro -%}
+
+{#- Does the whole of `text` match the RE2 pattern? -#}
+{%- macro matches_fully(text, pattern) -%}
+    {{ return(adapter.dispatch('matches_fully')(text, pattern)) }}
+{%- endmacro -%}
+
+{%- macro default__matches_fully(text, pattern) -%}
+    regexp_full_match({{ text }}, {{ pattern }})
+{%- endmacro -%}
+
+{%- macro bigquery__matches_fully(text, pattern) -%}
+    regexp_contains({{ text }}, concat('^(?:', {{ pattern }}, ')$'))
+{%- endmacro -%}
+
+{#- NaN and the infinities become null. -#}
+{%- macro finite(value) -%}
+    {{ return(adapter.dispatch('finite')(value)) }}
+{%- endmacro -%}
+
+{%- macro default__finite(value) -%}
+    case when isfinite({{ value }}) then {{ value }} end
+{%- endmacro -%}
+
+{%- macro bigquery__finite(value) -%}
+    case when not is_nan({{ value }}) and not is_inf({{ value }}) then {{ value }} end
+{%- endmacro -%}
+
+{#- Arrays ---------------------------------------------------------------------------------- -#}
+
+{#- An array of strings, never null. -#}
+{%- macro string_array(value) -%}
+    {{ return(adapter.dispatch('string_array')(value)) }}
+{%- endmacro -%}
+
+{%- macro default__string_array(value) -%}
+    coalesce({{ value }}, cast([] as varchar[]))
+{%- endmacro -%}
+
+{#- A repeated field is never null on BigQuery. -#}
+{%- macro bigquery__string_array(value) -%} {{ value }} {%- endmacro -%}
+
+{%- macro array_has(items, value) -%}
+    {{ return(adapter.dispatch('array_has')(items, value)) }}
+{%- endmacro -%}
+
+{%- macro default__array_has(items, value) -%} list_contains({{ items }}, {{ value }}) {%- endmacro -%}
+
+{%- macro bigquery__array_has(items, value) -%} ({{ value }} in unnest({{ items }})) {%- endmacro -%}
+
+{%- macro array_size(items) -%}
+    {{ return(adapter.dispatch('array_size')(items)) }}
+{%- endmacro -%}
+
+{%- macro default__array_size(items) -%} len({{ items }}) {%- endmacro -%}
+
+{%- macro bigquery__array_size(items) -%} array_length({{ items }}) {%- endmacro -%}
+
+{#- `from t cross join {{ unnest_as('t.items', 'item') }}`: one row per element. -#}
+{%- macro unnest_as(items, name) -%}
+    {{ return(adapter.dispatch('unnest_as')(items, name)) }}
+{%- endmacro -%}
+
+{%- macro default__unnest_as(items, name) -%}
+    unnest({{ items }}) as unnested_{{ name }} ({{ name }})
+{%- endmacro -%}
+
+{%- macro bigquery__unnest_as(items, name) -%} unnest({{ items }}) as {{ name }} {%- endmacro -%}
+
+{#- The whole numbers from `low` to `high`, both included; empty when low > high. -#}
+{%- macro int_range(low, high) -%}
+    {{ return(adapter.dispatch('int_range')(low, high)) }}
+{%- endmacro -%}
+
+{%- macro default__int_range(low, high) -%} generate_series({{ low }}, {{ high }}) {%- endmacro -%}
+
+{%- macro bigquery__int_range(low, high) -%} generate_array({{ low }}, {{ high }}) {%- endmacro -%}
+
+{#-
+    Medians. BigQuery has neither an exact median aggregate nor a framed running one, so both are
+    taken in two steps on either warehouse: collect the values into an array (an aggregate, or a
+    window function when followed by `over`), then take array_median of that column one query
+    level up.
+-#}
+{%- macro collect(value) -%}
+    {{ return(adapter.dispatch('collect')(value)) }}
+{%- endmacro -%}
+
+{%- macro default__collect(value) -%}
+    list({{ value }}) filter (where {{ value }} is not null)
+{%- endmacro -%}
+
+{%- macro bigquery__collect(value) -%} array_agg({{ value }} ignore nulls) {%- endmacro -%}
+
+{#- As collect, for use with `over (...)`; the values must not be null. -#}
+{%- macro collect_frame(value) -%}
+    {{ return(adapter.dispatch('collect_frame')(value)) }}
+{%- endmacro -%}
+
+{%- macro default__collect_frame(value) -%} list({{ value }}) {%- endmacro -%}
+
+{%- macro bigquery__collect_frame(value) -%} array_agg({{ value }}) {%- endmacro -%}
+
+{%- macro array_median(items) -%}
+    {{ return(adapter.dispatch('array_median')(items)) }}
+{%- endmacro -%}
+
+{%- macro default__array_median(items) -%} list_aggregate({{ items }}, 'median') {%- endmacro -%}
+
+{%- macro bigquery__array_median(items) -%}
+    (select percentile_cont(item, 0.5) over () from unnest({{ items }}) as item limit 1)
+{%- endmacro -%}
+
+{#- A quantile of a group; approximate on BigQuery (1 %). -#}
+{%- macro quantile(value, fraction) -%}
+    {{ return(adapter.dispatch('quantile')(value, fraction)) }}
+{%- endmacro -%}
+
+{%- macro default__quantile(value, fraction) -%}
+    quantile_cont({{ value }}, {{ fraction }})
+{%- endmacro -%}
+
+{%- macro bigquery__quantile(value, fraction) -%}
+    approx_quantiles({{ value }}, 100)[offset({{ (fraction * 100) | int }})]
+{%- endmacro -%}
+
+{#-
+    The column names of the first MotherDuck design ("voltage(v)", "current(a)"). BigQuery's column
+    names cannot hold parentheses, so there is nothing to add there.
+-#}
+{%- macro legacy_reading_columns() -%}
+    {{ return(adapter.dispatch('legacy_reading_columns')()) }}
+{%- endmacro -%}
+
+{%- macro default__legacy_reading_columns() -%}
+    , voltage_v as "voltage(v)", current_a as "current(a)"
+{%- endmacro -%}
+
+{%- macro bigquery__legacy_reading_columns() -%}{%- endmacro -%}

@@ -1,0 +1,340 @@
+{{ config(materialized='table') }}
+
+with
+
+sequenced as (
+
+    select * from {{ ref('int_reading_sequence') }}
+
+),
+
+-- Counters ---------------------------------------------------------------------------------------
+
+with_previous_counters as (
+
+    select
+        *,
+        voltage_v * current_a as power_watt,
+        previous_voltage_v * previous_current_a as previous_power_watt,
+        -- a counter that never moves is a column that was filled with zeros
+        coalesce(max(charge_capacity_ah) over test > 0, false) as has_charge_counter,
+        coalesce(max(discharge_capacity_ah) over test > 0, false) as has_discharge_counter,
+        coalesce(max(charge_energy_wh) over test > 0, false) as has_charge_energy_counter,
+        coalesce(max(discharge_energy_wh) over test > 0, false) as has_discharge_energy_counter,
+        max(cycle_index) over test is not null as has_cycle_index,
+        -- the last known value, so that a row without one neither loses nor repeats anything
+        last_value(charge_capacity_ah ignore nulls) over earlier as previous_charge_capacity_ah,
+        last_value(discharge_capacity_ah ignore nulls) over earlier
+            as previous_discharge_capacity_ah,
+        last_value(charge_energy_wh ignore nulls) over earlier as previous_charge_energy_wh,
+        last_value(discharge_energy_wh ignore nulls) over earlier as previous_discharge_energy_wh,
+        last_value(cycle_index ignore nulls) over earlier as last_cycle_index
+
+    from sequenced
+    window
+        test as (partition by test_key),
+        earlier as (
+            partition by test_key
+            order by reading_seq
+            rows between unbounded preceding and 1 preceding
+        )
+
+),
+
+with_increments as (
+
+    select
+        *,
+        case
+            when equipment_type <> 'battery_cell' then null
+            when has_charge_counter
+                then {{ counter_increment('charge_capacity_ah', 'previous_charge_capacity_ah') }}
+            else {{ integrated_increment('current_a', 'previous_current_a') }}
+        end as dq_charge_ah,
+        case
+            when equipment_type <> 'battery_cell' then null
+            when has_discharge_counter
+                then
+                    {{ counter_increment(
+                        'discharge_capacity_ah', 'previous_discharge_capacity_ah'
+                    ) }}
+            else {{ integrated_increment('-current_a', '-previous_current_a') }}
+        end as dq_discharge_ah,
+        case
+            when equipment_type <> 'battery_cell' then null
+            when has_charge_energy_counter
+                then {{ counter_increment('charge_energy_wh', 'previous_charge_energy_wh') }}
+            else {{ integrated_increment('power_watt', 'previous_power_watt') }}
+        end as de_charge_wh,
+        case
+            when equipment_type <> 'battery_cell' then null
+            when has_discharge_energy_counter
+                then {{ counter_increment('discharge_energy_wh', 'previous_discharge_energy_wh') }}
+            else {{ integrated_increment('-power_watt', '-previous_power_watt') }}
+        end as de_discharge_wh,
+        case
+            when equipment_type <> 'battery_cell' then null
+            when has_charge_counter or has_discharge_counter then 'counter'
+            else 'integrated'
+        end as charge_method
+
+    from with_previous_counters
+
+),
+
+-- Cycles of tests without a cycle counter --------------------------------------------------------
+-- A state machine over the direction of the current, rests ignored. A run of one direction is a
+-- swing; a charge swing starts a new cycle when it is big enough and the cell was discharged by as
+-- much since the previous such swing. Regenerative pulses within a drive profile start none.
+
+with_direction as (
+
+    select
+        reading_id,
+        equipment_id,
+        test_key,
+        reading_seq,
+        nominal_capacity_ah,
+        dq_charge_ah,
+        dq_discharge_ah,
+        last_value(case when phase <> 'rest' then phase end ignore nulls) over (
+            partition by test_key
+            order by reading_seq
+            rows between unbounded preceding and current row
+        ) as direction
+
+    from with_increments
+    where equipment_type = 'battery_cell' and not has_cycle_index
+
+),
+
+with_turns as (
+
+    select
+        *,
+        case
+            when
+                direction <> lag(direction) over (
+                    partition by test_key order by reading_seq
+                )
+                then 1
+            else 0
+        end as is_turn
+
+    from with_direction
+
+),
+
+with_swings as (
+
+    select
+        *,
+        sum(is_turn) over (
+            partition by test_key
+            order by reading_seq
+            rows between unbounded preceding and current row
+        ) as swing_number
+
+    from with_turns
+
+),
+
+swings as (
+
+    select
+        equipment_id,
+        test_key,
+        swing_number,
+        max(direction) as direction,
+        max(nominal_capacity_ah) as nominal_capacity_ah,
+        sum(dq_charge_ah) as charge_ah,
+        sum(dq_charge_ah - dq_discharge_ah) as net_ah
+
+    from with_swings
+    group by equipment_id, test_key, swing_number
+
+),
+
+sized_swings as (
+
+    select
+        *,
+        sum(net_ah) over (
+            partition by test_key
+            order by swing_number
+            rows between unbounded preceding and current row
+        ) as level_after_ah,
+        {{ var('derived_cycle_min_fraction') }} * coalesce(
+            nominal_capacity_ah,
+            max(charge_ah) over (partition by equipment_id)
+        ) as min_swing_ah
+
+    from swings
+
+),
+
+cycle_starts as (
+
+    select
+        test_key,
+        swing_number,
+        case
+            when
+                coalesce(
+                    lag(level_after_ah) over (
+                        partition by test_key order by swing_number
+                    ),
+                    0.0
+                ) - (level_after_ah - net_ah) >= min_swing_ah
+                then 1
+            else 0
+        end as is_cycle_start
+
+    from sized_swings
+    where direction = 'charge' and charge_ah >= min_swing_ah and charge_ah > 0
+
+),
+
+swing_cycles as (
+
+    select
+        swings.test_key,
+        swings.swing_number,
+        1 + sum(coalesce(cycle_starts.is_cycle_start, 0)) over (
+            partition by swings.test_key
+            order by swings.swing_number
+            rows between unbounded preceding and current row
+        ) as derived_cycle_index
+
+    from swings
+    left join cycle_starts
+        on
+            swings.test_key = cycle_starts.test_key
+            and swings.swing_number = cycle_starts.swing_number
+
+),
+
+derived_cycles as (
+
+    select
+        with_swings.reading_id,
+        swing_cycles.derived_cycle_index
+
+    from with_swings
+    inner join swing_cycles
+        on
+            with_swings.test_key = swing_cycles.test_key
+            and with_swings.swing_number = swing_cycles.swing_number
+
+),
+
+with_cycles as (
+
+    select
+        with_increments.*,
+        case
+            when with_increments.equipment_type <> 'battery_cell' then null
+            when with_increments.has_cycle_index
+                then
+                    coalesce(
+                        with_increments.cycle_index,
+                        with_increments.last_cycle_index,
+                        min(with_increments.cycle_index) over (
+                            partition by with_increments.test_key
+                        )
+                    )
+            else derived_cycles.derived_cycle_index
+        end as test_cycle,
+        -- the cycler was restarted under the same test: its cycle number fell back to the start
+        case
+            when
+                with_increments.cycle_index < with_increments.last_cycle_index
+                and with_increments.cycle_index <= 1
+                then 1
+            else 0
+        end as is_cycle_restart
+
+    from with_increments
+    left join derived_cycles on with_increments.reading_id = derived_cycles.reading_id
+
+),
+
+-- Result -----------------------------------------------------------------------------------------
+
+final as (
+
+    select
+        -- keys
+        reading_id,
+        equipment_id,
+        equipment_type,
+        test_id,
+        test_key,
+        reading_seq,
+
+        -- times
+        recorded_at,
+        streamed_at,
+        ingested_at,
+        time_delta_s,
+
+        -- origin
+        source_file,
+        record_index,
+
+        -- position in the test
+        test_time_s,
+        step_time_s,
+        cycle_index,
+        step_index,
+        cast(test_cycle as bigint) as test_cycle,
+        cast(
+            sum(is_cycle_restart) over (
+                partition by test_key
+                order by reading_seq
+                rows between unbounded preceding and current row
+            ) as bigint
+        ) as cycle_restarts,
+        equipment_type = 'battery_cell' and not has_cycle_index as is_cycle_derived,
+        cast(step_run as bigint) as step_run,
+        is_step_start,
+        phase,
+        rest_current_a,
+
+        -- measurements
+        voltage_v,
+        current_a,
+        charge_capacity_ah,
+        discharge_capacity_ah,
+        charge_energy_wh,
+        discharge_energy_wh,
+        internal_resistance_ohm,
+        temperature_c,
+        ambient_temperature_c,
+        frequency_hz,
+
+        -- features
+        power_watt,
+        dq_charge_ah,
+        dq_discharge_ah,
+        de_charge_wh,
+        de_discharge_wh,
+        charge_method,
+        sum(dq_charge_ah + dq_discharge_ah) over (
+            partition by equipment_id
+            order by {{ reading_order() }}
+            rows between unbounded preceding and current row
+        ) as total_capacity_ah,
+        charge_capacity_ah + discharge_capacity_ah as naive_total_capacity_ah,
+
+        -- quality
+        is_gap,
+        is_late,
+        is_flagged,
+        quality_flags
+
+    from with_cycles
+
+)
+
+select * from final

@@ -1,0 +1,130 @@
+with
+
+readings as (
+
+    select * from {{ ref('battery_cleaned') }}
+
+),
+
+equipment as (
+
+    select * from {{ ref('dim_equipment') }}
+
+),
+
+with_limits as (
+
+    select
+        readings.*,
+        equipment.nominal_capacity_ah,
+        equipment.v_max_v,
+        equipment.gap_s,
+        coalesce(equipment.gap_cv_s, equipment.gap_s) as gap_cv_s,
+        -- relative to the rated current, or to the largest one seen where no profile names it
+        {{ var('rest_current_fraction') }} * coalesce(
+            equipment.rated_current_a,
+            equipment.nominal_capacity_ah,
+            max(abs(readings.current_a)) over (partition by readings.equipment_id)
+        ) as rest_current_a
+
+    from readings
+    left join equipment on readings.equipment_id = equipment.equipment_id
+
+),
+
+with_phase as (
+
+    select
+        *,
+        case
+            when current_a > rest_current_a then 'charge'
+            when current_a < -rest_current_a then 'discharge'
+            else 'rest'
+        end as phase
+
+    from with_limits
+
+),
+
+with_previous as (
+
+    select
+        *,
+        row_number() over reading_sequence as reading_seq,
+        lag(recorded_at) over reading_sequence as previous_recorded_at,
+        lag(test_time_s) over reading_sequence as previous_test_time_s,
+        lag(step_time_s) over reading_sequence as previous_step_time_s,
+        lag(step_index) over reading_sequence as previous_step_index,
+        lag(cycle_index) over reading_sequence as previous_cycle_index,
+        lag(phase) over reading_sequence as previous_phase,
+        lag(voltage_v) over reading_sequence as previous_voltage_v,
+        lag(current_a) over reading_sequence as previous_current_a
+
+    from with_phase
+    window reading_sequence as (
+        partition by test_key
+        order by {{ reading_order() }}
+    )
+
+),
+
+with_delta as (
+
+    select
+        *,
+        -- the tester's own clock where both readings have it and it ran forward, else event time
+        case
+            when test_time_s >= previous_test_time_s then test_time_s - previous_test_time_s
+            else {{ seconds_between('previous_recorded_at', 'recorded_at') }}
+        end as time_delta_s,
+        -- a step starts where the tester says so; without a step number, where the current's
+        -- direction changes
+        case
+            when reading_seq = 1 then true
+            when cycle_index <> previous_cycle_index then true
+            when step_index <> previous_step_index then true
+            when step_time_s < previous_step_time_s then true
+            when step_index is null and phase <> previous_phase then true
+            else false
+        end as is_step_start
+
+    from with_previous
+
+),
+
+with_gap as (
+
+    select
+        *,
+        -- The stream judges gaps with its own knowledge of the step. Where it had no time delta to
+        -- judge (late readings, the first one after a start), the profile's limits decide here.
+        coalesce(
+            {{ array_has('quality_flags', "'gap'") }}
+            or time_delta_s > gap_cv_s
+            or (
+                stream_time_delta_s is null
+                and time_delta_s > gap_s
+                and not (phase = 'charge' and coalesce(voltage_v >= v_max_v - 0.05, false))
+            ),
+            false
+        ) as is_gap
+
+    from with_delta
+
+),
+
+final as (
+
+    select
+        *,
+        sum(case when is_step_start then 1 else 0 end) over (
+            partition by test_key
+            order by reading_seq
+            rows between unbounded preceding and current row
+        ) as step_run
+
+    from with_gap
+
+)
+
+select * from final

@@ -1,0 +1,26 @@
+with
+
+readings as (
+
+    select
+        *,
+        {{ utc_date('recorded_at') }} as day
+
+    from {{ ref('battery_features') }}
+
+),
+
+final as (
+
+    select
+        equipment_id,
+        equipment_type,
+        day,
+        {{ equipment_bucket_measures() }}
+
+    from readings
+    group by equipment_id, equipment_type, day
+
+)
+
+select * from final

@@ -1,0 +1,26 @@
+with
+
+readings as (
+
+    select
+        *,
+        {{ utc_hour('recorded_at') }} as hour_at
+
+    from {{ ref('battery_features') }}
+
+),
+
+final as (
+
+    select
+        equipment_id,
+        equipment_type,
+        hour_at,
+        {{ equipment_bucket_measures() }}
+
+    from readings
+    group by equipment_id, equipment_type, hour_at
+
+)
+
+select * from final

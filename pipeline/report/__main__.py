@@ -1,0 +1,61 @@
+"""python -m pipeline.report: prints the table of cells and writes the HTML report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.errors import ConfigError
+from pipeline.report import page, tables
+from pipeline.report.marts import Marts
+
+
+def write(out: Path, text: str) -> None:
+    """Writes the page; makes its folder.
+
+    Raises:
+        ConfigError: nothing can be written there.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"--out={out}: can't be written ({error.strerror}); give the path of a file such as "
+            "data/report.html"
+        ) from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status: 2 for a wrong flag, warehouse or path."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.report", description=__doc__)
+    parser.add_argument(
+        "--warehouse",
+        default="duckdb:data/warehouse.duckdb",
+        help="duckdb:PATH, with the models built; default: %(default)s",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("data/report.html"),
+        help="the HTML file to write; default: %(default)s",
+    )
+    flags = parser.parse_args(argv)
+    try:
+        with Marts.open(flags.warehouse) as marts:
+            overview = marts.overview()
+            write(flags.out, page.render(marts, overview))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the command's own message
+        return 2
+    for line in tables.terminal(overview):
+        print(line)  # noqa: T201 - the report itself
+    size = flags.out.stat().st_size / 1e6
+    print(f"report: {flags.out} ({size:.1f} MB, opens without a network)")  # noqa: T201 - as above
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

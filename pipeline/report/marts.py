@@ -1,0 +1,349 @@
+"""Reads what the report shows from the dbt models of a DuckDB warehouse."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import duckdb
+import pandas as pd
+
+from pipeline.errors import ConfigError
+
+FLAGS = (
+    "counter_jump",
+    "counter_reset",
+    "current_out_of_range",
+    "event_time_assumed",
+    "frequency_out_of_range",
+    "gap",
+    "late",
+    "stuck",
+    "temperature_out_of_range",
+    "voltage_out_of_range",
+)
+QUANTITIES = ("voltage_{}_v", "temperature_{}_c", "frequency_{}_hz")
+
+# Every model and column the queries below use: checked before the first query, so that a warehouse
+# of another version is told in one sentence instead of by a database error.
+COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "dim_equipment": (
+            "equipment_id",
+            "equipment_type",
+            "first_seen_at",
+            "last_seen_at",
+            "readings",
+        ),
+        "battery_lifetime": (
+            "equipment_id",
+            "nominal_capacity_ah",
+            "nominal_capacity_source",
+            "initial_capacity_ah",
+            "cycles",
+            "complete_cycles",
+            "capacity_ah",
+            "soh_nominal",
+            "equivalent_full_cycles",
+            "status",
+            "eol_80_nominal_cycle",
+            "eol_80_nominal_at",
+            "knee_cycle",
+            "remaining_cycles",
+            "remaining_cycles_low",
+            "remaining_cycles_high",
+        ),
+        "battery_cycles": (
+            "equipment_id",
+            "cycle_number",
+            "is_valid",
+            "coulombic_efficiency",
+            "energy_efficiency",
+            "internal_resistance_ohm",
+            "dc_resistance_30s_ohm",
+        ),
+        "battery_health": (
+            "equipment_id",
+            "cycle_number",
+            "started_at",
+            "is_complete",
+            "is_valid",
+            "discharge_ah",
+            "discharge_median_ah",
+            "soh_nominal",
+            "equivalent_full_cycles",
+        ),
+        "battery_ica": (
+            "equipment_id",
+            "cycle_number",
+            "voltage_bin",
+            "voltage_v",
+            "dq_dv_ah_per_v",
+            "is_peak",
+        ),
+        "equipment_daily": (
+            "equipment_id",
+            "equipment_type",
+            "day",
+            "flagged_readings",
+            *(name.format(kind) for name in QUANTITIES for kind in ("min", "mean", "max")),
+        ),
+        "data_quality_daily": (
+            "delivered_readings",
+            "readings",
+            "flagged_readings",
+            *(f"{flag}_readings" for flag in FLAGS),
+        ),
+        "stg_dead_letters": ("equipment_id", "rule"),
+    }
+)
+
+_CELLS = """
+    select
+        equipment.equipment_id, equipment.readings,
+        life.* exclude (equipment_id, eol_80_nominal_at),
+        cast(cast(life.eol_80_nominal_at at time zone 'UTC' as date) as varchar) as eol_on,
+        efficiency.coulombic, efficiency.energy,
+        coalesce(days.flagged, 0) as flagged,
+        coalesce(refused.rejected, 0) as rejected
+    from dim_equipment as equipment
+    left join battery_lifetime as life using (equipment_id)
+    left join (
+        select
+            equipment_id,
+            median(coulombic_efficiency) as coulombic,
+            median(energy_efficiency) as energy
+        from battery_cycles where is_valid group by equipment_id
+    ) as efficiency using (equipment_id)
+    left join (
+        select equipment_id, sum(flagged_readings) as flagged
+        from equipment_daily group by equipment_id
+    ) as days using (equipment_id)
+    left join (
+        select equipment_id, count(*) as rejected
+        from stg_dead_letters group by equipment_id
+    ) as refused using (equipment_id)
+    where equipment.equipment_type = 'battery_cell'
+    order by life.soh_nominal asc nulls last, equipment.equipment_id
+"""
+_HEALTH = """
+    select
+        equipment_id, cycle_number, discharge_median_ah, equivalent_full_cycles,
+        100 * soh_nominal as soh,
+        case when is_complete then discharge_ah end as discharge_ah,
+        (epoch(started_at) - min(epoch(started_at)) over (partition by equipment_id)) / 86400
+            as days
+    from battery_health
+    where equipment_id in (select unnest(?))
+    order by equipment_id, cycle_number
+"""
+_CYCLES = """
+    select
+        equipment_id, cycle_number,
+        1000 * internal_resistance_ohm as internal_mohm,
+        1000 * dc_resistance_30s_ohm as dc_mohm,
+        100 * coulombic_efficiency as coulombic,
+        100 * energy_efficiency as energy
+    from battery_cycles
+    where is_valid and equipment_id in (select unnest(?))
+    order by equipment_id, cycle_number
+"""
+# Each curve has one peak, so the peaks list the curves without reading all their points.
+_CURVES = """
+    select ica.equipment_id, ica.cycle_number, 100 * health.soh_nominal as soh
+    from battery_ica as ica
+    inner join battery_health as health using (equipment_id, cycle_number)
+    where ica.is_peak and health.is_valid and ica.equipment_id in (select unnest(?))
+    order by ica.equipment_id, ica.cycle_number
+"""
+_CURVE_POINTS = """
+    select ica.equipment_id, ica.cycle_number, ica.voltage_v, ica.dq_dv_ah_per_v as dq_dv
+    from battery_ica as ica
+    inner join (select unnest(?) as equipment_id, unnest(?) as cycle_number) as wanted
+        using (equipment_id, cycle_number)
+    where ica.dq_dv_ah_per_v is not null
+    order by ica.equipment_id, ica.cycle_number, ica.voltage_bin
+"""
+# A fleet of more machines than `{limit}` is drawn as one: the lowest, the mean and the highest of all.
+_MACHINE_DAYS = """
+    with machines as (select * from equipment_daily where equipment_type = 'machine'),
+    fleet as (select count(distinct equipment_id) as size from machines)
+    select
+        case when fleet.size > {limit} then 'all ' || fleet.size || ' machines'
+            else machines.equipment_id end as machine,
+        cast(machines.day as varchar) as day,
+        {figures}
+    from machines cross join fleet
+    group by 1, 2 order by 1, 2
+"""
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The figures of the fleet.
+
+    Attributes:
+        cells: one row per cell (see `_CELLS`), the lowest state of health first.
+        machines, machine_readings: how many machines, and their readings.
+        readings: readings of cells and machines.
+        first_day, last_day: event time of the first and the last reading; None without readings.
+        delivered: rows in the source table, duplicate deliveries included.
+        kept: readings after deduplication.
+        flagged: readings with at least one flag.
+        flags: flagged readings by flag, those that occur, the most frequent first.
+        rejects: dead letters by rule, the most frequent first.
+    """
+
+    cells: pd.DataFrame
+    machines: int
+    machine_readings: int
+    readings: int
+    first_day: date | None
+    last_day: date | None
+    delivered: int
+    kept: int
+    flagged: int
+    flags: Mapping[str, int]
+    rejects: Mapping[str, int]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no reading has arrived."""
+        return self.readings == 0
+
+
+class Marts:
+    """The models of one warehouse."""
+
+    def __init__(self, database: duckdb.DuckDBPyConnection) -> None:
+        self._database = database
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, warehouse: str) -> Iterator[Marts]:
+        """The models of the warehouse that a duckdb: URI names, open for reading.
+
+        Raises:
+            ConfigError: it is not there, can't be opened, or lacks models.
+        """
+        kind, _, place = warehouse.partition(":")
+        if kind != "duckdb" or not place:
+            raise ConfigError(
+                f"--warehouse={warehouse}: the report reads duckdb:PATH, such as "
+                "duckdb:data/warehouse.duckdb"
+            )
+        if not Path(place).is_file():
+            raise ConfigError(
+                f"--warehouse={warehouse}: there is no such file; run python -m pipeline first"
+            )
+        try:
+            database = duckdb.connect(place, read_only=True)
+        except duckdb.Error as error:
+            fix = (
+                "another program is writing to it; wait until it has finished"
+                if "lock" in str(error)
+                else "it is not a DuckDB file; give the one that python -m pipeline wrote"
+            )
+            raise ConfigError(f"--warehouse={warehouse}: can't be opened: {fix}") from error
+        with contextlib.closing(database):
+            _check(database, warehouse)
+            yield cls(database)
+
+    def overview(self) -> Overview:
+        """The figures of the fleet and the table of cells."""
+        fleet = self._row(
+            """
+            select
+                count(case when equipment_type = 'machine' then 1 end) as machines,
+                coalesce(sum(case when equipment_type = 'machine' then readings end), 0)
+                    as machine_readings,
+                coalesce(sum(readings), 0) as readings,
+                cast(min(first_seen_at) at time zone 'UTC' as date) as first_day,
+                cast(max(last_seen_at) at time zone 'UTC' as date) as last_day
+            from dim_equipment
+            """
+        )
+        sums = {"delivered": "delivered_readings", "kept": "readings", "all": "flagged_readings"}
+        sums |= {flag: f"{flag}_readings" for flag in FLAGS}
+        columns = ", ".join(f'coalesce(sum({name}), 0) as "{key}"' for key, name in sums.items())
+        quality = self._row(f"select {columns} from data_quality_daily")  # noqa: S608 - names of ours
+        rejects = self._database.execute(
+            """
+            select coalesce(rule, '(none)') as rule, count(*) as letters
+            from stg_dead_letters group by 1 order by letters desc, rule
+            """
+        ).fetchall()
+        flags = {flag: int(quality[flag]) for flag in FLAGS if quality[flag]}
+        return Overview(
+            cells=self._database.execute(_CELLS).df(),
+            machines=int(fleet["machines"]),
+            machine_readings=int(fleet["machine_readings"]),
+            readings=int(fleet["readings"]),
+            first_day=fleet["first_day"],
+            last_day=fleet["last_day"],
+            delivered=int(quality["delivered"]),
+            kept=int(quality["kept"]),
+            flagged=int(quality["all"]),
+            flags=dict(sorted(flags.items(), key=lambda item: (-item[1], item[0]))),
+            rejects={str(rule): int(letters) for rule, letters in rejects},
+        )
+
+    def health(self, cells: Sequence[str]) -> pd.DataFrame:
+        """Capacity and state of health of these cells, a row per cycle."""
+        return self._database.execute(_HEALTH, [list(cells)]).df()
+
+    def cycles(self, cells: Sequence[str]) -> pd.DataFrame:
+        """Resistances (mΩ) and efficiencies (%) of these cells, a row per valid cycle."""
+        return self._database.execute(_CYCLES, [list(cells)]).df()
+
+    def curves(self, cells: Sequence[str]) -> pd.DataFrame:
+        """The valid cycles of these cells that have a dQ/dV curve, with their state of health (%)."""
+        return self._database.execute(_CURVES, [list(cells)]).df()
+
+    def curve_points(self, curves: pd.DataFrame) -> pd.DataFrame:
+        """The points of these curves."""
+        wanted = [curves["equipment_id"].tolist(), curves["cycle_number"].tolist()]
+        return self._database.execute(_CURVE_POINTS, wanted).df()
+
+    def machine_days(self, limit: int) -> pd.DataFrame:
+        """Daily figures by machine; those of the whole fleet if it has more than `limit` of them."""
+        kinds = {"min": "min", "mean": "avg", "max": "max"}
+        figures = ", ".join(
+            f"{function}({name.format(kind)}) as {name.format(kind)}"
+            for name in QUANTITIES
+            for kind, function in kinds.items()
+        )
+        return self._database.execute(_MACHINE_DAYS.format(limit=limit, figures=figures)).df()
+
+    def _row(self, query: str) -> dict[str, Any]:
+        answer = self._database.execute(query)
+        names = [column[0] for column in answer.description or ()]
+        return dict(zip(names, answer.fetchall()[0], strict=True))
+
+
+def _check(database: duckdb.DuckDBPyConnection, warehouse: str) -> None:
+    """Raises ConfigError where a model or a column is missing."""
+    there: dict[str, set[str]] = {}
+    for table, column in database.execute(
+        "select table_name, column_name from information_schema.columns where table_schema = 'main'"
+    ).fetchall():
+        there.setdefault(table, set()).add(column)
+    missing = [
+        model if model not in there else f"{model}.{column}"
+        for model, columns in COLUMNS.items()
+        for column in columns
+        if column not in there.get(model, ())
+    ]
+    if missing:
+        names = list(dict.fromkeys(missing))
+        rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        raise ConfigError(
+            f"--warehouse={warehouse}: the models are missing or of another version (no "
+            f"{', '.join(names[:3])}{rest}); run make models WAREHOUSE={warehouse}, or "
+            f"python -m pipeline.models --warehouse={warehouse}"
+        )
