@@ -37,6 +37,7 @@ INSTALL_REQUIRES = [
     "dbt-core>=1.11,<1.12",
     "dbt-bigquery>=1.11,<1.12",  # the models on BigQuery; same minor as dbt-core
     "dbt-duckdb>=1.11,<1.12",  # the models on DuckDB; same minor as dbt-core
+    "pyyaml>=6,<7",  # writes the dbt source's file; dbt reads it with the same library
     "tqdm>=4.67,<5",  # the progress bar of runs whose end is known
     "plotly>=7,<8",  # the charts of the HTML report, one file that works offline
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
+import yaml
 
 from schemas.reading import QUALITY_FLAGS, READING, Field, Kind, Table
 
@@ -148,15 +150,38 @@ def json_schema(table: Table = READING) -> dict[str, Any]:
     }
 
 
-def dbt_columns(table: Table) -> list[dict[str, Any]]:
-    """The columns of a dbt source: name, description and the tests its definition implies."""
-    columns: list[dict[str, Any]] = []
-    for field in table.fields:
-        column: dict[str, Any] = {"name": field.name, "description": describe(field)}
-        if field.required and field.kind is not Kind.STRINGS:
-            column["data_tests"] = ["not_null"]
-        columns.append(column)
-    return columns
+def dbt_sources(tables: Iterable[Table]) -> str:
+    """The YAML of the dbt source that reads the job's tables.
+
+    `dbt_project/models/staging/_sources.yml` holds this text; write it anew with
+    `python -m schemas dbt`.
+    """
+    described = []
+    for table in tables:
+        entry: dict[str, Any] = {"name": table.name, "description": table.description}
+        if table is READING:
+            # New readings arrive all the time in a live fleet; a lab's files are as old as they
+            # are, which `dbt source freshness` then says.
+            entry["config"] = {
+                "loaded_at_field": "ingested_at",
+                "freshness": {
+                    "warn_after": {"count": 2, "period": "hour"},
+                    "error_after": {"count": 24, "period": "hour"},
+                },
+            }
+        entry["columns"] = [
+            {"name": field.name, "description": describe(field)} for field in table.fields
+        ]
+        described.append(entry)
+    source = {
+        "name": "pipeline",
+        "description": "The tables that the streaming job writes.",
+        "database": "{{ env_var('PIPELINE_DATABASE', target.database) }}",
+        "schema": "{{ env_var('PIPELINE_SCHEMA', target.schema) }}",
+        "tables": described,
+    }
+    text = yaml.safe_dump({"version": 2, "sources": [source]}, sort_keys=False, width=96)
+    return f"# Derived from schemas/reading.py by: python -m schemas dbt\n{text}"
 
 
 def flag_names(mask: int) -> list[str]:

@@ -14,7 +14,6 @@ from typing import Any
 
 from schemas.reading import EQUIPMENT_PROFILE, EQUIPMENT_TYPES
 
-
 _GLOB = re.compile(r"\*|\?|\[(!?)(\]?[^\]]*)\]|.", re.DOTALL)
 
 
@@ -22,15 +21,15 @@ def _regex(glob: str) -> str:
     """A shell pattern as the body of a regular expression that RE2 and Python read alike."""
 
     def translate(part: re.Match[str]) -> str:
-        token = part.group()
-        if token == "*":
+        sign = part.group()
+        if sign == "*":
             return ".*"
-        if token == "?":
+        if sign == "?":
             return "."
         if part.group(2):
             members = re.sub(r"([\\\[\]^&~|])", r"\\\1", part.group(2))
             return f"[{'^' if part.group(1) else ''}{members}]"
-        return re.escape(token)
+        return re.escape(sign)
 
     return _GLOB.sub(translate, glob)
 

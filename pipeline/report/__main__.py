@@ -6,10 +6,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from pipeline.errors import ConfigError
 from pipeline.report import page, tables
 from pipeline.report.marts import Marts
+
+
+class _Flags(argparse.ArgumentParser):
+    """A parser that raises instead of ending the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; the flags are --warehouse=duckdb:PATH and --out=FILE")
 
 
 def write(out: Path, text: str) -> None:
@@ -30,7 +38,7 @@ def write(out: Path, text: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 2 for a wrong flag, warehouse or path."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline.report", description=__doc__)
+    parser = _Flags(prog="python -m pipeline.report", description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "--warehouse",
         default="duckdb:data/warehouse.duckdb",
@@ -42,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=Path("data/report.html"),
         help="the HTML file to write; default: %(default)s",
     )
-    flags = parser.parse_args(argv)
     try:
+        flags = parser.parse_args(argv)
         with Marts.open(flags.warehouse) as marts:
             overview = marts.overview()
             write(flags.out, page.render(marts, overview))

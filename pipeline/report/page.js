@@ -27,7 +27,7 @@
       data.map(themed),
       {
         ...layout,
-        margin: narrow ? { ...layout.margin, l: 48, r: 6 } : layout.margin,
+        margin: narrow ? { ...layout.margin, l: 48, r: 6, t: 10 } : layout.margin,
         paper_bgcolor: "rgba(0,0,0,0)",
         plot_bgcolor: "rgba(0,0,0,0)",
         modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--soft"), activecolor: colour("--ink") },

@@ -14,8 +14,9 @@ import orjson
 from plotly.offline import get_plotlyjs
 
 from pipeline.report import charts, tables
-from pipeline.report.charts import Chart, Focus
+from pipeline.report.charts import Chart
 from pipeline.report.marts import Marts, Overview
+from pipeline.report.plots import Focus
 
 _HERE = Path(__file__).resolve().parent
 # A longer table than this is for a query, not for a page.
@@ -122,12 +123,10 @@ def _legend(focus: Focus) -> str:
             f'<svg width="24" height="8" aria-hidden="true"><path d="M0 4H24" {stroke}/></svg>'
             f"{name}</button>"
         )
-    others = (
-        f"<span>{len(focus.cells)} cells with the lowest SOH; the other "
-        f"{len(focus.rest):,} drawn grey</span>"
-        if focus.rest
-        else ""
-    )
+    others = ""
+    if focus.rest:
+        some = f"{len(focus.rest):,} of " if len(focus.rest) < focus.others else ""
+        others = f"<span>lowest SOH in colour; grey: {some}the {focus.others:,} other cells</span>"
     return f'<div class="legend" title="Click to hide or show">{"".join(buttons)}{others}</div>'
 
 

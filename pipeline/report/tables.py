@@ -43,7 +43,7 @@ def amount(value: Any) -> str:
     return figure(value, f".{digits}f")
 
 
-def end_of_life(cell: Mapping[str, Any]) -> str:
+def end_of_life(cell: Mapping[Any, Any]) -> str:
     """The cycle and the date at which a cell fell below 80 % of nominal, or what is left."""
     if not pd.isna(cell["eol_80_nominal_cycle"]):
         return f"{figure(cell['eol_80_nominal_cycle'])}, {cell['eol_on']}"
@@ -66,7 +66,7 @@ def columns(cells: pd.DataFrame) -> list[int]:
 
 def rows(cells: pd.DataFrame) -> list[tuple[str, ...]]:
     """The table of cells as text, a tuple as long as HEAD per cell."""
-    told = []
+    told: list[tuple[str, ...]] = []
     for cell in cells.to_dict("records"):
         substitute = "*" if cell["nominal_capacity_source"] == "initial" else ""
         told.append(

@@ -89,12 +89,12 @@ def test_an_error_names_the_file_and_the_key(tmp_path, text, message):
 def test_a_file_that_is_not_text_is_named(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_bytes(b'name = "\xff"')
-    with pytest.raises(ProfileError, match="mine.toml: not valid TOML: "):
+    with pytest.raises(ProfileError, match=r"mine\.toml: not valid TOML: "):
         profiles.load([str(path)])
 
 
 def test_a_name_that_is_no_profile_lists_those_there_are():
-    with pytest.raises(ProfileError, match="nowhere.toml: neither .* calce_cs2, generic_li_ion"):
+    with pytest.raises(ProfileError, match=r"nowhere\.toml: neither .* calce_cs2, generic_li_ion"):
         profiles.load(["nowhere.toml"])
 
 

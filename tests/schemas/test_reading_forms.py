@@ -1,15 +1,18 @@
 """Every form of a table against its one definition, and against the systems that read it."""
 
 import re
+from pathlib import Path
 
 import duckdb
 import jsonschema
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from google.cloud.bigquery import SchemaField
 
 from schemas import forms
+from schemas.__main__ import FORMS, main, render
 from schemas.reading import (
     COUNTERS,
     DEAD_LETTER,
@@ -59,7 +62,8 @@ def test_no_form_misses_or_adds_a_column(table):
     assert column_names_of(forms.duckdb_ddl(table)) == names
     assert list(forms.duckdb_types(table)) == names
     assert column_names_of(forms.cassandra_ddl(table)) == ["event_day", *names]
-    assert [column["name"] for column in forms.dbt_columns(table)] == names
+    sources = yaml.safe_load(forms.dbt_sources([table]))["sources"][0]["tables"]
+    assert [column["name"] for column in sources[0]["columns"]] == names
     sent = [field.name for field in table.fields if not field.derived]
     assert list(forms.json_schema(table)["properties"]) == sent
 
@@ -213,11 +217,23 @@ def test_json_schema_leaves_out_what_the_job_computes_or_finds():
 
 
 @by_table
-def test_dbt_tests_what_the_definition_requires(table):
-    for field, column in zip(table.fields, forms.dbt_columns(table), strict=True):
-        assert column["description"] == forms.describe(field)
-        assert ("data_tests" in column) is (field.required and field.kind is not Kind.STRINGS)
-        assert column.get("data_tests", ["not_null"]) == ["not_null"]
+def test_the_dbt_source_describes_every_column(table):
+    columns = yaml.safe_load(forms.dbt_sources([table]))["sources"][0]["tables"][0]["columns"]
+    for field, column in zip(table.fields, columns, strict=True):
+        assert column == {"name": field.name, "description": forms.describe(field)}
+
+
+def test_the_dbt_projects_sources_are_the_derived_ones():
+    project = Path(__file__).parents[2] / "dbt_project"
+    written = (project / "models" / "staging" / "_sources.yml").read_text(encoding="utf-8")
+    assert written == forms.dbt_sources(TABLES), "write it anew: python -m schemas dbt"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_can_be_printed(form, capsys):
+    assert main([form, "window_stats"]) == 0
+    assert "window_stats" in capsys.readouterr().out or form in ("arrow", "bigquery", "cassandra")
+    assert "stats_id" in render(form, "window_stats")
 
 
 def test_flags_are_named_in_alphabetical_order():

@@ -148,6 +148,18 @@ def test_messages_of_several_shapes_share_a_batch():
     assert column(table, "recorded_at") == [START] * 3
 
 
+def test_messages_of_very_many_shapes_are_decoded_all_the_same(monkeypatch):
+    sent = [{**reading(record_index=at), f"only_{at}": at} for at in range(10)]
+    sent[3] = b"{"
+    raw = messages(sent)
+    apart, _ = decode(raw)
+    monkeypatch.setattr("transforms.decode._MOST_KINDS", 3)
+    together, refused = decode(raw)
+    assert list(refused.rows) == [3]
+    assert column(together.table, "row") == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    assert together.table.sort_by("row").to_pylist() == apart.table.sort_by("row").to_pylist()
+
+
 @pytest.mark.parametrize("word", ["", " ", "NA", "n/a", "NaN", "null", "-", "#N/A", None])
 def test_missing_markers_are_no_value(word):
     sent = {**reading(), "temperature": word}

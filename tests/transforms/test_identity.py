@@ -30,6 +30,17 @@ def test_names_start_with_their_digest():
         assert int(high[at]).to_bytes(8, "big") + int(low[at]).to_bytes(8, "big") == digest
 
 
+def test_the_most_names_remembered_are_bounded(monkeypatch):
+    monkeypatch.setattr(identity, "_MOST_CACHED", 2)
+    monkeypatch.setattr(identity, "_digests", {})
+    names = [f"cell_{number}" for number in range(7)]
+    high, low = identity.of_names(names)
+    assert len(identity._digests) <= 2
+    again = [identity.of_names([name]) for name in names]
+    assert [part[0][0] for part in again] == high.tolist()
+    assert [part[1][0] for part in again] == low.tolist()
+
+
 def test_shards_are_the_same_in_every_run_and_evenly_filled():
     names = [f"cell_{number}" for number in range(10_000)]
     shards = identity.shards(names, 8)

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import duckdb
@@ -142,7 +143,7 @@ def test_any_readings_in_one_go(readings):
 def test_any_number_of_calls_in_time_order_gives_the_same(readings, borders, kept_s):
     edges = [-1.0, *sorted(borders), math.inf]
     parts, since = [], []
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         if part := [reading for reading in readings if low <= reading["seconds"] < high]:
             parts.append(part)
             since.append(min(high, 1e6) - (kept_s or 0.0))
@@ -225,7 +226,7 @@ def test_time_deltas_are_what_sql_says():
     borders = [0, 700, 701, 2_000, 3_001]
     parts = [
         [reading for reading in readings if low <= reading["seconds"] < high]
-        for low, high in zip(borders, borders[1:], strict=False)
+        for low, high in itertools.pairwise(borders)
     ]
     assert deltas(*run(*parts)) == dict(sorted(wanted))
 

@@ -232,6 +232,15 @@ class TestTests:
         assert self.named(messages([reading(**MACHINE, test_id="t")])) == ["t"]
 
 
+def test_tables_in_several_chunks_have_one_code_per_name():
+    name = pa.chunked_array([["b", "a"], ["a", None]])
+    for table in (pa.table({"n": name}), pa.table({"n": name.dictionary_encode()})):
+        words, found = limits_module.codes(table, "n")
+        assert words.take(pa.array(found)).to_pylist() == ["b", "a", "a", None]
+    words = pa.array(["b", None, "ä", "a"])
+    assert limits_module.ranked(words).tolist() == [2, 0, 3, 1]
+
+
 def test_the_most_equipments_remembered_are_bounded(monkeypatch):
     monkeypatch.setattr(limits_module, "_MOST_CACHED", 2)
     bounds = limits()

@@ -1,0 +1,124 @@
+"""The models on warehouses that are not a tidy lab's: mixed, faulty, sparse, empty."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import models
+from tests.running import Ran, run
+
+# The seeds' own queries, with their tables' names as they are on DuckDB.
+SEED_QUERIES = [
+    "SELECT source_file, COUNT(*) FROM battery_ts GROUP BY source_file",
+    """SELECT MAX(CAST(voltage_v AS FLOAT)), streamed_at FROM battery_ts
+    GROUP BY streamed_at ORDER BY streamed_at DESC""",
+    """SELECT *, CAST(voltage_v AS FLOAT) * CAST(current_a AS FLOAT) AS power_watt,
+    CAST(charge_capacity_ah AS FLOAT) + CAST(discharge_capacity_ah AS FLOAT) AS total_capacity
+    FROM battery_cleaned""",
+    'SELECT MAX("voltage(v)"), streamed_at FROM battery_ts GROUP BY streamed_at ORDER BY 2 DESC',
+    """SELECT "voltage(v)" * "current(a)" AS power FROM battery_ts
+    WHERE "voltage(v)" IS NOT NULL AND "current(a)" IS NOT NULL""",
+]
+
+
+def build(ran: Ran) -> None:
+    assert ran.status == 0, ran.err
+    success, counts = models.build(f"duckdb:{ran.warehouse}")
+    assert success, counts
+    assert counts["PASS"] > 100
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    folder = tmp_path_factory.mktemp("fleet")
+    ran = run(folder, "simulator:?equipment=4&cycles=12&interval=60&faults=0.01&late=0.05")
+    build(ran)
+    return ran
+
+
+def test_a_mixed_fleet_with_faults(fleet: Ran) -> None:
+    assert fleet.sql(
+        "SELECT equipment_type, count(*) FROM dim_equipment GROUP BY 1 ORDER BY 1"
+    ) == [("battery_cell", 3), ("machine", 1)]
+    cycles = fleet.sql("SELECT equipment_id, max(cycle_number) FROM battery_cycles GROUP BY 1")
+    assert {number for _, number in cycles} == {12}
+    assert fleet.sql(
+        """SELECT count(*) FROM readings r JOIN battery_features f USING (reading_id)
+        WHERE r.time_delta_s IS DISTINCT FROM f.time_delta_s
+          AND NOT abs(r.time_delta_s - f.time_delta_s) < 1e-6"""
+    ) == [(0,)]
+    assert fleet.sql("SELECT sum(readings) FROM equipment_daily") == fleet.sql(
+        "SELECT count(*) FROM readings"
+    )
+    rejected = fleet.account()["dead_letters"]
+    assert fleet.sql("SELECT count(*) FROM dead_letters") == [(rejected,)]
+
+
+@pytest.mark.parametrize("query", SEED_QUERIES)
+def test_the_older_designs_queries_work(fleet: Ran, query: str) -> None:
+    assert fleet.sql(query)
+
+
+def test_cells_without_counters_cycles_or_clock_and_a_single_reading(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    lines = [json.dumps({"equipment_id": "lonely", "recorded_at": "2024-01-01T00:00:00Z",
+                         "voltage_v": 3.7, "current_a": 0.0})]  # fmt: skip
+    stamp = 0
+    for _ in range(3):
+        for current, volts in ((1.0, 3.6), (-1.0, 3.5)):
+            for step in range(60):
+                lines.append(
+                    json.dumps(
+                        {
+                            "equipment_id": "plain",
+                            "recorded_at": 1_704_067_200 + stamp,
+                            "voltage_v": volts + current * step / 100,
+                            "current_a": current,
+                        }
+                    )
+                )
+                stamp += 60
+    (folder / "stream.ndjson").write_text("\n".join(lines))
+    ran = run(tmp_path, folder)
+    build(ran)
+    cycles = ran.sql(
+        "SELECT charge_ah, discharge_ah FROM battery_cycles WHERE equipment_id = 'plain' ORDER BY 1"
+    )
+    assert len(cycles) == 3
+    # An ampere for an hour, less the interval before the very first reading.
+    assert [row[1] for row in cycles] == pytest.approx([1.0, 1.0, 1.0], rel=0.02)
+
+
+def test_an_empty_warehouse(tmp_path: Path) -> None:
+    source = tmp_path / "nothing" / "nothing.ndjson"
+    source.parent.mkdir()
+    source.write_text("")
+    ran = run(tmp_path, source)
+    assert ran.account()["written"] == 0
+    build(ran)
+    assert ran.sql("SELECT count(*) FROM battery_lifetime") == [(0,)]
+
+
+def test_the_command_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert models.main([f"--warehouse=duckdb:{tmp_path / 'none.duckdb'}"]) == 2
+    assert "python -m pipeline first" in capsys.readouterr().err
+    assert models.main(["--warehouse=redshift:x"]) == 2
+    assert "duckdb:PATH" in capsys.readouterr().err
+
+
+def test_the_project_parses_for_bigquery(tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "dbt.cli.main", "parse", "--target", "bigquery",
+        "--project-dir", str(models.PROJECT), "--profiles-dir", str(models.PROJECT),
+        "--target-path", str(tmp_path / "target"), "--log-path", str(tmp_path / "logs"),
+    ]  # fmt: skip
+    surroundings = os.environ | {"BIGQUERY_PROJECT": "test-project", "BIGQUERY_DATASET": "test"}
+    done = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,335 @@
+"""The report: what the table and the page say of a warehouse, and that the page loads nothing."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import plotly.graph_objects as go
+import pytest
+import yaml
+
+from pipeline.report.__main__ import main
+from pipeline.report.marts import COLUMNS
+from pipeline.report.tables import WIDTH
+
+ROOT = Path(__file__).resolve().parents[2]
+NASTY = '</script><script>alert("x")</script>&<img src=x onerror=alert(1)>'
+TEXT = {"equipment_id", "equipment_type", "nominal_capacity_source", "status", "rule"}
+
+
+def kind(column: str) -> str:
+    """The type of a column, as the models give it."""
+    if column in TEXT:
+        return "varchar"
+    if column.startswith("is_"):
+        return "boolean"
+    if column.endswith("_at"):
+        return "timestamptz"
+    if column == "day":
+        return "date"
+    whole = column.endswith(("_cycle", "_number", "_bin", "readings", "cycles"))
+    return "bigint" if whole and "full" not in column and "remaining" not in column else "double"
+
+
+class Warehouse:
+    """A DuckDB file with exactly the models and columns that the report declares."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with duckdb.connect(str(path)) as database:
+            for model, columns in COLUMNS.items():
+                told = ", ".join(f"{column} {kind(column)}" for column in columns)
+                database.execute(f"create table {model} ({told})")
+
+    def run(self, *queries: str) -> None:
+        with duckdb.connect(str(self.path)) as database:
+            database.execute("set TimeZone = 'UTC'")
+            for query in queries:
+                database.execute(query)
+
+    def add_cells(self, number: int, cycles: int = 60, name: str = "cell_") -> None:
+        """Cells that fade evenly, the first one fastest: 60 cycles end it, and it alone."""
+        names = f"'{name.replace(chr(39), chr(39) * 2)}' || cell" if number > 1 else f"'{name}'"
+        self.run(
+            f"""create temp table c as select {names} as equipment_id, cell, cycle,
+                1.1 * (1 - 0.25 * cycle / ({cycles} + 10 * cell)) as ah,
+                timestamptz '2024-01-01 00:00:00+00' + to_hours(3 * cycle) as at
+                from range({number}) as a(cell), range(1, {cycles} + 1) as b(cycle)""",
+            """insert into dim_equipment by name select equipment_id,
+                'battery_cell' as equipment_type, min(at) as first_seen_at, max(at) as last_seen_at,
+                1000 as readings from c group by all""",
+            """insert into battery_health by name select equipment_id, cycle as cycle_number,
+                at as started_at, true as is_complete, true as is_valid, ah as discharge_ah,
+                ah as discharge_median_ah, ah / 1.1 as soh_nominal, cycle as equivalent_full_cycles
+                from c""",
+            """insert into battery_cycles by name select equipment_id, cycle as cycle_number,
+                true as is_valid, 0.999 as coulombic_efficiency, 0.92 as energy_efficiency,
+                0.08 + cycle / 1e4 as internal_resistance_ohm, 0.15 as dc_resistance_30s_ohm
+                from c""",
+            """insert into battery_ica by name select equipment_id, cycle as cycle_number,
+                bin as voltage_bin, bin / 100 as voltage_v, 5.0 - abs(bin - 390) / 10
+                as dq_dv_ah_per_v, bin = 390 as is_peak from c, range(350, 420) as b(bin)""",
+            """insert into battery_lifetime by name select equipment_id,
+                1.1 as nominal_capacity_ah, 'profile' as nominal_capacity_source,
+                max(ah) as initial_capacity_ah, count(*) as cycles, count(*) as complete_cycles,
+                min(ah) as capacity_ah, min(ah) / 1.1 as soh_nominal,
+                count(*) as equivalent_full_cycles,
+                case when min(ah) < 0.88 then 'end_of_life' else 'in_use' end as status,
+                min(case when ah < 0.88 then cycle end) as eol_80_nominal_cycle,
+                min(case when ah < 0.88 then at end) as eol_80_nominal_at, 30 as knee_cycle,
+                case when min(ah) >= 0.88 then 12.3 end as remaining_cycles,
+                9.0 as remaining_cycles_low, 17.8 as remaining_cycles_high from c group by all""",
+            """insert into equipment_daily by name select equipment_id,
+                'battery_cell' as equipment_type, at::date as day, 1 as flagged_readings
+                from c group by all""",
+            """insert into data_quality_daily by name select 1010 as delivered_readings,
+                1000 as readings, 7 as flagged_readings, 7 as gap_readings""",
+        )
+
+    def add_machines(self, number: int) -> None:
+        quantities = [
+            column for column in COLUMNS["equipment_daily"] if re.search("_(min|mean|max)_", column)
+        ]
+        values = ", ".join(f"{place}.5 as {name}" for place, name in enumerate(quantities))
+        self.run(
+            f"""insert into dim_equipment by name select 'machine_' || m as equipment_id,
+                'machine' as equipment_type, timestamptz '2024-01-01 00:00:00+00' as first_seen_at,
+                timestamptz '2024-01-02 00:00:00+00' as last_seen_at, 500 as readings
+                from range({number}) as a(m)""",
+            f"""insert into equipment_daily by name select 'machine_' || m as equipment_id,
+                'machine' as equipment_type, date '2024-01-01' + d::int as day,
+                0 as flagged_readings, {values} from range({number}) as a(m), range(2) as b(d)""",
+        )
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Warehouse:
+    return Warehouse(tmp_path / "warehouse.duckdb")
+
+
+class Page(HTMLParser):
+    """The page as a browser takes it apart."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.text = path.read_text(encoding="utf-8")
+        self.size = path.stat().st_size
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(self.text)
+        found = re.search(r'id="charts">(.*?)</script>', self.text, re.DOTALL)
+        self.charts: dict[str, list[dict[str, Any]]] = json.loads(found[1]) if found else {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1][0] not in {"script", "style"}:
+            self.words.append(data.strip())
+
+    @property
+    def body(self) -> str:
+        return " ".join(filter(None, self.words))
+
+
+def report(warehouse: Warehouse, capsys: pytest.CaptureFixture[str]) -> tuple[list[str], Page]:
+    """What the command prints, line by line, and the page it writes."""
+    out = warehouse.path.parent / "deep" / "report.html"
+    assert main([f"--warehouse=duckdb:{warehouse.path}", f"--out={out}"]) == 0
+    told = capsys.readouterr()
+    assert told.err == ""
+    lines = told.out.splitlines()
+    assert all(len(line) <= WIDTH for line in lines[:-1]), told.out
+    return lines, Page(out)
+
+
+def test_one_cell(warehouse: Warehouse, capsys: pytest.CaptureFixture[str]) -> None:
+    warehouse.add_cells(1, name="CS2_35")
+    warehouse.run(
+        "insert into stg_dead_letters by name select 'CS2_35' as equipment_id, 'negative' as rule"
+    )
+    lines, page = report(warehouse, capsys)
+    assert lines[2].split() == [
+        "CS2_35", "60/60", "0.825/1.095", "75.0", "49,", "2024-01-07", "30", "99.90/92.0", "8", "1",
+    ]  # fmt: skip
+    assert lines[3] == (
+        "data quality: 1,010 readings in the source table; 10 of them removed (duplicates); 7 flagged "
+        "(gap"
+    )
+    assert "1 dead letters (negative 1)" in lines[4]
+    assert "Capacity of CS2_35, from 1.095 to 0.825 Ah in 60 cycles" in page.body
+    assert "49, 2024-01-07" in page.body
+    assert list(page.charts) == ["capacity", "soh", "curves", "resistance", "efficiency"]
+    marked = [t for t in page.charts["capacity"][0]["data"] if t.get("meta")]
+    assert [(t["marker"]["symbol"], t["x"]) for t in marked] == [("x", [49.0]), ("diamond", [30.0])]
+    assert len(page.charts["curves"][0]["data"]) == 6  # stages of life
+
+
+def test_the_figures_are_valid_plotly(
+    warehouse: Warehouse, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse.add_cells(14)
+    warehouse.add_machines(2)
+    _, page = report(warehouse, capsys)
+    assert len(page.charts) == 6
+    for figures in page.charts.values():
+        for figure in figures:
+            go.Figure(figure)  # raises on a property that Plotly does not know
+
+
+def test_remaining_life_is_told_with_its_range(
+    warehouse: Warehouse, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse.add_cells(3)
+    warehouse.run(
+        "update battery_lifetime set remaining_cycles_high = null where equipment_id = 'cell_2'"
+    )
+    warehouse.run("update battery_lifetime set nominal_capacity_source = 'initial'")
+    lines, page = report(warehouse, capsys)
+    assert re.search(r"cell_1 .* 78\.6\* +~12 left \(9–18\)", lines[3])
+    assert re.search(r"cell_2 .* 81\.2\* +~12 left \(9–≥9\)", lines[4]) is None
+    assert "~12 left (≥9)" in lines[4]
+    assert "so in % of initial" in lines[5]
+    assert "so in % of initial" in page.body
+
+
+def test_many_cells(warehouse: Warehouse, capsys: pytest.CaptureFixture[str]) -> None:
+    warehouse.add_cells(300, cycles=120)
+    lines, page = report(warehouse, capsys)
+    assert lines[2].startswith("cell_0 ")
+    assert lines[21].startswith("cell_19 ")
+    assert re.match(r"and 280 more cells: SOH \d+\.\d–99\.\d %, 0 at end of life", lines[22])
+    assert page.size < 10_000_000
+    lines_drawn = [t for t in page.charts["capacity"][0]["data"] if t["mode"] == "lines"]
+    assert lines_drawn[0]["name"] == "other cells"
+    assert [t["name"] for t in lines_drawn[1:]] == [f"cell_{n}" for n in range(12)]
+    assert len({(t["line"]["color"], t["line"]["dash"]) for t in lines_drawn[1:]}) == 12
+    assert "grey: the 288 other cells" in page.body
+    assert "cell_299" in page.body  # in the table
+
+
+def test_machines_without_cells(warehouse: Warehouse, capsys: pytest.CaptureFixture[str]) -> None:
+    warehouse.add_machines(3)
+    lines, page = report(warehouse, capsys)
+    assert lines[0] == "machines: 3, 1,500 readings"
+    assert list(page.charts) == ["machines"]
+    assert [t["name"] for t in page.charts["machines"][0]["data"]] == [
+        "machine_0",
+        "machine_1",
+        "machine_2",
+    ]
+
+
+def test_many_machines_are_drawn_as_one(
+    warehouse: Warehouse, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse.add_machines(40)
+    _, page = report(warehouse, capsys)
+    assert [t["name"] for t in page.charts["machines"][0]["data"]] == ["all 40 machines"]
+
+
+def test_an_empty_warehouse_says_so(
+    warehouse: Warehouse, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines, page = report(warehouse, capsys)
+    assert "holds no readings yet" in lines[0]
+    assert "holds no readings yet" in page.body
+    assert page.size < 20_000  # nothing to draw, so no plotting library
+
+
+def test_a_cell_without_cycles_is_listed(
+    warehouse: Warehouse, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse.add_cells(1, name="new")
+    for model in ("battery_lifetime", "battery_health", "battery_cycles", "battery_ica"):
+        warehouse.run(f"delete from {model}")
+    lines, page = report(warehouse, capsys)
+    assert lines[2].split()[:2] == ["new", "–/–"]
+    assert page.charts == {}
+    assert "new" in page.body
+
+
+def test_names_from_the_data_are_only_text(
+    warehouse: Warehouse, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse.add_cells(2, name=NASTY)
+    warehouse.run(
+        f"insert into stg_dead_letters by name select '{NASTY}0' as equipment_id, '{NASTY}' as rule"
+    )
+    warehouse.run("update dim_equipment set equipment_id = equipment_id || chr(27) || '[31m'")
+    warehouse.run("update battery_lifetime set equipment_id = equipment_id || chr(27) || '[31m'")
+    lines, page = report(warehouse, capsys)
+    assert "\x1b" not in "".join(lines)
+    assert [tag for tag, _ in page.tags].count("script") == 3
+    assert "img" not in {tag for tag, _ in page.tags}
+    assert NASTY not in page.text
+    assert page.text.count("</script>") == 3
+    assert html.escape(NASTY) in page.text
+    names = {
+        t["name"] for t in page.charts["machines" if not page.charts else "capacity"][0]["data"]
+    }
+    assert not any("<" in name for name in names)
+
+
+def test_the_page_loads_nothing(warehouse: Warehouse, capsys: pytest.CaptureFixture[str]) -> None:
+    warehouse.add_cells(2)
+    warehouse.add_machines(1)
+    _, page = report(warehouse, capsys)
+    for tag, attributes in page.tags:
+        assert "src" not in attributes
+        assert attributes.get("href", "data:,") == "data:,"
+        assert tag not in {"iframe", "object", "embed"}
+        assert not any(name.startswith("on") for name in attributes)
+    style = page.text[page.text.index("<style>") : page.text.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    policy = next(a["content"] for t, a in page.tags if t == "meta" and "http-equiv" in a)
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "http" not in policy
+    assert page.text.count("* plotly.js v") == 1
+
+
+def test_every_column_is_in_the_dbt_project() -> None:
+    documented: dict[str, set[str]] = {}
+    for path in (ROOT / "dbt_project" / "models").rglob("*.yml"):
+        for model in yaml.safe_load(path.read_text(encoding="utf-8")).get("models", ()):
+            documented[model["name"]] = {column["name"] for column in model.get("columns", ())}
+    for name, columns in COLUMNS.items():
+        assert set(columns) <= documented[name], name
+
+
+@pytest.mark.parametrize(
+    ("flags", "fix"),
+    [
+        (["--warehouse=bigquery://p/d"], "the report reads duckdb:PATH"),
+        (["--warehouse=duckdb:"], "the report reads duckdb:PATH"),
+        (["--warehouse=duckdb:{folder}/none.duckdb"], "run python -m pipeline first"),
+        (["--warehouse=duckdb:{folder}/no.database"], "it is not a DuckDB file"),
+        (["--warehouse=duckdb:{folder}/bare.duckdb"], "run make models"),
+        (["--warehouse=duckdb:{folder}/old.duckdb"], "no battery_health.started_at"),
+        (["--warehouse=duckdb:{folder}/good.duckdb", "--out={folder}"], "give the path of a file"),
+        (["--wharehouse=duckdb:x"], "the flags are --warehouse=duckdb:PATH"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_fix(
+    flags: list[str], fix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "no.database").write_text("not a database" * 1000)
+    duckdb.connect(str(tmp_path / "bare.duckdb")).close()
+    Warehouse(tmp_path / "good.duckdb")
+    Warehouse(tmp_path / "old.duckdb").run("alter table battery_health drop started_at")
+    flags = [flag.format(folder=tmp_path) for flag in flags]
+    assert main([f"--out={tmp_path / 'r.html'}", *flags]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("error: ")
+    assert len(told.err.splitlines()) == 1
+    assert flags[-1].split("=")[0] in told.err
+    assert fix in told.err
