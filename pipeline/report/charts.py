@@ -152,7 +152,7 @@ def _soh(health: pd.DataFrame, rest: pd.DataFrame, focus: Focus) -> Chart:
 
 
 def _curves(marts: Marts, focus: Focus) -> list[Chart]:
-    """dQ/dV of a chosen cell at plots.STAGES stages of its life."""
+    """dQ/dV of a chosen cell at some stages of its life."""
     listed = marts.curves(focus.cells)
     if listed.empty:
         return []
@@ -182,6 +182,8 @@ def _curves(marts: Marts, focus: Focus) -> list[Chart]:
             data.append(trace)
         if data:
             choices[cell] = plots.figure(data, "Voltage, V", "dQ/dV, Ah/V", legend=True)
+    if not choices:
+        return []
     return [
         Chart(
             "curves",
@@ -279,7 +281,10 @@ def _machines(marts: Marts) -> list[Chart]:
             )
         if data:
             figure = plots.figure(data, "Day, UTC", f"{label.capitalize()}, {unit}", legend=True)
-            figure["layout"]["xaxis"]["type"] = "date"
+            axis = figure["layout"]["xaxis"]
+            axis |= {"type": "date", "tickformat": "%-d %b<br>%Y"}
+            if days["day"].nunique() <= 10:  # Plotly would put hours between so few days
+                axis["tickvals"] = sorted(days["day"].unique())
             choices[label] = figure
     if not choices:
         return []

@@ -14,19 +14,8 @@ import duckdb
 import pandas as pd
 
 from pipeline.errors import ConfigError
+from schemas.reading import QUALITY_FLAGS
 
-FLAGS = (
-    "counter_jump",
-    "counter_reset",
-    "current_out_of_range",
-    "event_time_assumed",
-    "frequency_out_of_range",
-    "gap",
-    "late",
-    "stuck",
-    "temperature_out_of_range",
-    "voltage_out_of_range",
-)
 QUANTITIES = ("voltage_{}_v", "temperature_{}_c", "frequency_{}_hz")
 
 # Every model and column the queries below use: checked before the first query, so that a warehouse
@@ -97,7 +86,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "delivered_readings",
             "readings",
             "flagged_readings",
-            *(f"{flag}_readings" for flag in FLAGS),
+            *(f"{flag}_readings" for flag in QUALITY_FLAGS),
         ),
         "stg_dead_letters": ("equipment_id", "rule"),
     }
@@ -245,11 +234,12 @@ class Marts:
             database = duckdb.connect(place, read_only=True)
         except duckdb.Error as error:
             fix = (
-                "another program is writing to it; wait until it has finished"
+                "wait until the program that writes to it has finished"
                 if "lock" in str(error)
-                else "it is not a DuckDB file; give the one that python -m pipeline wrote"
+                else "give the file that python -m pipeline wrote"
             )
-            raise ConfigError(f"--warehouse={warehouse}: can't be opened: {fix}") from error
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"--warehouse={warehouse}: {reason}; {fix}") from error
         with contextlib.closing(database):
             _check(database, warehouse)
             yield cls(database)
@@ -269,7 +259,7 @@ class Marts:
             """
         )
         sums = {"delivered": "delivered_readings", "kept": "readings", "all": "flagged_readings"}
-        sums |= {flag: f"{flag}_readings" for flag in FLAGS}
+        sums |= {flag: f"{flag}_readings" for flag in QUALITY_FLAGS}
         columns = ", ".join(f'coalesce(sum({name}), 0) as "{key}"' for key, name in sums.items())
         quality = self._row(f"select {columns} from data_quality_daily")  # noqa: S608 - names of ours
         rejects = self._database.execute(
@@ -278,7 +268,7 @@ class Marts:
             from stg_dead_letters group by 1 order by letters desc, rule
             """
         ).fetchall()
-        flags = {flag: int(quality[flag]) for flag in FLAGS if quality[flag]}
+        flags = {flag: int(quality[flag]) for flag in QUALITY_FLAGS if quality[flag]}
         return Overview(
             cells=self._database.execute(_CELLS).df(),
             machines=int(fleet["machines"]),

@@ -22,7 +22,7 @@ Numbers = npt.NDArray[np.float64]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("solid", "dash")
 FOCUS = len(COLOURS) * len(DASHES)
-GREY = "rgba(128,128,128,0.35)"
+GREY = "rgba(128,128,128,0.25)"
 LINE = "rgba(128,128,128,0.9)"
 # Cividis from new to aged, each page without the end that it would swallow.
 AGES_LIGHT = ("#00224E", "#2A3F6D", "#575C6D", "#7D7C78", "#A59C74", "#D2B93A")

@@ -91,7 +91,9 @@ def quality(overview: Overview) -> str:
     if overview.delivered > overview.kept:
         parts.append(f"{overview.delivered - overview.kept:,} of them removed (duplicates)")
     parts.append(f"{overview.flagged:,} flagged{_counts(overview.flags)}")
-    parts.append(f"{sum(overview.rejects.values()):,} dead letters{_counts(overview.rejects)}")
+    letters = sum(overview.rejects.values())
+    word = "dead letter" if letters == 1 else "dead letters"
+    parts.append(f"{letters:,} {word}{_counts(overview.rejects)}")
     return "; ".join(parts)
 
 

@@ -13,6 +13,7 @@ import duckdb
 import plotly.graph_objects as go
 import pytest
 import yaml
+from plotly.offline import get_plotlyjs
 
 from pipeline.report.__main__ import main
 from pipeline.report.marts import COLUMNS
@@ -59,13 +60,13 @@ class Warehouse:
         self.run(
             f"""create temp table c as select {names} as equipment_id, cell, cycle,
                 1.1 * (1 - 0.25 * cycle / ({cycles} + 10 * cell)) as ah,
-                timestamptz '2024-01-01 00:00:00+00' + to_hours(3 * cycle) as at
+                timestamptz '2024-01-01 00:00:00+00' + to_hours(3 * cycle) as moment
                 from range({number}) as a(cell), range(1, {cycles} + 1) as b(cycle)""",
             """insert into dim_equipment by name select equipment_id,
-                'battery_cell' as equipment_type, min(at) as first_seen_at, max(at) as last_seen_at,
+                'battery_cell' as equipment_type, min(moment) as first_seen_at, max(moment) as last_seen_at,
                 1000 as readings from c group by all""",
             """insert into battery_health by name select equipment_id, cycle as cycle_number,
-                at as started_at, true as is_complete, true as is_valid, ah as discharge_ah,
+                moment as started_at, true as is_complete, true as is_valid, ah as discharge_ah,
                 ah as discharge_median_ah, ah / 1.1 as soh_nominal, cycle as equivalent_full_cycles
                 from c""",
             """insert into battery_cycles by name select equipment_id, cycle as cycle_number,
@@ -82,11 +83,11 @@ class Warehouse:
                 count(*) as equivalent_full_cycles,
                 case when min(ah) < 0.88 then 'end_of_life' else 'in_use' end as status,
                 min(case when ah < 0.88 then cycle end) as eol_80_nominal_cycle,
-                min(case when ah < 0.88 then at end) as eol_80_nominal_at, 30 as knee_cycle,
+                min(case when ah < 0.88 then moment end) as eol_80_nominal_at, 30 as knee_cycle,
                 case when min(ah) >= 0.88 then 12.3 end as remaining_cycles,
                 9.0 as remaining_cycles_low, 17.8 as remaining_cycles_high from c group by all""",
             """insert into equipment_daily by name select equipment_id,
-                'battery_cell' as equipment_type, at::date as day, 1 as flagged_readings
+                'battery_cell' as equipment_type, moment::date as day, 1 as flagged_readings
                 from c group by all""",
             """insert into data_quality_daily by name select 1010 as delivered_readings,
                 1000 as readings, 7 as flagged_readings, 7 as gap_readings""",
@@ -118,7 +119,10 @@ class Page(HTMLParser):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.text = path.read_text(encoding="utf-8")
+        # Plotly's own code is left out: megabytes that would take most of the tests' time.
+        whole = path.read_text(encoding="utf-8")
+        self.libraries = whole.count(get_plotlyjs())
+        self.text = whole.replace(get_plotlyjs(), "")
         self.size = path.stat().st_size
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
@@ -162,7 +166,7 @@ def test_one_cell(warehouse: Warehouse, capsys: pytest.CaptureFixture[str]) -> N
         "data quality: 1,010 readings in the source table; 10 of them removed (duplicates); 7 flagged "
         "(gap"
     )
-    assert "1 dead letters (negative 1)" in lines[4]
+    assert "1 dead letter (negative 1)" in lines[4]
     assert "Capacity of CS2_35, from 1.095 to 0.825 Ah in 60 cycles" in page.body
     assert "49, 2024-01-07" in page.body
     assert list(page.charts) == ["capacity", "soh", "curves", "resistance", "efficiency"]
@@ -186,16 +190,15 @@ def test_the_figures_are_valid_plotly(
 def test_remaining_life_is_told_with_its_range(
     warehouse: Warehouse, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    warehouse.add_cells(3)
+    warehouse.add_cells(4)
     warehouse.run(
-        "update battery_lifetime set remaining_cycles_high = null where equipment_id = 'cell_2'"
+        "update battery_lifetime set remaining_cycles_high = null where equipment_id = 'cell_3'"
     )
     warehouse.run("update battery_lifetime set nominal_capacity_source = 'initial'")
     lines, page = report(warehouse, capsys)
-    assert re.search(r"cell_1 .* 78\.6\* +~12 left \(9–18\)", lines[3])
-    assert re.search(r"cell_2 .* 81\.2\* +~12 left \(9–≥9\)", lines[4]) is None
-    assert "~12 left (≥9)" in lines[4]
-    assert "so in % of initial" in lines[5]
+    assert re.search(r"cell_2 .* 81\.2\* +~12 left \(9–18\) ", lines[4])
+    assert "~12 left (≥9)" in lines[5]
+    assert "so in % of initial" in lines[6]
     assert "so in % of initial" in page.body
 
 
@@ -208,7 +211,7 @@ def test_many_cells(warehouse: Warehouse, capsys: pytest.CaptureFixture[str]) ->
     assert page.size < 10_000_000
     lines_drawn = [t for t in page.charts["capacity"][0]["data"] if t["mode"] == "lines"]
     assert lines_drawn[0]["name"] == "other cells"
-    assert [t["name"] for t in lines_drawn[1:]] == [f"cell_{n}" for n in range(12)]
+    assert {t["name"] for t in lines_drawn[1:]} == {f"cell_{n}" for n in range(12)}
     assert len({(t["line"]["color"], t["line"]["dash"]) for t in lines_drawn[1:]}) == 12
     assert "grey: the 288 other cells" in page.body
     assert "cell_299" in page.body  # in the table
@@ -271,9 +274,7 @@ def test_names_from_the_data_are_only_text(
     assert NASTY not in page.text
     assert page.text.count("</script>") == 3
     assert html.escape(NASTY) in page.text
-    names = {
-        t["name"] for t in page.charts["machines" if not page.charts else "capacity"][0]["data"]
-    }
+    names = {t["name"] for t in page.charts["capacity"][0]["data"]}
     assert not any("<" in name for name in names)
 
 
@@ -293,7 +294,7 @@ def test_the_page_loads_nothing(warehouse: Warehouse, capsys: pytest.CaptureFixt
     assert policy is not None
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "http" not in policy
-    assert page.text.count("* plotly.js v") == 1
+    assert page.libraries == 1
 
 
 def test_every_column_is_in_the_dbt_project() -> None:
@@ -311,7 +312,10 @@ def test_every_column_is_in_the_dbt_project() -> None:
         (["--warehouse=bigquery://p/d"], "the report reads duckdb:PATH"),
         (["--warehouse=duckdb:"], "the report reads duckdb:PATH"),
         (["--warehouse=duckdb:{folder}/none.duckdb"], "run python -m pipeline first"),
-        (["--warehouse=duckdb:{folder}/no.database"], "it is not a DuckDB file"),
+        (
+            ["--warehouse=duckdb:{folder}/no.database"],
+            "give the file that python -m pipeline wrote",
+        ),
         (["--warehouse=duckdb:{folder}/bare.duckdb"], "run make models"),
         (["--warehouse=duckdb:{folder}/old.duckdb"], "no battery_health.started_at"),
         (["--warehouse=duckdb:{folder}/good.duckdb", "--out={folder}"], "give the path of a file"),
