@@ -43,9 +43,9 @@ class Account:
         """
         sign = "=" if self.balances else "≠"
         rate = self.read / seconds if seconds > 0 else 0.0
+        parts = f"duplicates {self.duplicates:,} + dead letters {self.dead_letters:,}"
         return [
-            f"read {self.read:,} {sign} written {self.written:,} + duplicates {self.duplicates:,} "
-            f"+ dead letters {self.dead_letters:,}",
+            f"read {self.read:,} {sign} written {self.written:,} + {parts}",
             f"late {self.late:,}, flagged {self.flagged:,}; {seconds:.1f} s, {rate:,.0f} readings/s",
         ]
 

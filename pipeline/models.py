@@ -66,7 +66,7 @@ def build(
     said: list[str] = []
     counts: dict[str, int] = {}
     with (
-        subprocess.Popen(  # noqa: S603 - our own command
+        subprocess.Popen(
             command, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as dbt,
         tqdm(desc="models", unit="node", disable=None, leave=False) as bar,

@@ -41,7 +41,7 @@ class Ran:
         """A whole table in a fixed order."""
         with duckdb.connect(str(self.warehouse), read_only=True) as database:
             database.execute("SET TimeZone = 'UTC'")
-            return database.execute(f"SELECT * FROM {name} ORDER BY {order}").to_arrow_table()
+            return database.sql(f"SELECT * FROM {name} ORDER BY {order}").to_arrow_table()
 
     def files(self) -> dict[str, int]:
         """The lake's files and their modification times."""

@@ -16,6 +16,7 @@ from apache_beam.metrics import Metrics
 
 from pipeline.errors import ConfigError
 from pipeline.sinks import Produced
+from pipeline.sinks.background import Background
 from schemas import forms, profiles
 from schemas.profiles import Profile
 from schemas.reading import (
@@ -29,11 +30,14 @@ from schemas.reading import (
 
 # Rows gathered before they are written: a transaction and a join against what is there cost
 # more than the rows do.
-_FLUSH_ROWS = 500_000
-_FLUSH_BYTES = 256 * 1024 * 1024
+_FLUSH_ROWS = 200_000
+_FLUSH_BYTES = 128 * 1024 * 1024
 # How long another program may keep the file open before the job gives up.
 _PATIENCE_S = 60.0
-_SETTINGS: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "1GB", "preserve_insertion_order": "true"}
+_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
+    "memory_limit": "1GB",
+    "preserve_insertion_order": "true",
+}
 
 
 class Busy(RuntimeError):
@@ -157,16 +161,29 @@ def _prefer_first_file(
         _run(database, "DELETE FROM known WHERE reading_id IN (SELECT reading_id FROM weaker)")
 
 
+def _insert(path: str, table: Table, rows: pa.Table) -> tuple[int, int]:
+    """Inserts in one transaction; returns how many rows were new and how many there already."""
+    with connection(path) as database:
+        database.begin()
+        inserted = insert_new(database, table, rows)
+        database.commit()
+    return inserted, int(rows.num_rows) - inserted
+
+
 class _Insert(beam.DoFn):
-    """Gathers a bundle's rows and inserts them in one transaction."""
+    """Gathers a bundle's rows and inserts them, many to a transaction."""
 
     def __init__(self, path: str, table: Table) -> None:
         self._path = path
         self._table = table
         self._held: list[pa.Table] = []
         self._rows = self._bytes = 0
+        self._background: Background | None = None
         self._inserted = Metrics.counter("duckdb", f"{table.name}_inserted")
         self._known = Metrics.counter("duckdb", f"{table.name}_already_there")
+
+    def setup(self) -> None:
+        self._background = Background(threads=1, waiting=1)
 
     def start_bundle(self) -> None:
         self._clear()
@@ -180,21 +197,19 @@ class _Insert(beam.DoFn):
 
     def finish_bundle(self) -> None:
         self._flush()
+        assert self._background is not None
+        for inserted, known in self._background.drain():
+            self._inserted.inc(inserted)
+            self._known.inc(known)
 
     def _clear(self) -> None:
         self._held, self._rows, self._bytes = [], 0, 0
 
     def _flush(self) -> None:
-        if not self._held:
-            return
-        rows = pa.concat_tables(self._held)
-        self._clear()
-        with connection(self._path) as database:
-            database.begin()
-            inserted = insert_new(database, self._table, rows)
-            database.commit()
-        self._inserted.inc(inserted)
-        self._known.inc(rows.num_rows - inserted)
+        if self._held:
+            assert self._background is not None
+            self._background.submit(_insert, self._path, self._table, pa.concat_tables(self._held))
+            self._clear()
 
 
 class DuckDBSink:

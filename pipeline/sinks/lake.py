@@ -20,6 +20,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from pipeline.errors import ConfigError
 from pipeline.sinks import Produced
+from pipeline.sinks.background import Background
 from pipeline.sources import RawFile
 from transforms.batch import RawBatch
 
@@ -91,14 +92,28 @@ def by_day(table: pa.Table, column: str) -> Iterator[tuple[str, pa.Table]]:
         yield str(np.datetime64(day, "D")), part
 
 
+def _write_named(folder: Path, table: pa.Table, key: str) -> None:
+    """Writes a file that is named by the keys it holds."""
+    write_parquet(folder / f"{_digest([table.column(key)])}.parquet", table)
+
+
 class _WriteReadings(beam.DoFn):
     def __init__(self, folder: str) -> None:
         self._folder = folder
+        self._background: Background | None = None
+
+    def setup(self) -> None:
+        self._background = Background(threads=2, waiting=16)
 
     def process(self, table: pa.Table) -> None:
+        assert self._background is not None
         for day, part in by_day(table, "recorded_at"):
-            name = f"{_digest([part.column('reading_id')])}.parquet"
-            write_parquet(Path(self._folder, "readings", f"dt={day}", name), part)
+            folder = Path(self._folder, "readings", f"dt={day}")
+            self._background.submit(_write_named, folder, part, "reading_id")
+
+    def finish_bundle(self) -> None:
+        assert self._background is not None
+        self._background.drain()
 
 
 class _WriteDeadLetters(beam.DoFn):
@@ -125,8 +140,8 @@ class _WriteDeadLetters(beam.DoFn):
         table = pa.concat_tables(self._held).sort_by("dead_letter_id")
         self._held, self._bytes = [], 0
         for day, part in by_day(table, "ingested_at"):
-            name = f"{_digest([part.column('dead_letter_id')])}.parquet"
-            write_parquet(Path(self._folder, "dead_letters", f"dt={day}", name), part)
+            folder = Path(self._folder, "dead_letters", f"dt={day}")
+            _write_named(folder, part, "dead_letter_id")
 
 
 class _ArchiveMessages(beam.DoFn):

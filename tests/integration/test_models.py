@@ -106,7 +106,9 @@ def test_an_empty_warehouse(tmp_path: Path) -> None:
     assert ran.sql("SELECT count(*) FROM battery_lifetime") == [(0,)]
 
 
-def test_the_command_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_names_what_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert models.main([f"--warehouse=duckdb:{tmp_path / 'none.duckdb'}"]) == 2
     assert "python -m pipeline first" in capsys.readouterr().err
     assert models.main(["--warehouse=redshift:x"]) == 2

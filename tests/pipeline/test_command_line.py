@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.options import config_from, parse
+from schemas import profiles
 from tests.running import run
 
 WRONG = [
@@ -134,7 +135,7 @@ def test_the_configuration_of_no_flags() -> None:
     assert config.warehouses == ("duckdb:./data/warehouse.duckdb",)
     assert config.window_us == 60_000_000
     assert config.launched_at_us == 7
-    assert [p.name for p in config.profiles] == ["calce_cs2", "generic_li_ion", "generic_machine"]
+    assert config.profiles == profiles.load()
 
 
 def test_beams_own_flags_pass_through() -> None:

@@ -15,7 +15,12 @@ from schemas.reading import EQUIPMENT_PROFILE
 
 def test_the_built_in_profiles_are_those_of_named_cells_first():
     shipped = profiles.built_in()
-    assert [p.name for p in shipped] == ["calce_cs2", "generic_li_ion", "generic_machine"]
+    assert [p.name for p in shipped] == [
+        "calce_cs2",
+        "simulated_cell",
+        "generic_li_ion",
+        "generic_machine",
+    ]
     calce = shipped[0]
     assert calce.equipment == ("CS2_*",)
     assert (calce.v_min_v, calce.v_max_v, calce.nominal_capacity_ah) == (2.7, 4.2, 1.1)
