@@ -348,8 +348,8 @@ def _parse_formats(rest: pd.Series[str]) -> list[int | None]:
         for pattern in formats:
             times = pd.to_datetime(rest.iloc[rows], format=pattern, errors="coerce")
             left: list[int] = []
-            for row, time in zip(rows, times, strict=True):
-                if pd.isna(time):
+            for row, time, missing in zip(rows, times, times.isna(), strict=True):
+                if missing:
                     left.append(row)
                 else:
                     found[row] = to_micros(time.to_pydatetime().replace(tzinfo=dt.UTC))

@@ -77,7 +77,7 @@ def _one(kind: str, source: str, out: Path) -> dict[str, Any]:
 def _spawn(kind: str, source: str, scratch: Path) -> dict[str, Any]:
     out = Path(tempfile.mkdtemp(dir=scratch))
     command = [sys.executable, "-m", "tests.benchmarks", "--one", kind, source, str(out)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     shutil.rmtree(out)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
