@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "table", nargs="?", default="readings", choices=[table.name for table in TABLES]
     )
     flags = parser.parse_args(argv)
-    print(render(flags.form, flags.table).rstrip())  # noqa: T201 - the command's output
+    print(render(flags.form, flags.table))  # noqa: T201 - the command's output
     return 0
 
 

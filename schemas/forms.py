@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
-import yaml  # type: ignore[import-untyped] # its stubs would be a dependency of their own
+import yaml
 
 from schemas.reading import QUALITY_FLAGS, READING, Field, Kind, Table
 

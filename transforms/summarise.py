@@ -54,7 +54,7 @@ def summarise(table: pa.Table, window_us: int) -> pa.Table:
     types, type_codes = codes(table, "equipment_type")
     flags = table.column("flags").to_numpy()
     columns: dict[str, pa.Array] = {
-        "stats_id": _stats_ids(table, ids, id_codes[starts], start_us, starts),
+        "stats_id": _stats_ids(table, ids, id_codes[starts], start_us, starts, window_us),
         "equipment_id": ids.take(pa.array(id_codes[starts])),
         "equipment_type": types.take(pa.array(type_codes[starts])),
         "window_start": pa.array(start_us).cast(UTC_MICROSECONDS),
@@ -84,11 +84,13 @@ def _stats_ids(
     window_ids: npt.NDArray[np.int64],
     start_us: npt.NDArray[np.int64],
     starts: npt.NDArray[np.int64],
+    window_us: int,
 ) -> pa.Array:
     """Identities from equipment, window and the set of readings, so that panes differ."""
     high, low = identity.of_names(ids.to_pylist())
     ident = identity.Identity(high[window_ids], low[window_ids])
     ident.absorb(start_us.view(np.uint64))
+    ident.absorb(np.full(len(starts), window_us, dtype=np.uint64))
     with np.errstate(over="ignore"):
         ident.absorb(np.add.reduceat(table.column("id_high").to_numpy(), starts))
         ident.absorb(np.bitwise_xor.reduceat(table.column("id_low").to_numpy(), starts))

@@ -388,6 +388,13 @@ def test_a_timer_that_fires_again_releases_nothing_again():
     assert fire(due.at) == []
     assert released.value == START_US + 120 * SECOND
 
+    # A window that comes again, late, moves nothing back.
+    ((_, piece),) = by_shard(table_of([named(3, 50)]), 1)
+    step.process((0, piece), waiting, armed, due)
+    assert due.at == first
+    assert fire(first) == [1]
+    assert released.value == START_US + 120 * SECOND
+
 
 def test_an_earlier_window_that_comes_second_is_released_first():
     live = Live().send(named(1, 130)).send(named(2, 10)).pass_(60).send(named(3, 70)).pass_(200)

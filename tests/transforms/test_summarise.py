@@ -126,6 +126,9 @@ class TestStatsId:
         assert len(found) == 7
         assert all(len(bytes.fromhex(name)) == 16 for name in found)
 
+    def test_it_differs_by_the_start_of_the_window_alone(self):
+        assert self.ids(cell(55)) != self.ids(cell(55), window_us=50 * SECOND)
+
     def test_a_late_pane_stands_beside_the_first(self):
         both = self.ids(cell(0), cell(1))
         assert self.ids(cell(0)) != self.ids(cell(1)) != both
