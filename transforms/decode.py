@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import apache_beam as beam
-import msgspec
 import numpy as np
 import orjson
 import pyarrow as pa
@@ -21,7 +20,7 @@ from apache_beam.metrics import Metrics
 from schemas.aliases import Alias, normalise, resolve
 from schemas.forms import UTC_MICROSECONDS
 from schemas.reading import QUALITY_FLAGS, READING, Kind
-from transforms import convert, dead_letter, naming
+from transforms import convert, dead_letter, messages, naming
 from transforms.batch import BatchKind, Origin, PickledCoder, RawBatch, stack
 from transforms.convert import Converted, Mask, Values
 from transforms.dead_letter import DeadLetter
@@ -31,9 +30,6 @@ EVENT_TIME_ASSUMED = 1 << QUALITY_FLAGS.index("event_time_assumed")
 
 # A bare `time` is a date for a gateway and elapsed seconds for a cycler: its values tell.
 _AMBIGUOUS_TIME = "time"
-
-# More kinds of messages than this in one batch are decoded as one kind with holes.
-_MOST_KINDS = 16
 
 _LOW_CARDINALITY = ("equipment_id", "equipment_type", "test_id", "source_file")
 _CODES = pa.dictionary(pa.int32(), pa.string())
@@ -95,67 +91,6 @@ def _no_collection() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-_json = msgspec.json.Decoder()
-_JSON_ERRORS = (msgspec.MsgspecError, UnicodeError, ValueError, RecursionError, TypeError)
-
-
-def _parse_messages(payloads: Sequence[bytes | None], rejects: Rejects) -> list[dict[str, Any]]:
-    """One dict per payload; an empty one where it is no JSON object, with the reason noted."""
-    try:
-        parsed: list[Any] = list(map(_json.decode, payloads))  # type: ignore[arg-type]
-    except _JSON_ERRORS:
-        parsed = [_parse_message(row, item, rejects) for row, item in enumerate(payloads)]
-    for row, item in enumerate(parsed):
-        if type(item) is not dict:
-            kind = type(item).__name__
-            rejects.add(row, "not_an_object", None, f"a JSON object is needed, got {kind}")
-            parsed[row] = {}
-    return parsed
-
-
-def _parse_message(row: int, payload: bytes | None, rejects: Rejects) -> Any:
-    if payload is None or not payload.strip():
-        rejects.add(row, "empty_message", None, "the message has no payload")
-        return {}
-    try:
-        return _json.decode(payload)
-    except _JSON_ERRORS as error:
-        try:
-            payload.decode()
-        except UnicodeDecodeError as broken:
-            rejects.add(row, "bad_encoding", None, f"not UTF-8: {broken.reason} at {broken.start}")
-            return {}
-        rejects.add(row, "malformed_json", None, str(error)[:300] or type(error).__name__)
-        return {}
-
-
-def _alike(messages: list[dict[str, Any]], refused: Collection[int]) -> list[list[int] | None]:
-    """The rows of each set of messages that have the same field names; None for all rows.
-
-    Messages of one kind are decoded together, which is fast and leaves no holes; what a row
-    becomes must not depend on its company. A batch of very many kinds is taken as one.
-    """
-    if not refused and len(set(map(tuple, messages))) == 1:
-        return [None]
-    kinds: dict[tuple[str, ...], list[int]] = {}
-    for row, message in enumerate(messages):
-        if row not in refused:
-            kinds.setdefault(tuple(message), []).append(row)
-    if len(kinds) <= _MOST_KINDS:
-        return list(kinds.values())
-    return [sorted(row for rows in kinds.values() for row in rows)]
-
-
-def _columns_of(rows: list[dict[str, Any]]) -> dict[str, Values]:
-    """The messages' values by name; None where a message has no such name."""
-    shapes = set(map(tuple, rows))
-    if len(shapes) == 1:
-        names = next(iter(shapes))
-        return dict(zip(names, zip(*[row.values() for row in rows], strict=True), strict=True))
-    union = sorted({name for shape in shapes for name in shape})
-    return {name: [row.get(name) for row in rows] for name in union}
 
 
 def _match(
@@ -253,7 +188,7 @@ def _known_columns(
 
 
 def _message_extra(
-    rows: list[dict[str, Any]], unknown: list[str], doubled: list[tuple[str, list[str]]]
+    columns: dict[str, Values], unknown: list[str], doubled: list[tuple[str, list[str]]]
 ) -> pa.Array | None:
     """The fields without a column as a JSON object per message; null where there are none.
 
@@ -263,14 +198,14 @@ def _message_extra(
     if not unknown and not doubled:
         return None
     names = sorted({*unknown, *(name for name, _ in doubled)})
-    better = dict(doubled)
+    better = {name: [columns[other] for other in others] for name, others in doubled}
     out: list[str | None] = []
-    for row in rows:
+    for row, values in enumerate(zip(*[columns[name] for name in names], strict=True)):
         kept = {
-            name: row[name]
-            for name in names
-            if row.get(name) is not None
-            and (name not in better or any(row.get(other) is not None for other in better[name]))
+            name: value
+            for name, value in zip(names, values, strict=True)
+            if value is not None
+            and (name not in better or any(other[row] is not None for other in better[name]))
         }
         out.append(_dump(kept) if kept else None)
     return pa.array(out, pa.string())
@@ -489,21 +424,23 @@ def _decode(raw: RawBatch, zone: ZoneInfo) -> tuple[Decoded, Rejects]:
     rejects = Rejects()
     if raw.kind is BatchKind.ROWS:
         columns = {name: raw.table.column(name) for name in raw.table.column_names}
-        table, start = _readings(raw, columns, None, zone, rejects)
+        table, start = _readings(raw, columns, zone, rejects)
         return Decoded(table, raw, start), rejects
-    messages = _parse_messages(raw.table.column("payload").to_pylist(), rejects)
     parts = []
-    for rows in _alike(messages, rejects.rows):
-        if rows is None:
-            part, mine, noted = raw, messages, rejects
+    for alike in messages.parse(
+        raw.table.column("payload").to_pylist(),
+        lambda row, rule, message: rejects.add(row, rule, None, message),
+    ):
+        if alike.rows is None:
+            table, _ = _readings(raw, alike.columns, zone, rejects)
         else:
-            part = RawBatch(raw.table.take(pa.array(rows, pa.int64())), raw.kind, raw.origin)
-            mine, noted = [messages[row] for row in rows], Rejects()
-        table, _ = _readings(part, _columns_of(mine), mine, zone, noted)
-        if rows is not None:
+            rows = pa.array(alike.rows, pa.int64())
+            part = RawBatch(raw.table.take(rows), raw.kind, raw.origin)
+            noted = Rejects()
+            table, _ = _readings(part, alike.columns, zone, noted)
             for row, reason in noted.rows.items():
-                rejects.add(rows[row], *reason)
-            places = pa.array(rows, pa.int64()).take(table.column("row").combine_chunks())
+                rejects.add(alike.rows[row], *reason)
+            places = rows.take(table.column("row").combine_chunks())
             table = table.set_column(table.column_names.index("row"), "row", places)
         parts.append(table)
     if not parts:
@@ -512,18 +449,12 @@ def _decode(raw: RawBatch, zone: ZoneInfo) -> tuple[Decoded, Rejects]:
 
 
 def _readings(
-    raw: RawBatch,
-    columns: dict[str, Values],
-    messages: list[dict[str, Any]] | None,
-    zone: ZoneInfo,
-    rejects: Rejects,
+    raw: RawBatch, columns: dict[str, Values], zone: ZoneInfo, rejects: Rejects
 ) -> tuple[pa.Table, int | None]:
-    """The table of `Decoded` from columns as the source named them, and the start of their test.
-
-    `messages` are the same rows one by one, None for those of a table.
-    """
+    """The table of `Decoded` from columns as the source named them, and the start of their test."""
+    from_messages = raw.kind is BatchKind.MESSAGES
     rows = raw.table.num_rows
-    fields, unknown = _match(columns, messages is not None)
+    fields, unknown = _match(columns, from_messages)
     found = _known_columns(columns, fields, zone, rejects)
     doubled = [
         (name, [better for better, _ in sources[:rank]])
@@ -531,15 +462,15 @@ def _readings(
         for rank, (name, _) in enumerate(sources)
         if rank
     ]
-    if messages is not None:
-        extra = _message_extra(messages, unknown, doubled)
+    if from_messages:
+        extra = _message_extra(columns, unknown, doubled)
     else:
         extra = _table_extra(columns, unknown, doubled)
     if extra is not None:
         found["extra"] = _unnested(extra) if "extra" in unknown else extra
-    one_test = messages is None and "equipment_id" not in found
-    found = _own_columns(found, raw, messages is not None, rows)
-    found["recorded_at"], assumed = _event_time(found, rows, messages is not None)
+    one_test = not from_messages and "equipment_id" not in found
+    found = _own_columns(found, raw, from_messages, rows)
+    found["recorded_at"], assumed = _event_time(found, rows, from_messages)
     _types(found, rejects)
     if (resistance := found.get("internal_resistance_ohm")) is not None:
         # Arbin writes 0 until the first pulse has been measured.

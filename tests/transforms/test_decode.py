@@ -152,12 +152,37 @@ def test_messages_of_very_many_shapes_are_decoded_all_the_same(monkeypatch):
     sent = [{**reading(record_index=at), f"only_{at}": at} for at in range(10)]
     sent[3] = b"{"
     raw = messages(sent)
+    monkeypatch.setattr("transforms.messages._MOST_NAMES", 0)
     apart, _ = decode(raw)
-    monkeypatch.setattr("transforms.decode._MOST_KINDS", 3)
+    monkeypatch.setattr("transforms.messages._MOST_KINDS", 3)
     together, refused = decode(raw)
     assert list(refused.rows) == [3]
     assert column(together.table, "row") == [0, 1, 2, 4, 5, 6, 7, 8, 9]
     assert together.table.sort_by("row").to_pylist() == apart.table.sort_by("row").to_pylist()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        [reading(), {**reading(record_index=2), "seen_by_no_sample": 1}] * 9,
+        [reading(), {"Voltage(V)": 3.7, "Current(A)": 1, "Date_Time": START, "cell": "c"}, b"[]"],
+        [{**reading(), 'a "quoted" name': 1}, reading(record_index=2), b"{", None],
+        [{**reading(), "nested": {"b": [1, None], "a": {}}}, {}, reading(record_index=3)],
+        [{"voltage_v": 3.7}, {"voltage_v": 3.6}],
+    ],
+)
+def test_the_fast_way_and_the_slow_way_give_the_same(sent, monkeypatch):
+    raw = messages(sent)
+    fast, refused_fast = decode(raw)
+    monkeypatch.setattr("transforms.messages._MOST_NAMES", 0)
+    slow, refused_slow = decode(raw)
+    assert refused_fast.rows == refused_slow.rows
+    columns = sorted(fast.table.column_names)
+    assert columns == sorted(slow.table.column_names)
+    rows_fast, rows_slow = (
+        part.table.select(columns).sort_by("row").to_pylist() for part in (fast, slow)
+    )
+    assert rows_fast == rows_slow
 
 
 @pytest.mark.parametrize("word", ["", " ", "NA", "n/a", "NaN", "null", "-", "#N/A", None])
