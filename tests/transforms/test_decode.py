@@ -165,7 +165,11 @@ def test_messages_of_very_many_shapes_are_decoded_all_the_same(monkeypatch):
     "sent",
     [
         [reading(), {**reading(record_index=2), "seen_by_no_sample": 1}] * 9,
-        [reading(), {"Voltage(V)": 3.7, "Current(A)": 1, "Date_Time": START, "cell": "c"}, b"[]"],
+        [
+            reading(),
+            {"Voltage(V)": 3.7, "Current(A)": 1, "Date_Time": "2024-06-01 12:00:00", "cell": "c"},
+            b"[]",
+        ],
         [{**reading(), 'a "quoted" name': 1}, reading(record_index=2), b"{", None],
         [{**reading(), "nested": {"b": [1, None], "a": {}}}, {}, reading(record_index=3)],
         [{"voltage_v": 3.7}, {"voltage_v": 3.6}],
