@@ -107,7 +107,7 @@ class Validate(beam.DoFn):
         yield {
             **reading,
             "internal_resistance_ohm": reading["internal_resistance_ohm"] or None,
-            "reading_id": hashlib.md5(repr(key).encode()).hexdigest(),  # noqa: S324 - no secret
+            "reading_id": hashlib.md5(repr(key).encode()).hexdigest(),
             "power_watt": volts * amps,
             "quality_flags": flags,
             "ingested_at": dt.datetime.now(dt.UTC),
@@ -125,13 +125,11 @@ class Order(beam.DoFn):
         last: Any = beam.DoFn.StateParam(LAST),
     ) -> Iterable[dict[str, Any]]:
         previous, seen = last.read(), set()
-        for reading in sorted(
-            element[1], key=lambda r: (r["recorded_at"], r["test_time_s"] or 0.0)
-        ):
-            if reading["reading_id"] in seen:
+        for known in sorted(element[1], key=lambda r: (r["recorded_at"], r["test_time_s"] or 0.0)):
+            if known["reading_id"] in seen:
                 continue
-            seen.add(reading["reading_id"])
-            reading = {**reading, "charge_ah": 0.0, "discharge_ah": 0.0,
+            seen.add(known["reading_id"])
+            reading = {**known, "charge_ah": 0.0, "discharge_ah": 0.0,
                        "charge_wh": 0.0, "discharge_wh": 0.0, "time_delta_s": None}  # fmt: skip
             if previous is not None:
                 delta = (reading["recorded_at"] - previous["recorded_at"]).total_seconds()
