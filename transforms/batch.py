@@ -111,6 +111,10 @@ class PackedBatch:
             self._handle = _encode(self._table)
         return self._handle
 
+    def packed(self) -> PackedBatch:
+        """The same batch without its table: what is kept of it is its handle."""
+        return PackedBatch(handle=self.handle)
+
     def __reduce__(self) -> tuple[type[PackedBatch], tuple[None, bytes]]:
         return PackedBatch, (None, self.handle)
 

@@ -177,7 +177,9 @@ class _OrderBounded(_Ordering):
         waiting=beam.DoFn.StateParam(_Ordering.WAITING),
         due=beam.DoFn.TimerParam(DUE),
     ) -> None:
-        waiting.add(element[1])
+        earliest, batch = element[1]
+        # State may keep the object until the bundle ends; the table must not wait with it.
+        waiting.add((earliest, batch.packed()))
         due.set(GlobalWindow().max_timestamp())
 
     @on_timer(DUE)
@@ -214,8 +216,8 @@ class _OrderUnbounded(_Ordering):
         armed=beam.DoFn.StateParam(ARMED),
         due=beam.DoFn.TimerParam(DUE),
     ) -> None:
-        earliest, _ = element[1]
-        waiting.add(element[1])
+        earliest, batch = element[1]
+        waiting.add((earliest, batch.packed()))
         end = earliest // self._window_us * self._window_us + self._window_us
         now_armed = armed.read()
         if now_armed is None or end < now_armed:
@@ -238,7 +240,7 @@ class _OrderUnbounded(_Ordering):
         waiting.clear()
         ready, rest = split_at([piece.table for _, piece in pieces], border)
         for table in rest:
-            waiting.add((int(times_us(table).min()), PackedBatch(table)))
+            waiting.add((int(times_us(table).min()), PackedBatch(table).packed()))
         if rest:
             earliest = min(int(times_us(table).min()) for table in rest)
             following = earliest // self._window_us * self._window_us + self._window_us

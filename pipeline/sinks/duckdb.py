@@ -35,7 +35,7 @@ _FLUSH_BYTES = 128 * 1024 * 1024
 # How long another program may keep the file open before the job gives up.
 _PATIENCE_S = 60.0
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
-    "memory_limit": "1GB",
+    "memory_limit": "512MB",
     "preserve_insertion_order": "true",
 }
 
