@@ -28,7 +28,7 @@ from transforms.sequence import Sequenced, sequence
 
 # About this many readings are released at once from bounded input: enough to be fast and to make
 # few files, little enough that memory does not depend on how much there is in all.
-RELEASE_ROWS = 250_000
+RELEASE_ROWS = 100_000
 
 _PIECE = coders.TupleCoder((coders.VarIntCoder(), PackedBatchCoder()))
 

@@ -30,12 +30,12 @@ from schemas.reading import (
 
 # Rows gathered before they are written: a transaction and a join against what is there cost
 # more than the rows do.
-_FLUSH_ROWS = 200_000
-_FLUSH_BYTES = 128 * 1024 * 1024
+_FLUSH_ROWS = 150_000
+_FLUSH_BYTES = 64 * 1024 * 1024
 # How long another program may keep the file open before the job gives up.
 _PATIENCE_S = 60.0
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
-    "memory_limit": "512MB",
+    "memory_limit": "256MB",
     "preserve_insertion_order": "true",
 }
 

@@ -13,7 +13,9 @@ from apache_beam.metrics import Metrics
 from pipeline.errors import ConfigError
 from pipeline.progress import PROGRESS
 from pipeline.sources import Received
-from pipeline.sources.simulation import Block, Fleet, FleetConfig, Messages
+from pipeline.sources.simulation.config import FleetConfig
+from pipeline.sources.simulation.fleet import Fleet
+from pipeline.sources.simulation.parts import Block, Messages
 from schemas.forms import UTC_MICROSECONDS
 from transforms.batch import MESSAGES, BatchKind, Origin, RawBatch
 

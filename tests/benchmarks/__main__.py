@@ -21,7 +21,8 @@ KINDS = ("limit", "packed", "naive")
 
 def _make_input(folder: Path, equipment: int, readings: int) -> Path:
     """An NDJSON file of a simulated fleet: one reading a second of each equipment."""
-    from pipeline.sources.simulation import Fleet, FleetConfig
+    from pipeline.sources.simulation.config import FleetConfig
+    from pipeline.sources.simulation.fleet import Fleet
 
     path = folder / f"fleet-{equipment}-{readings}.ndjson"
     if not path.exists():

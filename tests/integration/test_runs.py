@@ -13,7 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.sources.simulation import FAULTS, Fleet, FleetConfig
+from pipeline.sources.simulation.config import FleetConfig
+from pipeline.sources.simulation.faults import FAULTS
+from pipeline.sources.simulation.fleet import Fleet
 from tests.running import TABLES, Ran, run, same_tables
 
 FLEET = "simulator:?equipment=8&readings=40000&interval=30&faults=0.02&duplicates=0.02&late=0.05"
