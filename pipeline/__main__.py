@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
 from tqdm import tqdm
 
 from pipeline import account, job, options, registry, runner
@@ -49,6 +50,7 @@ def _progress_bar(source: Source, shown: bool) -> Iterator[None]:
 
 def run(config: JobConfig, beam_options: beam.options.pipeline_options.PipelineOptions) -> int:
     """Runs the job to its end; returns the exit status: 0, or 1 if the account does not balance."""
+    FileSystems.set_options(beam_options)
     source = registry.source(config)
     sinks = registry.sinks(config)
     source.check()

@@ -180,7 +180,16 @@ def parse(argv: Sequence[str]) -> PipelineOptions:
     Raises:
         ConfigError: a flag nobody knows, or a value of the wrong type.
     """
-    parser = _KnownFlags(prog="python -m pipeline", add_help=True)
+    if {"-h", "--help"} & set(argv):
+        own = _KnownFlags(
+            prog="python -m pipeline",
+            description="Reads battery and machine readings into a lake and a warehouse.",
+            epilog="Every flag of Beam and its runners works too (see Beam's documentation).",
+        )
+        own.add_argument("--runner", default="DirectRunner", help="Beam's runner; default: local")
+        JobOptions._add_argparse_args(own)
+        own.parse_args(["--help"])
+    parser = _KnownFlags(prog="python -m pipeline", add_help=False)
     for options in (PipelineOptions, *PipelineOptions.__subclasses__()):
         add = getattr(options, "_add_argparse_args", None)
         if add is not None:
