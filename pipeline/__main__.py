@@ -78,6 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 2
+    except (KeyboardInterrupt, RuntimeError) as error:
+        # A runner wraps what a step raised.
+        if isinstance(error, RuntimeError) and "KeyboardInterrupt" not in str(error):
+            raise
+        print("interrupted; running it again goes on safely", file=sys.stderr)  # noqa: T201
+        return 130
 
 
 if __name__ == "__main__":

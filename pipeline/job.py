@@ -32,7 +32,7 @@ def build(
     Step names are stable: a running Dataflow job is updated by them.
     """
     received = source.read(pipeline)
-    decoded = received.batches | "Decode" >> Decode(config.time_zone)
+    decoded = received.batches | "Decode" >> Decode(config.time_zone, config.day_first)
     valid = decoded.readings | "Validate" >> Validate(config.profiles, config.launched_at_us)
     ordered = valid.readings | "Order" >> Order(
         config.profiles, config.window_us, config.allowed_lateness_us, config.shards

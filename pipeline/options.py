@@ -18,6 +18,7 @@ from schemas import profiles
 from schemas.profiles import Profile, ProfileError
 
 _DAY_S = 86_400
+_DAY_FIRST = {"auto": None, "mdy": False, "dmy": True}
 DEFAULT_WAREHOUSE = "duckdb:./data/warehouse.duckdb"
 
 
@@ -76,6 +77,13 @@ class JobOptions(PipelineOptions):
             help="zone of times that carry none, such as Europe/Berlin; default: UTC",
         )
         group.add_argument(
+            "--date_order",
+            default="auto",
+            choices=sorted(_DAY_FIRST),
+            help="of dates with slashes: mdy, dmy, or auto (a file with a day above 12 tells; "
+            "else the month is first); default: auto",
+        )
+        group.add_argument(
             "--equipment_id",
             help="equipment of readings that name none, instead of telling it from the file",
         )
@@ -101,6 +109,7 @@ class JobConfig:
     shards: int = 8
     profiles: tuple[Profile, ...] = ()
     time_zone: str = "UTC"
+    day_first: bool | None = None
     equipment_id: str | None = None
     launched_at_us: int = 0
     progress: bool = True
@@ -168,6 +177,7 @@ def config_from(options: PipelineOptions, now_us: int | None = None) -> JobConfi
         shards=own.shards,
         profiles=_profiles(own.equipment_profile),
         time_zone=_time_zone(own.time_zone),
+        day_first=_DAY_FIRST[own.date_order],
         equipment_id=own.equipment_id,
         launched_at_us=time.time_ns() // 1000 if now_us is None else now_us,
         progress=not own.no_progress,

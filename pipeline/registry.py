@@ -32,6 +32,7 @@ def source(config: JobConfig) -> Source:
             name=config.source,
             equipment_id=config.equipment_id,
             time_zone=config.time_zone,
+            day_first=config.day_first,
         )
     raise ConfigError(
         f"--source={config.source}: no source reads {kind}:; give a file, folder or glob "

@@ -46,6 +46,7 @@ class Origin:
         equipment_id: the equipment of rows that name none.
         test_start_us: earliest event time of the whole file, where the batch is only a part of
             it; None makes the batch's own earliest row the start.
+        day_first: whether the file's dates with slashes are day/month/year, where it was seen.
         first_row: position in the file of the batch's first row, counted from 1.
     """
 
@@ -54,6 +55,7 @@ class Origin:
     arrived_at_us: int = 0
     equipment_id: str | None = None
     test_start_us: int | None = None
+    day_first: bool | None = None
     first_row: int = 1
 
 

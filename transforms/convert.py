@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
@@ -288,16 +288,16 @@ def in_zone(naive: pa.Array, zone: ZoneInfo) -> pa.Array:
     return placed.cast(UTC_MICROSECONDS)
 
 
-def _parse_texts(array: pa.Array, zone: ZoneInfo) -> Converted:
+def _parse_texts(array: pa.Array, zone: ZoneInfo, day_first: bool | None) -> Converted:
     encoded = array.dictionary_encode()
     words = encoded.dictionary
-    parsed = _parse_unique(words, zone)
+    parsed = _parse_unique(words, zone, day_first)
     out = parsed.take(encoded.indices)
     bad = np.asarray(pc.and_(array.is_valid(), out.is_null()))
     return Converted(out, bad if bad.any() else None)
 
 
-def _parse_unique(words: pa.Array, zone: ZoneInfo) -> pa.Array:
+def _parse_unique(words: pa.Array, zone: ZoneInfo, day_first: bool | None) -> pa.Array:
     """ISO 8601 first, then the formats cyclers use; null where none fits."""
     out: list[int | None] = []
     others: list[int] = []
@@ -324,7 +324,7 @@ def _parse_unique(words: pa.Array, zone: ZoneInfo) -> pa.Array:
     if others:
         rest = pd.Series([texts_[position] for position in others])
         local[others] = True
-        for position, value in zip(others, _parse_formats(rest), strict=True):
+        for position, value in zip(others, _parse_formats(rest, day_first), strict=True):
             out[position] = value
     micros = pa.array(out, pa.int64())
     # By the same function as a uniform column, so that a time means the same in every company.
@@ -340,7 +340,7 @@ def to_micros(moment: dt.datetime) -> int:
     return (moment - _EPOCH) // dt.timedelta(microseconds=1)
 
 
-def _parse_formats(rest: pd.Series[str]) -> list[int | None]:
+def _parse_formats(rest: pd.Series[str], day_first: bool | None) -> list[int | None]:
     """Local times, as microseconds since 1970 of the same zone."""
     found: list[int | None] = [None] * len(rest)
 
@@ -357,12 +357,14 @@ def _parse_formats(rest: pd.Series[str]) -> list[int | None]:
         return rows
 
     slashed = [row for row, text in enumerate(rest) if re.match(r"\d{1,2}/\d{1,2}/", text)]
-    other = [row for row in range(len(rest)) if row not in set(slashed)]
-    left = fill(_MONTH_FIRST, slashed)
+    is_slashed = set(slashed)
+    other = [row for row in range(len(rest)) if row not in is_slashed]
+    left = fill(_DAY_FIRST if day_first else _MONTH_FIRST, slashed)
     month_first = list(found)
-    if left and len(neither := fill(_DAY_FIRST, left)) < len(left):
+    if day_first is None and left and len(neither := fill(_DAY_FIRST, left)) < len(left):
         # A day above 12 stands somewhere: the whole column is day first, if it can be.
-        rows = [row for row in slashed if row not in set(neither)]
+        is_neither = set(neither)
+        rows = [row for row in slashed if row not in is_neither]
         if fill(_DAY_FIRST, rows):
             for row in set(rows) - set(left):
                 found[row] = month_first[row]
@@ -370,7 +372,22 @@ def _parse_formats(rest: pd.Series[str]) -> list[int | None]:
     return found
 
 
-def timestamps(values: Values, zone: ZoneInfo, scale: float = 1.0) -> Converted:
+def day_first(columns: Iterable[pa.Array]) -> bool | None:
+    """Whether text dates with slashes are day/month/year; None if no value decides it."""
+    for column in columns:
+        if not _is_text(column.type):
+            continue
+        parts = pc.extract_regex(column, r"^\s*(?P<a>\d{1,2})/(?P<b>\d{1,2})/").drop_null()
+        for name, decision in (("a", True), ("b", False)):
+            largest = pc.max(pc.struct_field(parts, name).cast(pa.int64())).as_py()
+            if largest is not None and largest > 12:
+                return decision
+    return None
+
+
+def timestamps(
+    values: Values, zone: ZoneInfo, scale: float = 1.0, day_first: bool | None = None
+) -> Converted:
     """Points in time as UTC microseconds: timestamps, dates, text, or numbers (see the source).
 
     Times outside the years 1 to 9999 do not fit: no calendar downstream can hold them.
@@ -379,8 +396,9 @@ def timestamps(values: Values, zone: ZoneInfo, scale: float = 1.0) -> Converted:
         values: the column.
         zone: the zone of times that carry none.
         scale: 1e-3 for numbers known to be in milliseconds.
+        day_first: whether dates with slashes are day/month/year; None lets the column decide.
     """
-    found = _timestamps(values, zone, scale)
+    found = _timestamps(values, zone, scale, day_first)
     return _within(found.array, _EARLIEST_US, _LATEST_US, found.bad)
 
 
@@ -396,10 +414,10 @@ def _within(array: pa.Array, low: int, high: int, bad: Mask | None = None) -> Co
     return Converted(fitting, beyond if bad is None else bad | beyond)
 
 
-def _timestamps(values: Values, zone: ZoneInfo, scale: float) -> Converted:
+def _timestamps(values: Values, zone: ZoneInfo, scale: float, day_first: bool | None) -> Converted:
     array = as_array(values)
     if array is None:
-        return _each_time(values, zone)
+        return _each_time(values, zone, day_first)
     kind = array.type
     if pa.types.is_timestamp(kind):
         ticks = _TICKS_PER_SECOND[kind.unit]
@@ -410,14 +428,14 @@ def _timestamps(values: Values, zone: ZoneInfo, scale: float) -> Converted:
     if pa.types.is_null(kind):
         return Converted(pa.nulls(len(array), UTC_MICROSECONDS))
     if pa.types.is_date64(kind):
-        return _timestamps(array.cast(pa.int64()).cast(pa.timestamp("ms")), zone, scale)
+        return _timestamps(array.cast(pa.int64()).cast(pa.timestamp("ms")), zone, scale, day_first)
     if pa.types.is_date32(kind):
         days = array.cast(pa.int32())
         known = _within(days, _EARLIEST_US // _DAY_US, _LATEST_US // _DAY_US)
         midnights = pc.multiply(known.array.cast(pa.int64()), _DAY_US)
         return Converted(in_zone(midnights.cast(pa.timestamp("us")), zone), known.bad)
     if _is_text(kind):
-        return _text_times(array, zone)
+        return _text_times(array, zone, day_first)
     if pa.types.is_floating(kind) or pa.types.is_integer(kind):
         numbers = array.cast(pa.float64(), safe=False)
         raw = numbers.to_numpy(zero_copy_only=False)
@@ -433,11 +451,11 @@ def _all_above(raw: npt.NDArray[np.float64]) -> bool:
     return bool(len(finite)) and bool(finite.min() >= 1e11)
 
 
-def _each_time(values: Values, zone: ZoneInfo) -> Converted:
+def _each_time(values: Values, zone: ZoneInfo, day_first: bool | None) -> Converted:
     """A column of mixed types: numbers and texts each by their own rule."""
 
     def one(item: Any) -> int:
-        single = timestamps(pa.array([item]), zone)
+        single = timestamps(pa.array([item]), zone, 1.0, day_first)
         if single.bad is not None or not single.array[0].is_valid:
             raise ValueError("not a point in time")
         return int(single.array.cast(pa.int64())[0].as_py())
@@ -446,7 +464,7 @@ def _each_time(values: Values, zone: ZoneInfo) -> Converted:
     return Converted(found.array.cast(UTC_MICROSECONDS), found.bad)
 
 
-def _text_times(array: pa.Array, zone: ZoneInfo) -> Converted:
+def _text_times(array: pa.Array, zone: ZoneInfo, day_first: bool | None) -> Converted:
     blanked = _blank_to_null(array.cast(pa.string()))
     first = next((item.as_py() for item in blanked if item.is_valid), None)
     if first is None:
@@ -462,7 +480,7 @@ def _text_times(array: pa.Array, zone: ZoneInfo) -> Converted:
     try:
         numbers = blanked.cast(pa.float64())
     except pa.ArrowInvalid:
-        return _parse_texts(blanked, zone)
+        return _parse_texts(blanked, zone, day_first)
     out = _numeric_times(numbers.to_numpy(zero_copy_only=False), zone)
     bad = np.asarray(pc.and_(blanked.is_valid(), out.is_null()))
     return Converted(out, bad if bad.any() else None)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -30,6 +31,7 @@ EVENT_TIME_ASSUMED = 1 << QUALITY_FLAGS.index("event_time_assumed")
 
 # A bare `time` is a date for a gateway and elapsed seconds for a cycler: its values tell.
 _AMBIGUOUS_TIME = "time"
+_BARE_TIME = re.compile(r"time(_(s|sec|seconds?|min|minutes|h|hr|hours|ms))?")
 
 _LOW_CARDINALITY = ("equipment_id", "equipment_type", "test_id", "source_file")
 _CODES = pa.dictionary(pa.int32(), pa.string())
@@ -53,6 +55,14 @@ class Rejects:
         if mask is not None:
             for row in np.flatnonzero(mask).tolist():
                 self.add(row, error_type, column, message)
+
+
+@dataclass(frozen=True)
+class Dates:
+    """How times are to be read that do not say it themselves (see `transforms.convert`)."""
+
+    zone: ZoneInfo
+    day_first: bool | None
 
 
 @dataclass(frozen=True)
@@ -114,20 +124,33 @@ def _match(
             unknown.append(name)
         else:
             fields.setdefault(alias.field, []).append((name, alias))
+    _time_beside_total(fields)
     return fields, unknown
 
 
 def _what_time_means(values: Values) -> Alias:
+    """Elapsed seconds, or a date where most values are one: a single bad cell decides nothing."""
     numbers = convert.seconds(values)
-    if numbers.bad is None and not (pc.max(numbers.array).as_py() or 0.0) >= 1e8:
+    bad = 0 if numbers.bad is None else int(numbers.bad.sum())
+    known = len(numbers.array) - numbers.array.null_count
+    if known >= bad and not (pc.quantile(numbers.array, 0.5)[0].as_py() or 0.0) >= 1e8:
         return Alias("test_time_s")
     return Alias("recorded_at")
 
 
-def _convert_field(name: str, values: Values, alias: Alias, zone: ZoneInfo) -> Converted:
+def _time_beside_total(fields: dict[str, list[tuple[str, Alias]]]) -> None:
+    """Beside a column of the test's time, one that is only called time is the step's (Neware)."""
+    elapsed = fields.get("test_time_s", [])
+    bare = [source for source in elapsed if _BARE_TIME.fullmatch(normalise(source[0]))]
+    if bare and len(bare) < len(elapsed) and "step_time_s" not in fields:
+        fields["test_time_s"] = [source for source in elapsed if source not in bare]
+        fields["step_time_s"] = [(name, replace(a, field="step_time_s")) for name, a in bare]
+
+
+def _convert_field(name: str, values: Values, alias: Alias, dates: Dates) -> Converted:
     kind = READING.field(name).kind
     if kind is Kind.TIMESTAMP:
-        return convert.timestamps(values, zone, alias.scale)
+        return convert.timestamps(values, dates.zone, alias.scale, dates.day_first)
     if kind is Kind.INTEGER:
         return convert.integers(values, alias.scale)
     if kind is Kind.DOUBLE:
@@ -137,12 +160,13 @@ def _convert_field(name: str, values: Values, alias: Alias, zone: ZoneInfo) -> C
     return convert.texts(values)
 
 
-def event_times(table: pa.Table, time_zone: str) -> pa.Array | None:
+def event_times(table: pa.Table, time_zone: str, day_first: bool | None = None) -> pa.Array | None:
     """The event times of a source's table, before anything else of it is decoded.
 
     Args:
         table: rows with the source's own column names.
         time_zone: the zone of times that carry none.
+        day_first: see `transforms.convert.timestamps`.
 
     Returns:
         timestamp[us, UTC] per row, null where unparsable; None if the table has no column of
@@ -154,7 +178,7 @@ def event_times(table: pa.Table, time_zone: str) -> pa.Array | None:
         return None
     zone = ZoneInfo(time_zone)
     parts = [
-        convert.timestamps(columns[name], zone, alias.scale).array
+        convert.timestamps(columns[name], zone, alias.scale, day_first).array
         for name, alias in fields["recorded_at"]
     ]
     return pc.coalesce(*parts)
@@ -172,14 +196,14 @@ _ERROR_OF_KIND = {
 def _known_columns(
     columns: dict[str, Values],
     fields: dict[str, list[tuple[str, Alias]]],
-    zone: ZoneInfo,
+    dates: Dates,
     rejects: Rejects,
 ) -> dict[str, pa.Array]:
     found: dict[str, pa.Array] = {}
     for name, sources in fields.items():
         parts = []
         for source, alias in sources:
-            converted = _convert_field(name, columns[source], alias, zone)
+            converted = _convert_field(name, columns[source], alias, dates)
             error, message = _ERROR_OF_KIND[READING.field(name).kind]
             rejects.add_mask(converted.bad, error, name, f"{source} {message}")
             parts.append(converted.array)
@@ -409,22 +433,31 @@ def _types(found: dict[str, pa.Array], rejects: Rejects) -> None:
         rejects.add_mask(unknown, "unknown_value", "equipment_type", f"must be {allowed}")
 
 
-def decode(raw: RawBatch, time_zone: str = "UTC") -> tuple[Decoded, Rejects]:
+def decode(
+    raw: RawBatch, time_zone: str = "UTC", day_first: bool | None = None
+) -> tuple[Decoded, Rejects]:
     """The batch's readings in the reading's columns, and the rows that could not be read.
 
     Args:
         raw: messages or table rows.
         time_zone: the zone of times that carry none.
+        day_first: whether dates with slashes are day/month/year. None: as the batch's origin
+            says; else a table's column decides, and messages, which come in any company, have
+            the month first.
     """
+    if day_first is None:
+        day_first = raw.origin.day_first
+        if day_first is None and raw.kind is BatchKind.MESSAGES:
+            day_first = False
     with _no_collection():
-        return _decode(raw, ZoneInfo(time_zone))
+        return _decode(raw, Dates(ZoneInfo(time_zone), day_first))
 
 
-def _decode(raw: RawBatch, zone: ZoneInfo) -> tuple[Decoded, Rejects]:
+def _decode(raw: RawBatch, dates: Dates) -> tuple[Decoded, Rejects]:
     rejects = Rejects()
     if raw.kind is BatchKind.ROWS:
         columns = {name: raw.table.column(name) for name in raw.table.column_names}
-        table, start = _readings(raw, columns, zone, rejects)
+        table, start = _readings(raw, columns, dates, rejects)
         return Decoded(table, raw, start), rejects
     parts = []
     for alike in messages.parse(
@@ -432,12 +465,12 @@ def _decode(raw: RawBatch, zone: ZoneInfo) -> tuple[Decoded, Rejects]:
         lambda row, rule, message: rejects.add(row, rule, None, message),
     ):
         if alike.rows is None:
-            table, _ = _readings(raw, alike.columns, zone, rejects)
+            table, _ = _readings(raw, alike.columns, dates, rejects)
         else:
             rows = pa.array(alike.rows, pa.int64())
             part = RawBatch(raw.table.take(rows), raw.kind, raw.origin)
             noted = Rejects()
-            table, _ = _readings(part, alike.columns, zone, noted)
+            table, _ = _readings(part, alike.columns, dates, noted)
             for row, reason in noted.rows.items():
                 rejects.add(alike.rows[row], *reason)
             places = rows.take(table.column("row").combine_chunks())
@@ -449,13 +482,13 @@ def _decode(raw: RawBatch, zone: ZoneInfo) -> tuple[Decoded, Rejects]:
 
 
 def _readings(
-    raw: RawBatch, columns: dict[str, Values], zone: ZoneInfo, rejects: Rejects
+    raw: RawBatch, columns: dict[str, Values], dates: Dates, rejects: Rejects
 ) -> tuple[pa.Table, int | None]:
     """The table of `Decoded` from columns as the source named them, and the start of their test."""
     from_messages = raw.kind is BatchKind.MESSAGES
     rows = raw.table.num_rows
     fields, unknown = _match(columns, from_messages)
-    found = _known_columns(columns, fields, zone, rejects)
+    found = _known_columns(columns, fields, dates, rejects)
     doubled = [
         (name, [better for better, _ in sources[:rank]])
         for sources in fields.values()
@@ -471,6 +504,10 @@ def _readings(
     one_test = not from_messages and "equipment_id" not in found
     found = _own_columns(found, raw, from_messages, rows)
     found["recorded_at"], assumed = _event_time(found, rows, from_messages)
+    if one_test and assumed.any() and not {"record_index", "test_time_s"} & found.keys():
+        # Nothing but its place in the file tells such a row from another with the same values.
+        places = np.arange(rows, dtype=np.int64) + raw.origin.first_row
+        found["record_index"] = pa.array(places)
     _types(found, rejects)
     if (resistance := found.get("internal_resistance_ohm")) is not None:
         # Arbin writes 0 until the first pulse has been measured.
@@ -560,12 +597,13 @@ def dead_letters(raw: RawBatch, rejects: Rejects, step: str) -> pa.Table:
 
 
 class _DecodeBatch(beam.DoFn):
-    def __init__(self, time_zone: str) -> None:
+    def __init__(self, time_zone: str, day_first: bool | None) -> None:
         self._time_zone = time_zone
+        self._day_first = day_first
         self._dead = Metrics.counter("account", "dead_letters")
 
     def process(self, raw: RawBatch) -> Iterable[Decoded]:
-        decoded, rejects = decode(raw, self._time_zone)
+        decoded, rejects = decode(raw, self._time_zone, self._day_first)
         if rejects.rows:
             self._dead.inc(len(rejects.rows))
             letters = dead_letters(raw, rejects, STEP)
@@ -577,12 +615,13 @@ class _DecodeBatch(beam.DoFn):
 class Decode(beam.PTransform):
     """Raw batches → `Decoded` (main output) and tables of dead letters (`dead_letters`)."""
 
-    def __init__(self, time_zone: str = "UTC") -> None:
+    def __init__(self, time_zone: str = "UTC", day_first: bool | None = None) -> None:
         super().__init__()
         self._time_zone = time_zone
+        self._day_first = day_first
 
     def expand(self, batches: beam.PCollection) -> Any:
         """Adds the step."""
-        step = beam.ParDo(_DecodeBatch(self._time_zone))
+        step = beam.ParDo(_DecodeBatch(self._time_zone, self._day_first))
         typed = step.with_output_types(Decoded, dead_letters=pa.Table)
         return batches | typed.with_outputs("dead_letters", main="readings")

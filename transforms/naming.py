@@ -9,8 +9,19 @@ from pathlib import PurePosixPath
 _SUFFIX = re.compile(
     r"(?:[ _.-]+(?:\d{1,2}[ _.-]\d{1,2}[ _.-]\d{2,4}|\d{4}[ _.-]\d{1,2}[ _.-]\d{1,2}|\d{8,}))+$"
 )
+# What browsers and file managers add to a second copy.
+_COPY = re.compile(r"(?i)^copy of |(?: ?\(\d+\)| - copy(?: \(\d+\))?)$")
+# Names that say what a file is, not of which equipment: there the folder tells.
+_GENERIC = re.compile(
+    r"(?:streams?|data|dataset|tests?|cycl(?:e|es|ing)|raw|parts?|batch(?:es)?|battery|batteries"
+    r"|readings?|measurements?|timeseries|messages?|events?|sensors?|sensor_data|telemetry|logs?"
+    r"|files?|outputs?|exports?|chunks?|records?|results?|sheet|channel|json|payloads?)?"
+    r"(?:[ _.-]?\d+(?:[ _.-]of[ _.-]\d+)?)*",
+    re.IGNORECASE,
+)
 _EXTENSIONS = re.compile(
-    r"\.(xlsx|xlsm|xls|xlsb|ods|csv|tsv|txt|json|jsonl|ndjson|parquet|gz|zip|bdf)$", re.IGNORECASE
+    r"\.(xlsx|xlsm|xls|xlsb|ods|csv|tsv|txt|json|jsonl|ndjson|parquet|gz|bz2|xz|zip|bdf)$",
+    re.IGNORECASE,
 )
 
 
@@ -19,6 +30,11 @@ def stem(name: str) -> str:
     while _EXTENSIONS.search(name):
         name = _EXTENSIONS.sub("", name)
     return name
+
+
+def is_generic(name: str) -> bool:
+    """Whether a name says nothing of an equipment, such as `data_1`, `export` or a number."""
+    return _GENERIC.fullmatch(name) is not None
 
 
 def source_file(path: str) -> str:
@@ -35,16 +51,26 @@ def equipment_from_path(path: str) -> str:
     """The equipment a cycler's file speaks of.
 
     The folder's name where the file's name begins with it (`CS2_35/CS2_35_8_18_10.xlsx`), else
-    the file's name without extension and trailing date or running number.
+    the file's name without extension, trailing date or running number and marks of a copy; where
+    that leaves nothing but a word like `data`, the folder's name after all.
 
     >>> equipment_from_path("downloads/CS2_35_8_18_10.xlsx")
     'CS2_35'
+    >>> equipment_from_path("cell_A/data_1.csv")
+    'cell_A'
     """
     parts = PurePosixPath(path.replace("\\", "/")).parts
-    name = stem(parts[-1]) if parts else ""
+    name = _COPY.sub("", stem(parts[-1])) if parts else ""
     if len(parts) > 1:
         folder = parts[-2]
         rest = name[len(folder) :]
         if folder and name.casefold().startswith(folder.casefold()) and not rest[:1].isalnum():
             return folder
-    return _SUFFIX.sub("", name) or name
+    own = _SUFFIX.sub("", name)
+    dated = _SUFFIX.fullmatch(f"_{name}") is not None
+    if dated or is_generic(own):
+        # The nearest folder that says something; `dt=2024-01-01` is a partition.
+        for folder in reversed(parts[:-1]):
+            if "=" not in folder and folder.strip("/.") and not folder.endswith(":"):
+                return own or name if is_generic(folder) else folder
+    return own or name

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 
 from pipeline.errors import ConfigError
@@ -23,6 +26,8 @@ from transforms.dead_letter import DeadLetter
 # One table of dead letters holds at most this much, so that no element grows without bound.
 _LETTERS = 1000
 _LETTER_BYTES = 8 * MIB
+# Longer than any bucket needs to list, shorter than anybody waits.
+_LISTING_S = 30.0
 
 
 class FileSource:
@@ -49,10 +54,11 @@ class FileSource:
         split_bytes: int = 64 * MIB,
         batch_rows: int = 20_000,
         skip: tuple[str, ...] = (),
+        day_first: bool | None = None,
     ) -> None:
         self.pattern = pattern
         self.skip = skip
-        self.settings = Settings(name, equipment_id, time_zone, split_bytes, batch_rows)
+        self.settings = Settings(name, equipment_id, time_zone, split_bytes, batch_rows, day_first)
 
     @cached_property
     def _found(self) -> list[Split]:
@@ -62,7 +68,9 @@ class FileSource:
         """Finds out whether there is anything to read; raises ConfigError."""
         name = self.settings.source
         try:
-            found = self._found
+            found = self._listed()
+        except ConfigError:
+            raise
         except Exception as error:
             raise ConfigError(
                 f"--source={name} cannot be listed: {error}; check the path and that this "
@@ -73,14 +81,44 @@ class FileSource:
                 f"--source={name} matches no file with data; name a file, a folder or a glob "
                 "(in quotes) that exists"
             )
+        # Every local file is tried: one that can't be opened would end the job half way.
+        tried = found if FileSystems.get_scheme(found[0].path) is None else found[:1]
+        for split in tried:
+            try:
+                with split.content(self.settings).open() as handle:
+                    handle.read(1)
+            except Exception as error:
+                raise ConfigError(
+                    f"--source={name}: {split.path} cannot be opened: {error}; check that this "
+                    "account may read it"
+                ) from error
+
+    def _listed(self) -> list[Split]:
+        """The files; without credentials a bucket's client would try for minutes."""
+        if FileSystems.get_scheme(self.pattern) is None:
+            return self._found
+        # Not a pool: its threads would be waited for at exit.
+        outcome: queue.SimpleQueue[list[Split] | Exception] = queue.SimpleQueue()
+
+        def look() -> None:
+            try:
+                outcome.put(self._found)
+            except Exception as error:  # noqa: BLE001 - handed on to the caller
+                outcome.put(error)
+
+        threading.Thread(target=look, daemon=True).start()
         try:
-            with found[0].content(self.settings).open() as handle:
-                handle.read(1)
-        except Exception as error:
+            found = outcome.get(timeout=_LISTING_S)
+        except queue.Empty:
             raise ConfigError(
-                f"--source={name}: {found[0].path} cannot be opened: {error}; check that this "
-                "account may read it"
-            ) from error
+                f"--source={self.settings.source} did not answer within {_LISTING_S:.0f} s; check "
+                "the network and the credentials (gs://: GOOGLE_APPLICATION_CREDENTIALS or gcloud "
+                "auth application-default login; s3://: AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, or a profile)"
+            ) from None
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     @property
     def total(self) -> int:

@@ -85,7 +85,9 @@ def list_files(pattern: str, skip: tuple[str, ...] = ()) -> list[Split]:
         (
             _whole(meta)
             for meta in found
-            if not meta.path.endswith("/") and not _is_hidden(meta.path, root, skip)
+            if not meta.path.endswith("/")
+            and not _is_hidden(meta.path, root, skip)
+            and _is_file(meta.path)
         ),
         key=lambda split: split.path,
     )
@@ -107,6 +109,11 @@ def _named_file(pattern: str) -> FileMetadata | None:
 
 def _match(pattern: str) -> list[FileMetadata]:
     return list(FileSystems.match([pattern])[0].metadata_list)
+
+
+def _is_file(path: str) -> bool:
+    """False for pipes, sockets and devices, whose end would be waited for."""
+    return FileSystems.get_scheme(path) is not None or Path(path).is_file()
 
 
 def _is_hidden(path: str, root: str, skip: tuple[str, ...]) -> bool:

@@ -37,6 +37,7 @@ class Settings:
         time_zone: the zone of times that carry none.
         split_bytes: how much of a file one worker takes at a time.
         batch_rows: rows of one batch, where a format can be cut.
+        day_first: whether dates with slashes are day/month/year; None tells it from the file.
     """
 
     source: str
@@ -44,6 +45,7 @@ class Settings:
     time_zone: str = "UTC"
     split_bytes: int = 64 * MIB
     batch_rows: int = 20_000
+    day_first: bool | None = None
 
 
 class Share:
@@ -111,7 +113,11 @@ class Content:
         return self.open() if self.seekable else io.BytesIO(self.read_all())
 
     def origin(
-        self, settings: Settings, first_row: int = 1, test_start_us: int | None = None
+        self,
+        settings: Settings,
+        first_row: int = 1,
+        test_start_us: int | None = None,
+        day_first: bool | None = None,
     ) -> Origin:
         """The origin of a batch of table rows."""
         return Origin(
@@ -120,6 +126,7 @@ class Content:
             arrived_at_us=self.arrived_at_us,
             equipment_id=self.equipment_id,
             test_start_us=test_start_us,
+            day_first=day_first,
             first_row=first_row,
         )
 

@@ -18,16 +18,24 @@ from transforms.batch import BatchKind, RawBatch
 
 
 @dataclass(frozen=True)
+class Timing:
+    """When a file's test began, and how its dates are written, from its first split."""
+
+    test_start_us: int
+    day_first: bool
+
+
+@dataclass(frozen=True)
 class Span:
     """A byte range of a delimited text, with what its reader must know of the rest.
 
-    `test_start_us` is that of the whole file, so that all its parts agree.
+    `timing` is that of the whole file, so that all its parts agree.
     """
 
     dialect: Dialect
     start: int
     end: int
-    test_start_us: int
+    timing: Timing
 
 
 def plan(content: Content, settings: Settings) -> list[Span]:
@@ -51,7 +59,7 @@ def read(content: Content, settings: Settings, span: Span | None = None) -> Outp
     if span is not None:
         parts = _parts(content, span.dialect, span.start, span.end)
         base = 0 if span.start == span.dialect.data_start else span.start
-        yield from _emit(content, settings, parts, base, span.test_start_us)
+        yield from _emit(content, settings, parts, base, span.timing)
         return
     dialect = _sniff(content)
     parts = _parts(content, dialect, dialect.data_start)
@@ -60,7 +68,7 @@ def read(content: Content, settings: Settings, span: Span | None = None) -> Outp
     if len(ahead) > 1:
         begun = _test_start(content, dialect, settings)
     elif ahead and isinstance(ahead[0], Parsed) and ahead[0].table.num_rows > settings.batch_rows:
-        begun = timing.earliest(ahead[0].table, settings)
+        begun = _timing([ahead[0].table], settings)
     yield from _emit(content, settings, itertools.chain(ahead, parts), 0, begun)
 
 
@@ -99,15 +107,22 @@ def _parts(
         yield refusal
 
 
-def _test_start(content: Content, dialect: Dialect, settings: Settings) -> int | None:
+def _test_start(content: Content, dialect: Dialect, settings: Settings) -> Timing | None:
     """The earliest event time of the file's first split, from a pass over its time columns."""
     columns = timing.time_columns(dialect.names)
     if not columns:
         return None
     end = dialect.data_start + settings.split_bytes
     parts = _parts(content, dialect, dialect.data_start, end, columns)
-    tables = (part.table for part in parts if isinstance(part, Parsed))
-    return timing.earliest(tables, settings)
+    return _timing([part.table for part in parts if isinstance(part, Parsed)], settings)
+
+
+def _timing(tables: list[pa.Table], settings: Settings) -> Timing | None:
+    names = timing.time_columns(tables[0].column_names) if tables else []
+    # Where no value decides, the month is first in the whole file.
+    day_first = bool(timing.day_first([table.select(names) for table in tables], settings))
+    begun = timing.earliest(tables, settings, day_first)
+    return None if begun is None else Timing(begun, day_first)
 
 
 def _emit(
@@ -115,7 +130,7 @@ def _emit(
     settings: Settings,
     parts: Iterator[Parsed | Refused],
     row: int,
-    test_start_us: int | None,
+    begun: Timing | None,
 ) -> Outputs:
     """Batches of the parts' rows; a single one where the test's start is not known."""
     first, gathered, refusal = row + 1, [], None
@@ -125,11 +140,13 @@ def _emit(
             break
         for bad in part.bad:
             yield content.letter(settings, bad.error_type, bad.message, bad.text, bad.position)
-        if test_start_us is None:
+        if begun is None:
             gathered.append(part.table)
         else:
             for offset in range(0, part.table.num_rows, settings.batch_rows):
-                origin = content.origin(settings, row + offset + 1, test_start_us)
+                origin = content.origin(
+                    settings, row + offset + 1, begun.test_start_us, begun.day_first
+                )
                 piece = part.table.slice(offset, settings.batch_rows)
                 yield RawBatch(piece, BatchKind.ROWS, origin)
         row += part.table.num_rows + len(part.bad)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import PurePosixPath
 
 import orjson
 import pyarrow as pa
@@ -16,32 +14,18 @@ from transforms.batch import MESSAGES, BatchKind, Origin, RawBatch
 
 BATCH_BYTES = 8 * MIB
 
-# Names that say what a file holds and not what was measured.
-_GENERIC = re.compile(
-    r"(?:streams?|data|dataset|parts?|batch(?:es)?|battery|batteries|readings?|messages?|events?"
-    r"|sensors?|sensor_data|telemetry|logs?|files?|outputs?|exports?|chunks?|records?|results?"
-    r"|json|payloads?)?(?:[ _.-]?\d+(?:[ _.-]of[ _.-]\d+)?)*",
-    re.IGNORECASE,
-)
-
 
 @lru_cache(maxsize=4096)
 def equipment_of(path: str) -> str | None:
     """The equipment that a file of messages speaks of, by its path.
 
-    As for tables, but where the file's name says nothing (`stream_1717243200000.json`) the
-    nearest folder's that does; None where no name does.
+    As for tables; None where neither the file's name nor a folder's says anything.
 
     >>> equipment_of("landing/B0005/stream_1717243200000.json")
     'B0005'
     """
     name = naming.equipment_from_path(path)
-    if not _GENERIC.fullmatch(name):
-        return name
-    for folder in reversed(PurePosixPath(path.replace("\\", "/")).parts[:-1]):
-        if "=" not in folder and folder.strip("/.") and not folder.endswith(":"):
-            return folder if not _GENERIC.fullmatch(folder) else None
-    return None
+    return None if naming.is_generic(name) else name
 
 
 class Packer:

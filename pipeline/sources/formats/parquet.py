@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline.sources.formats import timing
 from pipeline.sources.formats.content import Content, Outputs, Refused, Settings
+from pipeline.sources.formats.headers import unique_names
 from schemas.reading import DEAD_LETTER, READING
 from transforms.batch import MESSAGES, BatchKind, RawBatch
 from transforms.dead_letter import DeadLetter
@@ -102,10 +103,15 @@ def _rows(
         first = _edges(file, settings)[0][1]
         begun = _test_start(file, first, settings)
     size = settings.batch_rows if begun is not None else max(total, 1)
-    for batch in file.iter_batches(batch_size=size, row_groups=list(groups), columns=names):
+    repeated = len(set(names)) < len(names)
+    wanted = None if repeated else names
+    for batch in file.iter_batches(batch_size=size, row_groups=list(groups), columns=wanted):
         if batch.num_rows:
             place = replace(origin, first_row=row + 1, test_start_us=begun)
-            yield RawBatch(pa.Table.from_batches([batch]), BatchKind.ROWS, place)
+            table = pa.Table.from_batches([batch])
+            if repeated:
+                table = table.rename_columns(unique_names(table.column_names))
+            yield RawBatch(table, BatchKind.ROWS, place)
         row += batch.num_rows
         content.share.advance(content.size * batch.num_rows // max(total, 1))
 

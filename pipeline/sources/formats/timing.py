@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from pipeline.sources.formats.content import Settings
 from schemas.aliases import normalise, resolve
+from transforms import convert
 from transforms.decode import event_times
 
 
@@ -25,13 +26,23 @@ def time_columns(names: Sequence[str]) -> list[str]:
     ]
 
 
-def earliest(tables: pa.Table | Iterable[pa.Table], settings: Settings) -> int | None:
+def day_first(tables: Iterable[pa.Table], settings: Settings) -> bool | None:
+    """Whether the file's dates with slashes are day/month/year; None if it has none of these."""
+    if settings.day_first is not None:
+        return settings.day_first
+    columns = [chunk for table in tables for column in table.columns for chunk in column.chunks]
+    return convert.day_first(columns)
+
+
+def earliest(
+    tables: pa.Table | Iterable[pa.Table], settings: Settings, day_first: bool | None = None
+) -> int | None:
     """The earliest event time of the rows, microseconds since 1970 UTC; None if none has one."""
     found: int | None = None
     for table in [tables] if isinstance(tables, pa.Table) else tables:
         if not table.num_rows:
             continue
-        times = event_times(table, settings.time_zone)
+        times = event_times(table, settings.time_zone, day_first)
         if times is None:
             return None
         least = pc.min(times.cast(pa.int64())).as_py()
