@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import apache_beam as beam
 
@@ -17,17 +16,10 @@ from transforms.summarise import Summarise
 from transforms.validate import Validate
 
 
-@dataclass(frozen=True)
-class Graph:
-    """The graph's outputs, for tests and for whoever extends it."""
-
-    produced: Produced
-
-
 def build(
     pipeline: beam.Pipeline, config: JobConfig, source: Source, sinks: Sequence[Sink]
-) -> Graph:
-    """Adds every step to `pipeline`.
+) -> Produced:
+    """Adds every step to `pipeline`; returns the outputs, for tests and for whoever extends it.
 
     Step names are stable: a running Dataflow job is updated by them.
     """
@@ -50,4 +42,4 @@ def build(
     )
     for sink in sinks:
         sink.write(produced)
-    return Graph(produced)
+    return produced

@@ -34,7 +34,6 @@ _AMBIGUOUS_TIME = "time"
 _BARE_TIME = re.compile(r"time(_(s|sec|seconds?|min|minutes|h|hr|hours|ms))?")
 
 _LOW_CARDINALITY = ("equipment_id", "equipment_type", "test_id", "source_file")
-_CODES = pa.dictionary(pa.int32(), pa.string())
 
 _TYPES = {"battery_cell": "battery_cell", "battery": "battery_cell", "cell": "battery_cell",
           "machine": "machine", "motor": "machine"}  # fmt: skip

@@ -38,6 +38,11 @@ def times_us(table: pa.Table) -> Any:
     return table.column("recorded_at").cast(pa.int64()).to_numpy()
 
 
+def window_end(time_us: int, window_us: int) -> int:
+    """The end, exclusive, of the window that an event time falls into, in µs."""
+    return time_us // window_us * window_us + window_us
+
+
 def by_shard(table: pa.Table, shards: int) -> Iterator[tuple[int, tuple[int, PackedBatch]]]:
     """Cuts a batch into (shard, (earliest event time in µs, rows of the shard))."""
     ids, id_codes = codes(table, "equipment_id")
@@ -97,7 +102,7 @@ class Release:
         """The end of the first window by which `rows` readings have come, if it is complete."""
         times = np.concatenate([times_us(table) for table in self._waiting])
         reached = np.partition(times, rows - 1)[rows - 1]
-        border = int(reached) // self._window_us * self._window_us + self._window_us
+        border = window_end(int(reached), self._window_us)
         if end_us is not None and border > end_us:
             return None
         return border
@@ -109,8 +114,8 @@ class Release:
         self._rows = sum(table.num_rows for table in rest)
         return stack(due)
 
-    def _give(self, table: pa.Table, keep_from_us: int | None = None) -> Sequenced:
-        released = sequence(table, self.tail, self._limits, keep_from_us)
+    def _give(self, table: pa.Table) -> Sequenced:
+        released = sequence(table, self.tail, self._limits)
         self.tail = released.tail
         return released
 
@@ -218,7 +223,7 @@ class _OrderUnbounded(_Ordering):
     ) -> None:
         earliest, batch = element[1]
         waiting.add((earliest, batch.packed()))
-        end = earliest // self._window_us * self._window_us + self._window_us
+        end = window_end(earliest, self._window_us)
         now_armed = armed.read()
         if now_armed is None or end < now_armed:
             armed.write(end)
@@ -239,11 +244,11 @@ class _OrderUnbounded(_Ordering):
         pieces = list(waiting.read())
         waiting.clear()
         ready, rest = split_at([piece.table for _, piece in pieces], border)
-        for table in rest:
-            waiting.add((int(times_us(table).min()), PackedBatch(table).packed()))
-        if rest:
-            earliest = min(int(times_us(table).min()) for table in rest)
-            following = earliest // self._window_us * self._window_us + self._window_us
+        held = [(int(times_us(table).min()), PackedBatch(table).packed()) for table in rest]
+        for piece in held:
+            waiting.add(piece)
+        if held:
+            following = window_end(min(earliest for earliest, _ in held), self._window_us)
             armed.write(following)
             due.set(Timestamp(micros=following - 1))
         else:

@@ -105,17 +105,17 @@ def insert_new(database: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table
         )
         known = _count(database, "known")
         if not known:
-            _run(database, f"INSERT INTO {table.name} ({names}) SELECT {names} FROM incoming")  # noqa: S608
-            return int(rows.num_rows)
+            return _number(
+                database,
+                f"INSERT INTO {table.name} ({names}) SELECT {names} FROM incoming",  # noqa: S608
+            )
         if table == READING:
             _prefer_first_file(database, table, low, high)
-        before = _count(database, table.name)
-        _run(
+        return _number(
             database,
             f"""INSERT INTO {table.name} ({names}) SELECT {names} FROM incoming
             WHERE {table.key} NOT IN (SELECT {table.key} FROM known)""",  # noqa: S608
         )
-        return _count(database, table.name) - before
     finally:
         database.unregister("incoming")
 
@@ -131,7 +131,12 @@ def _span(rows: pa.Table, column: str | None) -> tuple[object, object]:
 
 
 def _count(database: duckdb.DuckDBPyConnection, name: str) -> int:
-    return int(str(_run(database, f"SELECT count(*) FROM {name}")[0][0]))  # noqa: S608
+    return _number(database, f"SELECT count(*) FROM {name}")  # noqa: S608
+
+
+def _number(database: duckdb.DuckDBPyConnection, sql: str) -> int:
+    """The one number a statement answers with; an INSERT's is how many rows went in."""
+    return int(str(_run(database, sql)[0][0]))
 
 
 def _run(
