@@ -39,6 +39,7 @@ INSTALL_REQUIRES = [
     "dbt-duckdb>=1.11,<1.12",  # the models on DuckDB; same minor as dbt-core
     "pyyaml>=6,<7",  # writes the dbt source's file; dbt reads it with the same library
     "tqdm>=4.67,<5",  # the progress bar of runs whose end is known
+    "prometheus-client>=0.22,<1",  # --metrics_port: what a running job counts, for Prometheus
     "plotly>=7,<8",  # the charts of the HTML report, one file that works offline
 ]
 
