@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -61,11 +61,23 @@ class Origin:
 
 @dataclass(frozen=True)
 class RawBatch:
-    """Thousands of messages or table rows as the source gave them, with their origin."""
+    """Thousands of messages or table rows as the source gave them, with their origin.
+
+    Attributes:
+        table: the messages (schema MESSAGES) or rows.
+        kind: which of the two.
+        origin: where they come from.
+        ahead: what `transforms.decode.decode` gives for them, where the source had to know; it
+            does not travel between processes.
+    """
 
     table: pa.Table
     kind: BatchKind
     origin: Origin
+    ahead: Any = field(default=None, compare=False, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RawBatch, (self.table, self.kind, self.origin)
 
     def slice(self, offset: int, length: int) -> RawBatch:
         """The `length` rows from `offset` on, zero-copy, with their place in the file kept."""

@@ -602,7 +602,7 @@ class _DecodeBatch(beam.DoFn):
         self._dead = Metrics.counter("account", "dead_letters")
 
     def process(self, raw: RawBatch) -> Iterable[Decoded]:
-        decoded, rejects = decode(raw, self._time_zone, self._day_first)
+        decoded, rejects = raw.ahead or decode(raw, self._time_zone, self._day_first)
         if rejects.rows:
             self._dead.inc(len(rejects.rows))
             letters = dead_letters(raw, rejects, STEP)

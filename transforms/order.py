@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from apache_beam import coders
 from apache_beam.metrics import Metrics
+from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import (
     BagStateSpec,
@@ -29,6 +30,15 @@ from transforms.sequence import Sequenced, sequence
 # About this many readings are released at once from bounded input: enough to be fast and to make
 # few files, little enough that memory does not depend on how much there is in all.
 RELEASE_ROWS = 100_000
+# The state in which a step keeps the earliest event time (µs) that it has taken and not given on;
+# what came before that is done with, which a live source must know.
+EARLIEST = "earliest"
+
+# The earliest time of a piece that is none: what an earlier run of the job remembered; word that
+# event time goes on.
+_REMEMBERED = -(2**62)
+_GOES_ON = _REMEMBERED + 1
+_NO_READINGS = PackedBatch(pa.table({})).packed()
 
 _PIECE = coders.TupleCoder((coders.VarIntCoder(), PackedBatchCoder()))
 
@@ -140,11 +150,39 @@ def split_at(
 
 
 class _ToShards(beam.DoFn):
-    def __init__(self, shards: int) -> None:
+    """Cuts batches by shard.
+
+    Args:
+        shards: how many there are.
+        live: whether every shard is to hear of every batch, whose time is its source's watermark:
+            one that has no reading in it can then release what is due in one go too.
+    """
+
+    def __init__(self, shards: int, live: bool) -> None:
+        self._shards = shards
+        self._live = live
+
+    def process(self, table: pa.Table) -> Iterable[tuple[int, tuple[int, PackedBatch]]]:
+        without = set(range(self._shards)) if self._live else set()
+        for shard, piece in by_shard(table, self._shards):
+            without.discard(shard)
+            yield shard, piece
+        for shard in without:
+            yield shard, (_GOES_ON, _NO_READINGS)
+
+
+class _ToTails(beam.DoFn):
+    """Cuts what an earlier run remembered by the shards, and the profiles, of this one."""
+
+    def __init__(self, profiles: tuple[Profile, ...], shards: int) -> None:
+        self._profiles = profiles
         self._shards = shards
 
     def process(self, table: pa.Table) -> Iterable[tuple[int, tuple[int, PackedBatch]]]:
-        return by_shard(table, self._shards)
+        profile = pa.array(Limits(self._profiles).rows(table), pa.int32())
+        table = table.set_column(table.column_names.index("profile"), "profile", profile)
+        for shard, (_, piece) in by_shard(table, self._shards):
+            yield shard, (_REMEMBERED, piece)
 
 
 class _Ordering(beam.DoFn):
@@ -164,11 +202,10 @@ class _Ordering(beam.DoFn):
             self._limits = Limits(self._profiles)
         return self._limits
 
-    def counted(self, released: Iterable[Sequenced]) -> Iterator[pa.Table]:
-        for part in released:
-            self._duplicates.inc(part.duplicates)
-            if part.table.num_rows:
-                yield part.table
+    def counted(self, released: Sequenced) -> Iterator[pa.Table]:
+        self._duplicates.inc(released.duplicates)
+        if released.table.num_rows:
+            yield released.table
 
 
 class _OrderBounded(_Ordering):
@@ -189,11 +226,16 @@ class _OrderBounded(_Ordering):
 
     @on_timer(DUE)
     def release(  # type: ignore[no-untyped-def]
-        self, waiting=beam.DoFn.StateParam(_Ordering.WAITING)
-    ) -> Iterator[pa.Table]:
+        self, shard=beam.DoFn.KeyParam, waiting=beam.DoFn.StateParam(_Ordering.WAITING)
+    ) -> Iterator[Any]:
         pieces = list(waiting.read())
         waiting.clear()
-        yield from self.counted(Release(self._window_us, self.limits).sweep(pieces))
+        remembered = [piece.table for earliest, piece in pieces if earliest == _REMEMBERED]
+        release = Release(self._window_us, self.limits, stack(remembered) if remembered else None)
+        for part in release.sweep(piece for piece in pieces if piece[0] != _REMEMBERED):
+            yield from self.counted(part)
+        if release.tail is not None:
+            yield TaggedOutput("tails", (shard, PackedBatch(release.tail).packed()))
 
 
 class _OrderUnbounded(_Ordering):
@@ -206,6 +248,7 @@ class _OrderUnbounded(_Ordering):
     TAIL = ReadModifyWriteStateSpec("tail", PackedBatchCoder())
     DUE = TimerSpec("due", TimeDomain.WATERMARK)
     ARMED = ReadModifyWriteStateSpec("armed", coders.VarIntCoder())
+    EARLIEST = ReadModifyWriteStateSpec(EARLIEST, coders.VarIntCoder())
     RELEASED = ReadModifyWriteStateSpec("released", coders.VarIntCoder())
 
     def __init__(
@@ -217,51 +260,90 @@ class _OrderUnbounded(_Ordering):
     def process(  # type: ignore[no-untyped-def]
         self,
         element: tuple[int, tuple[int, PackedBatch]],
-        waiting=beam.DoFn.StateParam(_Ordering.WAITING),
-        armed=beam.DoFn.StateParam(ARMED),
-        due=beam.DoFn.TimerParam(DUE),
-    ) -> None:
-        earliest, batch = element[1]
-        waiting.add((earliest, batch.packed()))
-        end = window_end(earliest, self._window_us)
-        now_armed = armed.read()
-        if now_armed is None or end < now_armed:
-            armed.write(end)
-            now_armed = end
-        due.set(Timestamp(micros=now_armed - 1))
-
-    @on_timer(DUE)
-    def release(  # type: ignore[no-untyped-def]
-        self,
         at=beam.DoFn.TimestampParam,
         waiting=beam.DoFn.StateParam(_Ordering.WAITING),
         tail=beam.DoFn.StateParam(TAIL),
         armed=beam.DoFn.StateParam(ARMED),
+        earliest=beam.DoFn.StateParam(EARLIEST),
+        due=beam.DoFn.TimerParam(DUE),
+    ) -> Iterator[Any]:
+        time_us, batch = element[1]
+        if time_us == _REMEMBERED:
+            tail.write(batch.packed())
+            yield TaggedOutput("tails", (element[0], batch.packed()))
+            return
+        first = earliest.read()
+        if time_us != _GOES_ON:
+            waiting.add((time_us, batch.packed()))
+            if first is None or time_us < first:
+                first = time_us
+                earliest.write(first)
+        if first is None:
+            return
+        # A live source gives a batch the time of its watermark: all windows up to there are due
+        # together. Input that is behind would else pay for a release per window.
+        passed = (int(at.micros) + 1) // self._window_us * self._window_us
+        fire_at = max(window_end(first, self._window_us), passed) - 1
+        if fire_at != armed.read():
+            armed.write(fire_at)
+            due.set(Timestamp(micros=fire_at))
+
+    @on_timer(DUE)
+    def release(  # type: ignore[no-untyped-def]
+        self,
+        shard=beam.DoFn.KeyParam,
+        at=beam.DoFn.TimestampParam,
+        waiting=beam.DoFn.StateParam(_Ordering.WAITING),
+        tail=beam.DoFn.StateParam(TAIL),
+        armed=beam.DoFn.StateParam(ARMED),
+        earliest=beam.DoFn.StateParam(EARLIEST),
         released=beam.DoFn.StateParam(RELEASED),
         due=beam.DoFn.TimerParam(DUE),
-    ) -> Iterator[pa.Table]:
+    ) -> Iterator[Any]:
         border = at.micros + 1
-        pieces = list(waiting.read())
+        ready, held = _due(waiting.read(), border)
         waiting.clear()
-        ready, rest = split_at([piece.table for _, piece in pieces], border)
-        held = [(int(times_us(table).min()), PackedBatch(table).packed()) for table in rest]
         for piece in held:
             waiting.add(piece)
         if held:
-            following = window_end(min(earliest for earliest, _ in held), self._window_us)
+            first = min(time_us for time_us, _ in held)
+            earliest.write(first)
+            following = window_end(first, self._window_us) - 1
             armed.write(following)
-            due.set(Timestamp(micros=following - 1))
+            due.set(Timestamp(micros=following))
         else:
+            earliest.clear()
             armed.clear()
         horizon = max(border, released.read() or border)
         released.write(horizon)
         if not ready:
             return
         known = tail.read()
-        before = None if known is None else known.table
-        out = sequence(stack(ready), before, self.limits, horizon - self._allowed_lateness_us)
-        tail.write(PackedBatch(out.tail))
-        yield from self.counted([out])
+        out = sequence(
+            stack(ready),
+            None if known is None else known.table,
+            self.limits,
+            horizon - self._allowed_lateness_us,
+        )
+        remembered = PackedBatch(out.tail).packed()
+        tail.write(remembered)
+        yield from self.counted(out)
+        yield TaggedOutput("tails", (shard, remembered))
+
+
+def _due(
+    pieces: Iterable[tuple[int, PackedBatch]], border: int
+) -> tuple[list[pa.Table], list[tuple[int, PackedBatch]]]:
+    """The rows before `border` (µs), and the pieces of the others; unpacks only what it must."""
+    held, unpacked = [], []
+    for time_us, piece in pieces:
+        if time_us >= border:
+            held.append((time_us, piece))
+        else:
+            unpacked.append(piece.table)
+    ready, rest = split_at(unpacked, border)
+    held += [(int(times_us(table).min()), PackedBatch(table).packed()) for table in rest]
+    return ready, held
 
 
 class Order(beam.PTransform):
@@ -271,6 +353,10 @@ class Order(beam.PTransform):
     equipments there are. Windows are cut inside the shard, not by Beam, so that half a year of
     one cell costs no more than its readings. Bounded input is released at its end, live input
     window by window behind the watermark.
+
+    Takes `{"valid": tables, "remembered": tables}` or the valid tables alone. Main output
+    `ordered`: the tables; `tails`: per shard (shard, packed batch), what the next readings need
+    to know of the last ones, the newest last. A later run takes them as `remembered`.
     """
 
     def __init__(
@@ -286,18 +372,24 @@ class Order(beam.PTransform):
         self._allowed_lateness_us = allowed_lateness_us
         self._shards = shards
 
-    def expand(self, valid: beam.PCollection) -> beam.PCollection:
+    def expand(self, given: beam.PCollection | Mapping[str, beam.PCollection]) -> Any:
         """Adds the steps."""
+        inputs = given if isinstance(given, Mapping) else {"valid": given}
+        valid = inputs["valid"]
+        piece = tuple[int, tuple[int, PackedBatch]]
         pieces = (
             valid
             | "Global" >> beam.WindowInto(GlobalWindows())
             | "ToShards"
-            >> beam.ParDo(_ToShards(self._shards)).with_output_types(
-                tuple[int, tuple[int, PackedBatch]]
-            )
+            >> beam.ParDo(_ToShards(self._shards, not valid.is_bounded)).with_output_types(piece)
         )
+        if "remembered" in inputs:
+            to_tails = beam.ParDo(_ToTails(self._profiles, self._shards))
+            tails = inputs["remembered"] | "ToTails" >> to_tails.with_output_types(piece)
+            pieces = (pieces, tails) | "WithTails" >> beam.Flatten()
         if valid.is_bounded:
             ordering: _Ordering = _OrderBounded(self._profiles, self._window_us)
         else:
             ordering = _OrderUnbounded(self._profiles, self._window_us, self._allowed_lateness_us)
-        return pieces | "InOrder" >> beam.ParDo(ordering).with_output_types(pa.Table)
+        step = beam.ParDo(ordering).with_output_types(pa.Table, tails=tuple[int, PackedBatch])
+        return pieces | "InOrder" >> step.with_outputs("tails", main="ordered")

@@ -151,7 +151,8 @@ def sequence(
         tail: `Sequenced.tail` of the readings before them, or None.
         limits: the bounds per equipment profile.
         keep_from_us: readings from this event time on stay in the tail, so that one that comes
-            late still finds its place; None keeps only the last of every test.
+            late still finds its place, beside the last one of every equipment's latest test;
+            None keeps the last of every test.
 
     time_delta_s is the difference in test time where both readings have one that did not run
     backwards, else in event time. A reading that belongs before everything the tail still knows
@@ -182,6 +183,7 @@ def sequence(
     kept_on = np.ones(rows.size, dtype=bool)
     kept_on[:-1] = first[1:]  # the last of its test
     if keep_from_us is not None:
+        _keep_latest_test(kept_on, groups // tests, times)
         recent = times >= keep_from_us
         # With the last one before that time, which is the previous reading of the earliest kept.
         kept_on |= recent
@@ -192,6 +194,17 @@ def sequence(
         _new_tail(table, run, kept_on),
         duplicates,
     )
+
+
+def _keep_latest_test(last: Mask, equipment: I64, times: I64) -> None:
+    """Of the last readings of an equipment's tests, leaves the latest one.
+
+    State must not grow with the number of tests.
+    """
+    ends = np.flatnonzero(last)
+    latest = np.full(int(equipment.max()) + 1, np.iinfo(np.int64).min)
+    np.maximum.at(latest, equipment[ends], times[ends])
+    last[ends] = times[ends] == latest[equipment[ends]]
 
 
 def _behind_the_tail(first: Mask, is_new: Mask) -> Mask:

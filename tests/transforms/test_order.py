@@ -6,11 +6,12 @@ import pyarrow as pa
 import pytest
 from apache_beam.metrics.metric import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.pvalue import TaggedOutput
 from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing import test_stream
 from apache_beam.transforms.window import TimestampedValue
-from apache_beam.utils.timestamp import Duration, Timestamp
+from apache_beam.utils.timestamp import MIN_TIMESTAMP, Duration, Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +22,7 @@ from tests.transforms.test_sequence import SCENES, cell, check, table_of
 from transforms.batch import PackedBatch, RawBatch, TableCoder
 from transforms.decode import Decode, Decoded
 from transforms.enrich import Enrich
-from transforms.order import Order, Release, _OrderUnbounded, by_shard, split_at
+from transforms.order import Order, Release, _OrderUnbounded, _ToShards, by_shard, split_at
 from transforms.sequence import sequence
 from transforms.summarise import Summarise
 from transforms.validate import Validate
@@ -189,8 +190,7 @@ def test_bounded_input_is_put_in_order_at_its_end(shards):
             pipeline
             | beam.Create([table_of(sent[at : at + 40]) for at in range(0, len(sent), 40)])
             | Order(PROFILES, WINDOW_US, 300 * SECOND, shards)
-            | beam.ParDo(Record("bounded"))
-        )
+        ).ordered | beam.ParDo(Record("bounded"))
         result = pipeline.run()
         result.wait_until_finish()
     wanted = sequence(table_of(sent), None, limits()).table
@@ -211,7 +211,7 @@ def test_the_whole_way_through_beam_gives_every_message_an_account():
         batches = pipeline | beam.Create(raw, reshuffle=False).with_output_types(RawBatch)
         decoded = batches | "Decode" >> Decode()
         valid = decoded.readings | "Validate" >> Validate(PROFILES, NOW_US)
-        ordered = valid.readings | Order(PROFILES, WINDOW_US, 300 * SECOND, 2)
+        ordered = (valid.readings | Order(PROFILES, WINDOW_US, 300 * SECOND, 2)).ordered
         _ = ordered | Enrich() | "R" >> beam.ParDo(Record("readings"))
         _ = ordered | Summarise(WINDOW_US) | "S" >> beam.ParDo(Record("stats"))
         letters = (decoded.dead_letters, valid.dead_letters) | beam.Flatten()
@@ -264,8 +264,7 @@ class Live:
                 pipeline
                 | self.stream.advance_watermark_to_infinity()
                 | Order(PROFILES, WINDOW_US, 300 * SECOND, self.shards)
-                | beam.ParDo(Record("live"))
-            )
+            ).ordered | beam.ParDo(Record("live"))
             pipeline.run().wait_until_finish()
         return [
             {
@@ -369,31 +368,84 @@ def test_a_timer_that_fires_again_releases_nothing_again():
             self.at = at
 
     step = _OrderUnbounded(PROFILES, WINDOW_US, 300 * SECOND)
-    waiting, tail, armed, released, due = State(), Value(), Value(), Value(), Timer()
-    ((_, piece),) = by_shard(table_of([named(1, 10), named(2, 70)]), 1)
-    step.process((0, piece), waiting, armed, due)
-    first = moment(60) - Duration(micros=1)
-    assert due.at == first
+    waiting, tail, armed, earliest, released, due = (
+        State(), Value(), Value(), Value(), Value(), Timer(),
+    )  # fmt: skip
+
+    def send(reading, at=MIN_TIMESTAMP):
+        ((_, piece),) = by_shard(table_of(reading), 1)
+        assert list(step.process((0, piece), at, waiting, tail, armed, earliest, due)) == []
 
     def fire(at):
-        found = step.release(at, waiting, tail, armed, released, due)
-        return [table.num_rows for table in found]
+        found = list(step.release(0, at, waiting, tail, armed, earliest, released, due))
+        tails = [part.value for part in found if isinstance(part, TaggedOutput)]
+        assert [shard for shard, _ in tails] == [0] * (len(found) - len(tails))
+        return [part.num_rows for part in found if not isinstance(part, TaggedOutput)]
 
+    send([named(1, 10), named(2, 70)])
+    first = moment(60) - Duration(micros=1)
+    assert due.at == first
+    assert earliest.value == START_US + 10 * SECOND
     assert fire(first) == [1]
     assert due.at == moment(120) - Duration(micros=1)
+    assert earliest.value == START_US + 70 * SECOND
     assert fire(first) == []
     assert due.at == moment(120) - Duration(micros=1)
     assert fire(due.at) == [1]
-    assert armed.value is None
+    assert armed.value is earliest.value is None
     assert fire(due.at) == []
     assert released.value == START_US + 120 * SECOND
 
     # A window that comes again, late, moves nothing back.
-    ((_, piece),) = by_shard(table_of([named(3, 50)]), 1)
-    step.process((0, piece), waiting, armed, due)
+    send([named(3, 50)])
     assert due.at == first
     assert fire(first) == [1]
     assert released.value == START_US + 120 * SECOND
+
+    # What is behind is released in one go, as far as the watermark that came with it.
+    send([named(4, 130), named(5, 190), named(6, 250), named(7, 310)], at=moment(305))
+    assert due.at == moment(300) - Duration(micros=1)
+    assert fire(due.at) == [3]
+    assert earliest.value == START_US + 310 * SECOND
+
+    # A shard without readings in a batch hears of the watermark too.
+    assert list(by_shard_live(step, [named(8, 400)], waiting, tail, armed, earliest, due)) == []
+    assert due.at == moment(360) - Duration(micros=1)
+
+
+def by_shard_live(step, readings, waiting, tail, armed, earliest, due):
+    table = table_of([{**reading, "equipment_id": "b"} for reading in readings])
+    mine = next(iter(by_shard(table_of([named(1, 1)]), 2)))[0]
+    pieces = dict(_ToShards(2, live=True).process(table))
+    assert sorted(pieces) == [0, 1]
+    if pieces[mine][1].table.num_rows == 0:
+        return step.process((mine, pieces[mine]), moment(405), waiting, tail, armed, earliest, due)
+    raise AssertionError("the equipments must be of different shards")
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_what_an_earlier_run_remembered_comes_before_the_first_reading(live):
+    earlier = sequence(table_of([named(1, 10), named(2, 30)]), None, limits())
+    stream = test_stream.TestStream(coder=TableCoder()).advance_watermark_to(moment(0))
+    stream = stream.add_elements([TimestampedValue(table_of([named(3, 50)]), moment(50))])
+    with recording("resumed") as found, recording("tails") as tails:
+        pipeline = beam.Pipeline(
+            runner=BundleBasedDirectRunner() if live else FnApiRunner(),
+            options=PipelineOptions(streaming=live),
+        )
+        once = beam.Create([table_of([named(3, 50)])])
+        given = {
+            "valid": pipeline
+            | "Valid" >> (stream.advance_watermark_to_infinity() if live else once),
+            "remembered": pipeline | "Remembered" >> beam.Create([earlier.tail]),
+        }
+        out = given | Order(PROFILES, WINDOW_US, 300 * SECOND, 4)
+        _ = out.ordered | "O" >> beam.ParDo(Record("resumed"))
+        _ = out.tails | "T" >> beam.Map(lambda kept: kept[1].table) | beam.ParDo(Record("tails"))
+        pipeline.run().wait_until_finish()
+    assert [table.column("time_delta_s").to_pylist() for table in found] == [[20.0]]
+    latest = max(int(times_of(table).max()) for table in tails)
+    assert latest == START_US + 50 * SECOND
 
 
 def test_an_earlier_window_that_comes_second_is_released_first():
