@@ -7,17 +7,23 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from tqdm import tqdm
 
 from pipeline import account, job, options, registry, runner
+from pipeline.checkpoint import Checkpoint
 from pipeline.errors import ConfigError
 from pipeline.options import JobConfig
 from pipeline.progress import PROGRESS
-from pipeline.sources import Source
+from pipeline.runner import Where
+from pipeline.sinks import archive
+from pipeline.sources import Source, Told
+from pipeline.stopping import stop_on_signals
+from pipeline.watch import Watch
 
 
 @contextmanager
@@ -48,23 +54,45 @@ def _progress_bar(source: Source, shown: bool) -> Iterator[None]:
             watcher.join()
 
 
-def run(config: JobConfig, beam_options: beam.options.pipeline_options.PipelineOptions) -> int:
+def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     """Runs the job to its end; returns the exit status: 0, or 1 if the account does not balance."""
     FileSystems.set_options(beam_options)
-    source = registry.source(config)
-    sinks = registry.sinks(config)
+    where = runner.where(beam_options)
+    kept = Checkpoint(config.checkpoint) if config.checkpoint and where is Where.HERE else None
+    watch = Watch(
+        lambda: source.lag,
+        lambda: source.watermark_us,
+        config.account_every_s,
+        config.metrics_port,
+    )
+    committing = kept.save if kept else Told.committing
+    told = Told(watch.settled, committing, archive.look_again)
+    source = registry.source(config, where, told)
+    sinks = registry.sinks(config, kept.since_s if kept else None)
+    if config.metrics_port and not source.live:
+        raise ConfigError("--metrics_port is for a job with a live source; drop it")
     source.check()
+    sinks += [*([kept] if kept else []), *([watch] if source.live else [])]
     for sink in sinks:
         sink.prepare()
     started = time.monotonic()
-    local = runner.is_local(beam_options)
-    with runner.local_shuffle(beam_options), _progress_bar(source, config.progress and local):
-        pipeline = beam.Pipeline(runner=runner.choose(beam_options), options=beam_options)
-        job.build(pipeline, config, source, sinks)
+    beam_options.view_as(StandardOptions).streaming |= source.live
+    chosen = runner.choose(beam_options, source.live)
+    shown = config.progress and where is Where.HERE
+    with watch, runner.local_shuffle(beam_options), _progress_bar(source, shown):
+        pipeline = beam.Pipeline(runner=chosen, options=beam_options)
+        job.build(pipeline, config, source, sinks, kept.remembered() if kept else None)
+        source.start()
         result = pipeline.run()
-        result.wait_until_finish()
+        if source.live:
+            watch.follow(result)
+        # Only now: some runners put handlers of their own in place when they start.
+        with stop_on_signals(source.stop) if source.live else nullcontext():
+            result.wait_until_finish()
+        source.finish()
     found = account.of(result)
-    for line in found.lines(time.monotonic() - started):
+    latency = watch.latency_told() if source.live else ""
+    for line in found.lines(time.monotonic() - started, latency):
         print(line)  # noqa: T201 - the account is the command's output
     return 0 if found.balances else 1
 

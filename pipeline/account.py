@@ -35,18 +35,20 @@ class Account:
         """Whether nothing was lost and nothing counted twice."""
         return self.read == self.written + self.duplicates + self.dead_letters
 
-    def lines(self, seconds: float) -> list[str]:
+    def lines(self, seconds: float, latency: str = "") -> list[str]:
         """The account as lines for a person.
 
         Args:
             seconds: how long the job took.
+            latency: what is to be told of a live job's latency.
         """
         sign = "=" if self.balances else "≠"
         rate = self.read / seconds if seconds > 0 else 0.0
         parts = f"duplicates {self.duplicates:,} + dead letters {self.dead_letters:,}"
         return [
             f"read {self.read:,} {sign} written {self.written:,} + {parts}",
-            f"late {self.late:,}, flagged {self.flagged:,}; {seconds:.1f} s, {rate:,.0f} readings/s",
+            f"late {self.late:,}, flagged {self.flagged:,}; {seconds:.1f} s, {rate:,.0f} readings/s"
+            + (f"; {latency}" if latency else ""),
         ]
 
 

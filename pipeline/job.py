@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import apache_beam as beam
+import pyarrow as pa
 
 from pipeline.options import JobConfig
 from pipeline.sinks import Produced, Sink
@@ -17,20 +18,26 @@ from transforms.validate import Validate
 
 
 def build(
-    pipeline: beam.Pipeline, config: JobConfig, source: Source, sinks: Sequence[Sink]
+    pipeline: beam.Pipeline,
+    config: JobConfig,
+    source: Source,
+    sinks: Sequence[Sink],
+    remembered: pa.Table | None = None,
 ) -> Produced:
     """Adds every step to `pipeline`; returns the outputs, for tests and for whoever extends it.
 
-    Step names are stable: a running Dataflow job is updated by them.
+    `remembered` is what an earlier run of a live job knew of its last readings. Step names are stable: a running Dataflow job is updated by them.
     """
     received = source.read(pipeline)
     decoded = received.batches | "Decode" >> Decode(config.time_zone, config.day_first)
     valid = decoded.readings | "Validate" >> Validate(config.profiles, config.launched_at_us)
-    ordered = valid.readings | "Order" >> Order(
-        config.profiles, config.window_us, config.allowed_lateness_us, config.shards
-    )
-    readings = ordered | "Enrich" >> Enrich()
-    window_stats = ordered | "Summarise" >> Summarise(config.window_us)
+    to_order = {"valid": valid.readings}
+    if remembered is not None:
+        to_order["remembered"] = pipeline | "Remembered" >> beam.Create([remembered])
+    order = Order(config.profiles, config.window_us, config.allowed_lateness_us, config.shards)
+    sequenced = to_order | "Order" >> order
+    readings = sequenced.ordered | "Enrich" >> Enrich()
+    window_stats = sequenced.ordered | "Summarise" >> Summarise(config.window_us)
     refused = [received.dead_letters, decoded.dead_letters, valid.dead_letters]
     dead_letters = [part for part in refused if part is not None] | "Dead" >> beam.Flatten()
     produced = Produced(
@@ -39,6 +46,7 @@ def build(
         readings=readings,
         dead_letters=dead_letters,
         window_stats=window_stats,
+        tails=sequenced.tails,
     )
     for sink in sinks:
         sink.write(produced)

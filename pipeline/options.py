@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,8 +32,14 @@ class JobOptions(PipelineOptions):
         group.add_argument(
             "--source",
             default="simulator:",
-            help="simulator:[?equipment=8&cycles=…] or a file, folder, zip or glob (local, gs://, "
-            "s3://); default: simulator:",
+            help="simulator:[?equipment=8&cycles=…], a file, folder, zip or glob (local, gs://, "
+            "s3://), kafka://HOST:PORT[,…]/TOPIC[?group=…&start=earliest|latest|TIME&disorder=5] "
+            "or pubsub://PROJECT/SUBSCRIPTION[?disorder=5]; default: simulator:",
+        )
+        group.add_argument(
+            "--until",
+            choices=["latest"],
+            help="latest: of a kafka:// or pubsub:// source, read what is there now and finish",
         )
         group.add_argument(
             "--lake",
@@ -43,6 +50,16 @@ class JobOptions(PipelineOptions):
             "--warehouse",
             action="append",
             help=f"duckdb:PATH, or none; may be given more than once; default: {DEFAULT_WAREHOUSE}",
+        )
+        group.add_argument(
+            "--dead_letter_topic",
+            help="kafka://HOST:PORT[,…]/TOPIC or pubsub://PROJECT/TOPIC that dead letters go to, "
+            "beside lake and warehouse",
+        )
+        group.add_argument(
+            "--checkpoint",
+            help="file in which a local job with a live source keeps the last readings of every "
+            "equipment for its next run, or none; default: in the lake's folder",
         )
         group.add_argument(
             "--window",
@@ -88,6 +105,16 @@ class JobOptions(PipelineOptions):
             help="equipment of readings that name none, instead of telling it from the file",
         )
         group.add_argument(
+            "--metrics_port",
+            help="PORT or HOST:PORT at which a running job shows its figures to Prometheus",
+        )
+        group.add_argument(
+            "--account_every",
+            type=float,
+            default=60,
+            help="seconds between the account lines of a live job; 0 for none; default: 60",
+        )
+        group.add_argument(
             "--no_progress",
             action="store_true",
             help="show no progress bar",
@@ -113,6 +140,11 @@ class JobConfig:
     equipment_id: str | None = None
     launched_at_us: int = 0
     progress: bool = True
+    until_latest: bool = False
+    dead_letter_topic: str | None = None
+    checkpoint: str | None = None
+    metrics_port: str | None = None
+    account_every_s: float = 60.0
 
 
 def _window_us(seconds: float) -> int:
@@ -181,7 +213,23 @@ def config_from(options: PipelineOptions, now_us: int | None = None) -> JobConfi
         equipment_id=own.equipment_id,
         launched_at_us=time.time_ns() // 1000 if now_us is None else now_us,
         progress=not own.no_progress,
+        until_latest=own.until == "latest",
+        dead_letter_topic=own.dead_letter_topic,
+        checkpoint=_checkpoint(own.checkpoint, own.lake, own.source),
+        metrics_port=own.metrics_port,
+        account_every_s=own.account_every,
     )
+
+
+def _checkpoint(given: str | None, lake: str, source: str) -> str | None:
+    """The file a live source's last readings are kept in: one per source, hidden in the lake."""
+    if given is not None:
+        return None if given == "none" else given
+    if "://" not in source:
+        return None
+    folder = "./data" if lake == "none" or "://" in lake else lake
+    name = re.sub(r"[^A-Za-z0-9._=-]+", "_", source.partition("://")[2]).strip("_")
+    return f"{folder}/.checkpoint/{name}.arrow"
 
 
 def parse(argv: Sequence[str]) -> PipelineOptions:

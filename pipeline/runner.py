@@ -7,12 +7,20 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 
 import pyarrow as pa
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    DebugOptions,
+    PipelineOptions,
+    StandardOptions,
+)
+from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
+from pipeline.streaming import live as streaming_live
+from pipeline.streaming import mendings
 from transforms import batch
 
 # Below this an element is cheaper kept than written.
@@ -62,6 +70,28 @@ class SpillStore(batch.BatchStore):
         self._file.close()
 
 
+class Where(Enum):
+    """What kind of runner a job runs on, as far as sources have to know.
+
+    Attributes:
+        HERE: this process, whose live sources see when every sink has what they gave.
+        MEMORY: an engine that keeps what it has taken in memory (Prism).
+        KEPT: an engine that has made durable what it says it has taken (Dataflow, Flink).
+    """
+
+    HERE = "here"
+    MEMORY = "memory"
+    KEPT = "kept"
+
+
+def where(options: PipelineOptions) -> Where:
+    """What kind of runner `--runner` is."""
+    if is_local(options):
+        return Where.HERE
+    name = str(options.view_as(StandardOptions).runner)
+    return Where.MEMORY if "prism" in name.lower() else Where.KEPT
+
+
 def is_local(options: PipelineOptions) -> bool:
     """Whether the job runs in this process."""
     return (options.view_as(StandardOptions).runner or "DirectRunner") in (
@@ -77,15 +107,26 @@ def _one_process(options: PipelineOptions) -> bool:
     return workers == 1 and (given.get("direct_running_mode") or "in_memory") == "in_memory"
 
 
-def choose(options: PipelineOptions) -> PipelineRunner:
+def choose(options: PipelineOptions, live: bool = False) -> PipelineRunner:
     """The runner for `--runner`.
 
     DirectRunner would be Prism, Fn or the bundle-based one by what can be downloaded and what the
-    graph holds; bounded input always gets Fn here, so that the job behaves the same everywhere.
+    graph holds; here bounded input always gets Fn, and a live source the bundle-based one, the
+    only one in which windows fire while the source goes on, so that the job behaves the same
+    everywhere.
     """
     if is_local(options):
+        if live:
+            streaming_live.install()
+            mendings.install()
+            return BundleBasedDirectRunner()
         return FnApiRunner()
-    return create_runner(options.view_as(StandardOptions).runner)
+    name = options.view_as(StandardOptions).runner
+    if name.lower().endswith("prismrunner"):
+        # Prism cuts slow bundles of stateful steps, too. Then two of them work on one key at the
+        # same time, and what one of them remembers is lost.
+        options.view_as(DebugOptions).add_experiment("prism_disable_sdf_split")
+    return create_runner(name)
 
 
 @contextmanager

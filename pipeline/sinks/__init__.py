@@ -18,6 +18,7 @@ class Produced:
         readings: PCollection of tables of schema READING.
         dead_letters: PCollection of tables of schema DEAD_LETTER.
         window_stats: PCollection of tables of schema WINDOW_STATS.
+        tails: PCollection of (shard, packed batch): what the next readings need to know.
     """
 
     raw: beam.PCollection | None
@@ -25,6 +26,7 @@ class Produced:
     readings: beam.PCollection
     dead_letters: beam.PCollection
     window_stats: beam.PCollection
+    tails: beam.PCollection
 
 
 class Sink(Protocol):

@@ -188,7 +188,8 @@ class _Insert(beam.DoFn):
         self._known = Metrics.counter("duckdb", f"{table.name}_already_there")
 
     def setup(self) -> None:
-        self._background = Background(threads=1, waiting=1)
+        if self._background is None:
+            self._background = Background(threads=1, waiting=1)
 
     def start_bundle(self) -> None:
         self._clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,15 +43,53 @@ class Received:
     files: beam.PCollection | None
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a live source in this process tells while it runs, between two bundles.
+
+    Attributes:
+        settled: every sink is done with all that it was given so far.
+        committing: positions are about to be given back; with the time, seconds since 1970,
+            since when it took what it can't give back yet. None: of what earlier runs took and
+            could not give back, some is not given back yet either.
+        taking_over: it reads partitions that another job may have read until now.
+    """
+
+    settled: Callable[[], None] = lambda: None
+    committing: Callable[[float | None], None] = lambda _since_s: None
+    taking_over: Callable[[], None] = lambda: None
+
+
 class Source(Protocol):
     """What every source offers.
 
     Attributes:
-        total: how much there is to read in `unit`, or None if that isn't known.
         unit: `readings` or `B` (bytes).
+        live: whether it goes on for ever.
     """
 
     unit: str
+
+    @property
+    def live(self) -> bool:
+        """Whether readings go on coming until the job is stopped."""
+
+    def start(self) -> None:
+        """Of a live source in this process: begins to read; called when the graph is built."""
+
+    def stop(self) -> None:
+        """Of a live source in this process: reads no further, so that the job ends."""
+
+    def finish(self) -> None:
+        """After the job has ended and every sink has everything: gives back positions."""
+
+    @property
+    def lag(self) -> int | None:
+        """Messages of a live source known to be unread; None where that is not known."""
+
+    @property
+    def watermark_us(self) -> int | None:
+        """How far event time has come in a live source, µs since 1970; None if not known."""
 
     @property
     def total(self) -> int | None:
@@ -61,3 +100,20 @@ class Source(Protocol):
 
     def read(self, pipeline: beam.Pipeline) -> Received:
         """Adds the source's steps to the pipeline."""
+
+
+class Bounded:
+    """What sources have in common whose end is known."""
+
+    live = False
+    lag = None
+    watermark_us = None
+
+    def start(self) -> None:
+        """Nothing to do: the steps read."""
+
+    def stop(self) -> None:
+        """Nothing to do: the job ends by itself."""
+
+    def finish(self) -> None:
+        """Nothing to give back."""

@@ -14,7 +14,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 
 from pipeline.errors import ConfigError
-from pipeline.sources import RawFile, Received
+from pipeline.sources import Bounded, RawFile, Received
 from pipeline.sources.formats.content import MIB, Messages, Settings
 from pipeline.sources.formats.messages import Packer
 from pipeline.sources.readahead import read_group
@@ -30,7 +30,7 @@ _LETTER_BYTES = 8 * MIB
 _LISTING_S = 30.0
 
 
-class FileSource:
+class FileSource(Bounded):
     """Reads a file, a folder with all below it, or a glob; locally, from gs:// or from s3://.
 
     Args:
@@ -61,7 +61,8 @@ class FileSource:
         self.settings = Settings(name, equipment_id, time_zone, split_bytes, batch_rows, day_first)
 
     @cached_property
-    def _found(self) -> list[Split]:
+    def found(self) -> list[Split]:
+        """The files, in the order in which they are read."""
         return list_files(self.pattern, self.skip)
 
     def check(self) -> None:
@@ -96,13 +97,13 @@ class FileSource:
     def _listed(self) -> list[Split]:
         """The files; without credentials a bucket's client would try for minutes."""
         if FileSystems.get_scheme(self.pattern) is None:
-            return self._found
+            return self.found
         # Not a pool: its threads would be waited for at exit.
         outcome: queue.SimpleQueue[list[Split] | Exception] = queue.SimpleQueue()
 
         def look() -> None:
             try:
-                outcome.put(self._found)
+                outcome.put(self.found)
             except Exception as error:  # noqa: BLE001 - handed on to the caller
                 outcome.put(error)
 
@@ -123,7 +124,13 @@ class FileSource:
     @property
     def total(self) -> int:
         """The bytes of all files: what PROGRESS reaches at the end."""
-        return sum(split.size for split in self._found)
+        return sum(split.size for split in self.found)
+
+    def batches(self) -> Iterator[RawBatch | DeadLetter]:
+        """All that the files hold, in this process and in their order."""
+        for group in grouped(self.found, self.settings):
+            for part in planned(group, self.settings):
+                yield from _outputs(part, self.settings)
 
     def read(self, pipeline: beam.Pipeline) -> Received:
         """Adds the steps: list, plan, read. All of them work on the workers."""
@@ -146,6 +153,17 @@ class FileSource:
             .with_outputs("dead_letters", main="batches")
         )
         return Received(outputs.batches, outputs.dead_letters, listed.files)
+
+
+def _outputs(group: Group, settings: Settings) -> Iterator[RawBatch | DeadLetter]:
+    """Everything a group's files hold, their messages packed."""
+    packer = Packer(settings)
+    for output in read_group(group, settings):
+        if isinstance(output, Messages):
+            yield from packer.add(output)
+        else:
+            yield output
+    yield from packer.flush()
 
 
 class _List(beam.DoFn):
@@ -182,21 +200,17 @@ class _Read(beam.DoFn):
         self._refused = Metrics.counter("account", "dead_letters")
 
     def process(self, group: Group) -> Iterator[Any]:
-        packer = Packer(self._settings)
         letters: list[DeadLetter] = []
         held = 0
-        for output in read_group(group, self._settings):
-            if isinstance(output, DeadLetter):
-                letters.append(output)
-                held += len(output.payload or b"")
-                if len(letters) >= _LETTERS or held >= _LETTER_BYTES:
-                    yield self._refuse(letters)
-                    letters, held = [], 0
-            elif isinstance(output, Messages):
-                yield from map(self._count, packer.add(output))
-            else:
+        for output in _outputs(group, self._settings):
+            if isinstance(output, RawBatch):
                 yield self._count(output)
-        yield from map(self._count, packer.flush())
+                continue
+            letters.append(output)
+            held += len(output.payload or b"")
+            if len(letters) >= _LETTERS or held >= _LETTER_BYTES:
+                yield self._refuse(letters)
+                letters, held = [], 0
         if letters:
             yield self._refuse(letters)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from urllib.parse import parse_qsl
 
 import apache_beam as beam
@@ -12,7 +12,7 @@ from apache_beam.metrics import Metrics
 
 from pipeline.errors import ConfigError
 from pipeline.progress import PROGRESS
-from pipeline.sources import Received
+from pipeline.sources import Bounded, Received
 from pipeline.sources.simulation.config import FleetConfig
 from pipeline.sources.simulation.fleet import Fleet
 from pipeline.sources.simulation.parts import Block, Messages
@@ -35,11 +35,16 @@ class _Simulate(beam.DoFn):
     def process(self, block: Block) -> Iterable[RawBatch]:
         if self._fleet is None:
             self._fleet = Fleet(self._config)
-        for messages in self._fleet.messages(block, _BATCH):
-            table = _table(messages)
-            self._read.inc(table.num_rows)
-            yield RawBatch(table, BatchKind.MESSAGES, Origin(self._name))
-            PROGRESS.advance(table.num_rows)
+        for raw in _batches(self._fleet, block, self._name):
+            self._read.inc(raw.table.num_rows)
+            yield raw
+            PROGRESS.advance(raw.table.num_rows)
+
+
+def _batches(fleet: Fleet, block: Block, name: str) -> Iterator[RawBatch]:
+    """The messages of a block of the fleet, in order of arrival."""
+    for messages in fleet.messages(block, _BATCH):
+        yield RawBatch(_table(messages), BatchKind.MESSAGES, Origin(name))
 
 
 def _table(messages: Messages) -> pa.Table:
@@ -57,7 +62,7 @@ def _table(messages: Messages) -> pa.Table:
     return pa.table(columns, schema=MESSAGES)
 
 
-class SimulatorSource:
+class SimulatorSource(Bounded):
     """A repeatable fleet of cells and machines; see `pipeline.sources.simulation`."""
 
     def __init__(self, uri: str) -> None:
@@ -80,6 +85,12 @@ class SimulatorSource:
         return Fleet(self.config).total
 
     unit = "readings"
+
+    def batches(self) -> Iterator[RawBatch]:
+        """The whole fleet's messages in this process, one block of equipments after another."""
+        fleet = Fleet(self.config)
+        for block in fleet.blocks(_BLOCK):
+            yield from _batches(fleet, block, self._name)
 
     def read(self, pipeline: beam.Pipeline) -> Received:
         """Adds the steps: blocks of the fleet, simulated where they are worked on."""

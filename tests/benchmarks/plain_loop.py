@@ -11,7 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.sinks.duckdb import DuckDBSink, connection, insert_new
-from pipeline.sinks.lake import by_day, write_parquet
+from pipeline.sinks.files import write_parquet
+from pipeline.sinks.lake import by_day
 from schemas import profiles
 from schemas.forms import UTC_MICROSECONDS
 from schemas.reading import READING, WINDOW_STATS

@@ -1,0 +1,134 @@
+"""Keeps what the ordering step remembers from one run of a live job to the next."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+import time
+from io import TextIOWrapper
+from pathlib import Path
+
+import apache_beam as beam
+import pyarrow as pa
+
+from pipeline.errors import ConfigError
+from pipeline.sinks import Produced
+from transforms.batch import PackedBatch
+
+_SINCE = b"since"
+_MOST_JOBS = 100
+# The newest tail of every shard, per checkpoint file. One per process: DoFns are copied.
+_TAILS: dict[str, dict[int, PackedBatch]] = {}
+
+
+def _own_file(path: str) -> tuple[str, TextIOWrapper]:
+    """The first of `path`, `path.2`, … that no other job has, and the lock that says so.
+
+    Jobs of one consumer group share a topic, and each remembers what it has read of it.
+    """
+    for number in range(1, _MOST_JOBS + 1):
+        own = path if number == 1 else f"{path}.{number}"
+        lock = Path(f"{own}.lock").open("w")  # noqa: SIM115 - held as long as the job runs
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        return own, lock
+    raise OSError(f"{_MOST_JOBS} jobs use it")
+
+
+class _Remember(beam.DoFn):
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def process(self, element: tuple[int, PackedBatch]) -> None:
+        shard, tail = element
+        _TAILS[self._path][shard] = tail
+
+
+class Checkpoint:
+    """A file with the last readings of every equipment, so that a restart finds their successors.
+
+    Without it the first reading of every equipment after a restart has no time delta, and what is
+    read once more is told from new readings by the sinks alone. It is a convenience, never the
+    only place of anything: a job without it, or with an old one, loses and doubles nothing.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ConfigError: its folder can't be written.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._inherited_s: float | None = None
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            self._path, self._lock = _own_file(path)
+        except OSError as error:
+            raise ConfigError(
+                f"--checkpoint={path}: can't be written ({error.strerror or error}); "
+                "give a file in a folder you may write to, or none"
+            ) from error
+
+    def prepare(self) -> None:
+        """Begins to remember."""
+        _TAILS[self._path] = {}
+        self._inherited_s = self.since_s
+        if self._inherited_s is None:
+            # From now on this run writes; the next one must know since when.
+            self._replace(pa.table({}), time.time())
+
+    def _read(self) -> pa.Table | None:
+        with contextlib.suppress(OSError, pa.ArrowInvalid):
+            return pa.ipc.open_file(self._path).read_all()
+        return None
+
+    @property
+    def since_s(self) -> float | None:
+        """Since when a run has written what it could not commit, seconds since 1970.
+
+        That is read once more by the next run. None if there was none.
+        """
+        table = self._read()
+        return None if table is None else float(table.schema.metadata[_SINCE])
+
+    def remembered(self) -> pa.Table | None:
+        """What the last run left; None if it left nothing."""
+        table = self._read()
+        return table if table is not None and table.num_rows else None
+
+    def write(self, produced: Produced) -> None:
+        """Adds the step that remembers."""
+        step = beam.ParDo(_Remember(self._path))
+        _ = produced.tails | "Remember" >> step
+
+    def save(self, since_s: float | None) -> None:
+        """Writes what is remembered now, whole or not at all; to be called between bundles.
+
+        Args:
+            since_s: see the attribute; None leaves it as it was when this run began.
+        """
+        if since_s is None:
+            since_s = self.since_s if self._inherited_s is None else self._inherited_s
+        assert since_s is not None
+        tails = [tail.table for _, tail in sorted(_TAILS[self._path].items())]
+        if tails:
+            together = pa.concat_tables(tails, promote_options="permissive")
+            self._replace(together.unify_dictionaries(), since_s)
+        else:
+            self._replace(pa.table({}), since_s)
+
+    def _replace(self, table: pa.Table, since_s: float) -> None:
+        table = table.replace_schema_metadata({_SINCE: str(since_s)})
+        handle, temporary = tempfile.mkstemp(dir=Path(self._path).parent, suffix=".partial")
+        with os.fdopen(handle, "wb") as file:
+            options = pa.ipc.IpcWriteOptions(compression="lz4")
+            with pa.ipc.new_file(file, table.schema, options=options) as writer:
+                writer.write_table(table)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(self._path)

@@ -1,0 +1,75 @@
+"""Remembers in a small file how much of a publication the broker has acknowledged."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from pipeline.errors import ConfigError
+
+
+class Position:
+    """How many messages are safe at the broker, over all runs that share a file.
+
+    Args:
+        path: the file, made when something is first saved; None remembers nothing.
+        what: everything that decides which message is the nth; a file that was written for
+            another publication is refused.
+    """
+
+    def __init__(self, path: str | None, what: dict[str, str]) -> None:
+        self._path = None if path is None else Path(path)
+        self._what = what
+
+    def load(self) -> int:
+        """How many messages were acknowledged before; 0 without a file.
+
+        Raises:
+            ConfigError: the file can't be used.
+        """
+        if self._path is None:
+            return 0
+        begin_anew = "delete it to begin anew, or give another file"
+        try:
+            found = json.loads(self._path.read_text())
+            acknowledged, what = found["acknowledged"], found["publication"]
+        except FileNotFoundError:
+            self.save(0)  # finds out now whether it can be written
+            return 0
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"--resume={self._path}: can't be read as a position ({error}); {begin_anew}"
+            ) from error
+        for name, value in self._what.items():
+            if what.get(name) != value:
+                shown = (
+                    "the files of --source have changed"
+                    if name == "files"
+                    else (f"{name} was {what.get(name)} and is {value}")
+                )
+                raise ConfigError(
+                    f"--resume={self._path}: belongs to another publication: {shown}; {begin_anew}"
+                )
+        if not isinstance(acknowledged, int) or acknowledged < 0:
+            raise ConfigError(f"--resume={self._path}: holds no position; {begin_anew}")
+        return acknowledged
+
+    def save(self, acknowledged: int) -> None:
+        """Replaces the file as a whole, so that a crash leaves the old or the new one."""
+        if self._path is None:
+            return
+        text = json.dumps({"acknowledged": acknowledged, "publication": self._what})
+        temporary = self._path.with_name(f".{self._path.name}.partial")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path)
+        except OSError as error:
+            raise ConfigError(
+                f"--resume={self._path}: can't be written ({error.strerror or error}); give a "
+                "file in a folder you may write to"
+            ) from error

@@ -1,0 +1,213 @@
+"""The raw archive of a stream: every message verbatim and once, in files of many."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from apache_beam import coders
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import (
+    BagStateSpec,
+    ReadModifyWriteStateSpec,
+    TimerSpec,
+    on_timer,
+)
+from apache_beam.utils.timestamp import Timestamp
+
+from pipeline.sinks.files import digest, write_parquet
+from transforms.batch import PackedBatch, PackedBatchCoder, RawBatch, stack
+from transforms.order import EARLIEST, window_end
+
+_HOUR_US = 3_600_000_000
+# So many messages are worth a file at once; fewer wait for more.
+_FILE_ROWS = 20_000
+_WAIT_US = 60_000_000
+# Hours whose files are known by heart; a stream writes into one or two at a time.
+_HOURS = 8
+_RANGES = b"offsets"
+
+
+def hour_folder(arrived_us: int) -> str:
+    """`dt=…/hr=…` of an arrival time, µs since 1970 UTC."""
+    moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=arrived_us)
+    return f"dt={moment:%Y-%m-%d}/hr={moment:%H}"
+
+
+def slug(text: str) -> str:
+    """`text` as one path segment that every file system and query engine takes."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("_")[:80] or "source"
+
+
+class _Known:
+    """Which messages the files of one hour hold.
+
+    Messages with an offset (`topic/3/1702`, `part/17`) are known by ranges: a file holds all
+    messages of its hour between its first and its last offset. Others by their position itself.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._ranges: dict[str, list[tuple[int, int]]] = {}
+        self._ids: set[str] = set()
+        for path in sorted(folder.glob("*.parquet")):
+            ranges = (pq.read_schema(path).metadata or {}).get(_RANGES)
+            if ranges is not None:
+                self.add_ranges(json.loads(ranges))
+            else:
+                self._ids.update(pq.read_table(path, columns=["position"])[0].to_pylist())
+
+    def add_ranges(self, ranges: Mapping[str, tuple[int, int]]) -> None:
+        for prefix, (first, last) in ranges.items():
+            self._ranges.setdefault(prefix, []).append((first, last))
+
+    def add_ids(self, ids: list[str]) -> None:
+        self._ids.update(ids)
+
+    def holds_offsets(self, prefix: str, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        held = np.zeros(len(offsets), dtype=bool)
+        lowest, highest = int(offsets.min()), int(offsets.max())
+        for first, last in self._ranges.get(prefix, ()):
+            if first <= highest and last >= lowest:
+                held |= (offsets >= first) & (offsets <= last)
+        return held
+
+    def holds_ids(self, ids: list[str]) -> npt.NDArray[np.bool_]:
+        return np.fromiter((name in self._ids for name in ids), dtype=bool, count=len(ids))
+
+
+# Per process: DoFns come and go, and what was written must not be looked up again and again.
+_known: OrderedDict[Path, _Known] = OrderedDict()
+_lock = threading.Lock()
+
+
+def look_again() -> None:
+    """Forgets which messages the archive holds: another job may have written some."""
+    with _lock:
+        _known.clear()
+
+
+def write_messages(root: Path, table: pa.Table) -> None:
+    """Writes the messages (schema MESSAGES) that `root` does not hold yet, by hour of arrival."""
+    hours = table.column("arrived_at").cast(pa.int64()).fill_null(0).to_numpy() // _HOUR_US
+    for hour in np.unique(hours).tolist():
+        mine = hours == hour
+        part = table if mine.all() else table.filter(pa.array(mine))
+        with _lock:
+            _write_hour(root / hour_folder(hour * _HOUR_US), part)
+
+
+def _write_hour(folder: Path, table: pa.Table) -> None:
+    known = _known.get(folder)
+    if known is None:
+        known = _known[folder] = _Known(folder)
+        if len(_known) > _HOURS:
+            _known.popitem(last=False)
+    positions = table.column("position").combine_chunks()
+    split = pc.split_pattern(positions, "/", max_splits=1, reverse=True)
+    ranges: dict[str, tuple[int, int]] | None = None
+    if not pc.all(pc.equal(pc.list_value_length(split), 2)).as_py():
+        held = known.holds_ids(positions.to_pylist())
+    else:
+        prefixes = pc.list_element(split, 0).dictionary_encode()
+        offsets = pc.list_element(split, 1).cast(pa.int64()).to_numpy()
+        codes = prefixes.indices.to_numpy()
+        held = np.zeros(len(offsets), dtype=bool)
+        ranges = {}
+        for code, prefix in enumerate(prefixes.dictionary.to_pylist()):
+            rows = codes == code
+            held[rows] = known.holds_offsets(prefix, offsets[rows])
+            ranges[prefix] = (int(offsets[rows].min()), int(offsets[rows].max()))
+    if held.all():
+        return
+    new = table.filter(pa.array(~held)) if held.any() else table
+    if ranges is not None:
+        new = new.replace_schema_metadata({_RANGES: json.dumps(ranges)})
+    name = digest([new.column("payload"), new.column("position")])
+    write_parquet(folder / f"{name}.parquet", new)
+    # Only now: what failed is tried again.
+    if ranges is None:
+        known.add_ids(new.column("position").to_pylist())
+    else:
+        known.add_ranges(ranges)
+
+
+def _root(folder: str, source: str) -> Path:
+    return Path(folder, "raw", f"source={slug(source)}")
+
+
+class ArchiveBatches(beam.DoFn):
+    """Writes every raw batch as it comes, for sources whose batches are large."""
+
+    def __init__(self, folder: str, source: str) -> None:
+        self._root = _root(folder, source)
+
+    def process(self, raw: RawBatch) -> None:
+        """Writes one batch."""
+        if raw.table.num_rows:
+            write_messages(self._root, raw.table)
+
+
+class ArchiveStream(beam.DoFn):
+    """Gathers small batches of a stream, by (any key, raw batch), and writes few large files."""
+
+    WAITING = BagStateSpec("waiting", PackedBatchCoder())
+    ROWS = ReadModifyWriteStateSpec("rows", coders.VarIntCoder())
+    EARLIEST = ReadModifyWriteStateSpec(EARLIEST, coders.VarIntCoder())
+    DUE = TimerSpec("due", TimeDomain.WATERMARK)
+
+    def __init__(self, folder: str, source: str) -> None:
+        self._root = _root(folder, source)
+
+    def process(  # type: ignore[no-untyped-def]
+        self,
+        element: tuple[int, RawBatch],
+        at=beam.DoFn.TimestampParam,
+        waiting=beam.DoFn.StateParam(WAITING),
+        rows=beam.DoFn.StateParam(ROWS),
+        earliest=beam.DoFn.StateParam(EARLIEST),
+        due=beam.DoFn.TimerParam(DUE),
+    ) -> None:
+        """Keeps a batch until there are enough messages for a file, or a minute is over."""
+        table = element[1].table
+        there = (rows.read() or 0) + table.num_rows
+        # A batch without messages asks for all that waits.
+        if there >= _FILE_ROWS or not table.num_rows:
+            pieces = [*(piece.table for piece in waiting.read()), table]
+            self._write([piece for piece in pieces if piece.num_rows])
+            waiting.clear()
+            rows.clear()
+            earliest.clear()
+            return
+        if earliest.read() is None:
+            earliest.write(int(at.micros))
+            due.set(Timestamp(micros=window_end(int(at.micros), _WAIT_US) - 1))
+        waiting.add(PackedBatch(table).packed())
+        rows.write(there)
+
+    @on_timer(DUE)
+    def flush(  # type: ignore[no-untyped-def]
+        self,
+        waiting=beam.DoFn.StateParam(WAITING),
+        rows=beam.DoFn.StateParam(ROWS),
+        earliest=beam.DoFn.StateParam(EARLIEST),
+    ) -> None:
+        """Writes what waits."""
+        self._write([piece.table for piece in waiting.read()])
+        waiting.clear()
+        rows.clear()
+        earliest.clear()
+
+    def _write(self, tables: list[pa.Table]) -> None:
+        if tables:
+            write_messages(self._root, stack(tables))

@@ -1,0 +1,133 @@
+"""The topic that dead letters go to, beside lake and warehouse: correct them and publish again."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+import apache_beam as beam
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.metrics import Metrics
+
+from pipeline.connect import topics
+from pipeline.connect.kafka import DELIVERY_S
+from pipeline.connect.topics import Receipt, Topic, Undelivered, topic_at
+from pipeline.sinks import Produced
+
+FLAG = "--dead_letter_topic"
+
+# What a letter tells of itself; null ones are left out.
+_TOLD = ("dead_letter_id", "step", "error_type", "error_message", "field", "source",
+         "source_file", "position", "equipment_id")  # fmt: skip
+# Kafka's default for the largest message is a little more, headers included.
+_PAYLOAD_BYTES = 1_000_000
+_MOST_UNDER_WAY = 32 * 1024 * 1024
+
+# Clients are kept per process: the local runner rebuilds DoFns for every bundle, and no client
+# survives being pickled.
+_topics: dict[str, Topic] = {}
+_lock = threading.Lock()
+
+
+def _topic(uri: str) -> Topic:
+    with _lock:
+        if uri not in _topics:
+            _topics[uri] = topic_at(uri, FLAG)
+        return _topics[uri]
+
+
+def messages(letters: pa.Table) -> pa.Table:
+    """Dead letters (schema DEAD_LETTER) as messages (schema `topics.MESSAGES`).
+
+    The value is the payload, to the byte; the key the message's own, else the equipment. The
+    message's own attributes stay, beside those that tell what was wrong with it; a payload that is
+    too large for a topic is left out, with its size as `payload_bytes`.
+    """
+    told = letters.select([*_TOLD, "attributes"]).to_pylist()
+    times = pc.replace_substring(letters.column("ingested_at").cast(pa.string()), " ", "T")
+    payloads = letters.column("payload").to_pylist()
+    attributes = []
+    for row, (letter, arrived) in enumerate(zip(told, times.to_pylist(), strict=True)):
+        own = {name: letter[name] for name in _TOLD if letter[name] is not None}
+        own["ingested_at"] = arrived
+        if payloads[row] is not None and len(payloads[row]) > _PAYLOAD_BYTES:
+            own["payload_bytes"] = str(len(payloads[row]))
+            payloads[row] = None
+        attributes.append(orjson.dumps({**_object(letter["attributes"]), **own}).decode())
+    columns = {
+        "payload": pa.array(payloads, pa.binary()),
+        "key": pc.coalesce(
+            letters.column("message_key"), letters.column("equipment_id").cast(pa.binary())
+        ),
+        "attributes": pa.array(attributes, pa.string()),
+        "timestamp_ms": pa.nulls(letters.num_rows, pa.int64()),
+    }
+    return pa.table(columns, schema=topics.MESSAGES)
+
+
+def _object(text: str | None) -> dict[str, object]:
+    try:
+        found = orjson.loads(text or "{}")
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+class _Publish(beam.DoFn):
+    """Sends a bundle's letters; the bundle is finished when the broker has all of them."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._under_way: deque[tuple[Receipt, int]] = deque()
+        self._bytes = 0
+        self._published = Metrics.counter("topic", "dead_letters_published")
+
+    def start_bundle(self) -> None:
+        # What a failed bundle left behind is sent again by the one that repeats it.
+        self._under_way, self._bytes = deque(), 0
+
+    def process(self, letters: pa.Table) -> None:
+        size = int(letters.nbytes)
+        while self._under_way and self._bytes + size > _MOST_UNDER_WAY:
+            self._settle_oldest()
+        self._under_way.append((_topic(self._uri).send(messages(letters)), size))
+        self._bytes += size
+        self._published.inc(letters.num_rows)
+
+    def finish_bundle(self) -> None:
+        while self._under_way:
+            self._settle_oldest()
+
+    def _settle_oldest(self) -> None:
+        receipt, size = self._under_way.popleft()
+        self._bytes -= size
+        # The client's own time to deliver ends sooner, and tells why.
+        if not receipt.wait(DELIVERY_S + 60):
+            raise Undelivered(f"{FLAG}={self._uri}: no acknowledgement within {DELIVERY_S} s")
+        if receipt.too_large:
+            raise Undelivered(
+                f"{FLAG}={self._uri}: {len(receipt.too_large)} dead letters are larger than the "
+                "topic takes; raise its max.message.bytes to Kafka's default or more"
+            )
+
+
+class TopicSink:
+    """Dead letters as messages of a Kafka or Pub/Sub topic.
+
+    They are at least once there: a bundle that is repeated sends its letters again, with the
+    same `dead_letter_id`.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._checked = topic_at(uri, FLAG)
+
+    def prepare(self) -> None:
+        """Finds out whether the topic is there and can be sent to."""
+        self._checked.check()
+
+    def write(self, produced: Produced) -> None:
+        """Adds the step that sends."""
+        _ = produced.dead_letters | "DeadLetterTopic" >> beam.ParDo(_Publish(self._uri))

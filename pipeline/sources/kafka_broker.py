@@ -1,0 +1,197 @@
+"""Reads a Kafka topic as a member of a consumer group, for the local streaming runner."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import KafkaError
+
+from pipeline.connect.kafka import KafkaAddress
+from pipeline.sources.kafka_client import committed, consumer, first_offsets
+from pipeline.sources.kafka_records import Records
+from pipeline.sources.live import CommitFailed, Fetched
+
+_log = logging.getLogger(__name__)
+
+BATCH_ROWS = 20_000
+_LINGER_S = 0.1
+# A restart after a crash has to wait until the group gives up the member that died.
+_SESSION_MS = 10_000
+_LOOK_S = 1.0
+
+
+class KafkaBroker(ConsumerRebalanceListener):
+    """A `sources.live.Broker` for a topic; positions are (first, next) offsets per partition.
+
+    Args:
+        address: brokers and topic.
+        group: the consumer group; it shares the partitions out among its members, and keeps the
+            offsets from which a restart goes on.
+        start: where partitions without committed offsets begin: `earliest`, `latest` or
+            milliseconds since 1970.
+        name: the source as readings' origins carry it.
+    """
+
+    def __init__(self, address: KafkaAddress, group: str, start: str | int, name: str) -> None:
+        self._address = address
+        self._group = group
+        self._start = start
+        self._records = Records(address.topic, name)
+        self._consumer: KafkaConsumer | None = None
+        self._hand_over: Callable[[], list[Fetched]] = list
+        self._at_launch: set[int] = set()
+        self._fresh: set[TopicPartition] = set()
+        self._looked_at = 0.0
+        self._answers = True
+
+    @property
+    def consumer(self) -> KafkaConsumer:
+        """The client, once open."""
+        assert self._consumer is not None
+        return self._consumer
+
+    def open(self, hand_over: Callable[[], list[Fetched]]) -> None:
+        """Joins the group."""
+        self._hand_over = hand_over
+        self._consumer = consumer(
+            self._address,
+            group_id=self._group,
+            session_timeout_ms=_SESSION_MS,
+            # Only partitions that move are taken away; the others are read on meanwhile.
+            partition_assignment_strategy=[CooperativeStickyAssignor],
+        )
+        self._at_launch = set(self.consumer.partitions_for_topic(self._address.topic) or ())
+        self.consumer.subscribe([self._address.topic], listener=self)
+
+    def partitions(self) -> Collection[int]:
+        """The partitions the group gave to this member."""
+        return [part.partition for part in self.consumer.assignment()]
+
+    # The group calls these in the client's own thread while this one waits in a poll. Nothing
+    # there may block for long or ask the broker.
+
+    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Before partitions go to another member: lets the pipeline finish what it has taken."""
+        kept = self.consumer.assignment() - set(revoked)
+        for fetched in reversed(self._hand_over()):
+            for part in kept:
+                if part.partition in fetched.positions:
+                    self.consumer.seek(part, fetched.positions[part.partition][0])
+
+    def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
+        """The group gave this member up; others read these partitions from what was committed."""
+        _log.warning("the group %s gave %d partitions to other members", self._group, len(lost))
+        self.on_partitions_revoked(lost)
+
+    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Keeps new partitions waiting until it is known where to begin."""
+        if assigned:
+            self.consumer.pause(*assigned)
+            self._fresh |= set(assigned)
+
+    def _begin(self) -> None:
+        """Puts new partitions where the group is, else where to start."""
+        fresh = self._fresh & self.consumer.assignment()
+        self._fresh = set()
+        unread = {part for part in fresh if self.consumer.committed(part) is None}
+        # A partition that was added while the job runs is read from its beginning.
+        added = {part for part in unread if part.partition not in self._at_launch}
+        offsets = first_offsets(self.consumer, unread - added, self._start)
+        offsets |= first_offsets(self.consumer, added, "earliest")
+        for part, offset in offsets.items():
+            self.consumer.seek(part, offset)
+        if offsets:
+            # Else a crash before the first commit would begin anew, at another `latest`.
+            self.consumer.commit({part: committed(at) for part, at in offsets.items()})
+        self.consumer.resume(*fresh)
+
+    def fetch(self) -> Fetched:
+        """Up to BATCH_ROWS messages."""
+        found = self._poll()
+        ended, lag = self._at_their_end(), self._lag()
+        if not found:
+            return Fetched(None, ended=ended, lag=lag)
+        batch, counts = self._records.batch(found)
+        positions = {
+            part.partition: (records[0].offset, records[-1].offset + 1)
+            for part, records in found.items()
+        }
+        return Fetched(batch, counts, positions, ended, lag)
+
+    def _poll(self) -> dict[TopicPartition, list[Any]]:
+        until = time.monotonic() + _LINGER_S
+        found: dict[TopicPartition, list[Any]] = {}
+        rows = 0
+        while rows < BATCH_ROWS and (left := until - time.monotonic()) > 0:
+            polled = self.consumer.poll(timeout_ms=int(left * 1000), max_records=BATCH_ROWS - rows)
+            if self._fresh:
+                self._begin()
+            if not polled and rows:
+                break
+            for part, records in polled.items():
+                found.setdefault(part, []).extend(records)
+                rows += len(records)
+        mine = self.consumer.assignment()
+        return {part: records for part, records in found.items() if part in mine}
+
+    def _at_their_end(self) -> set[int]:
+        """The partitions with nothing left; while the broker does not answer there are none."""
+        ended = set()
+        for part in self.consumer.assignment():
+            high = self.consumer.highwater(part)
+            if high is not None and self.consumer.position(part) >= high:
+                ended.add(part)
+        if ended and time.monotonic() - self._looked_at > _LOOK_S:
+            # An outage looks like an empty topic: poll gives nothing and raises nothing.
+            try:
+                self.consumer.end_offsets(list(ended)[:1], timeout_ms=500)
+                self._answers = True
+            except KafkaError:
+                self._answers = False
+            self._looked_at = time.monotonic()
+        return {part.partition for part in ended} if ended and self._answers else set()
+
+    def _lag(self) -> int | None:
+        lag = 0
+        for part in self.consumer.assignment():
+            high = self.consumer.highwater(part)
+            if high is None:
+                return None
+            lag += max(0, high - self.consumer.position(part))
+        return lag
+
+    def rest(self) -> None:
+        """Stays a member of the group without fetching."""
+        parts = list(self.consumer.assignment() - self._fresh)
+        self.consumer.pause(*parts)
+        self.consumer.poll(timeout_ms=0)
+        self.consumer.resume(*(self.consumer.assignment() & set(parts)))
+
+    def commit(self, positions: Sequence[Mapping[int, Any]], wait: bool = True) -> None:
+        """Commits the newest offsets of the partitions that are still this member's."""
+        newest: dict[int, int] = {}
+        for each in positions:
+            newest |= {number: following for number, (_, following) in each.items()}
+        mine = {
+            part: committed(newest[part.partition])
+            for part in self.consumer.assignment()
+            if part.partition in newest
+        }
+        if not mine:
+            return
+        if not wait:
+            self.consumer.commit_async(mine)
+            return
+        try:
+            self.consumer.commit(mine, timeout_ms=5000)
+        except KafkaError as error:
+            raise CommitFailed(str(error) or type(error).__name__) from error
+
+    def close(self) -> None:
+        """Leaves the group."""
+        self.consumer.close(autocommit=False, timeout_ms=5000)

@@ -1,0 +1,295 @@
+"""Reads a Kafka topic without end as a splittable source: for Dataflow, Flink and Prism."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
+from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.core import RestrictionProvider
+from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.timestamp import Duration, Timestamp
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from pipeline.connect.kafka import KafkaAddress
+from pipeline.sources.kafka_client import commit_offsets, consumer, first_offsets
+from pipeline.sources.kafka_records import Records
+from pipeline.sources.live import believed_times
+from pipeline.sources.watermark import NEVER, Watermark
+from transforms.batch import RawBatch
+from transforms.decode import Decoded, Rejects
+
+_log = logging.getLogger(__name__)
+
+_NO_END = 2**63 - 1
+_BATCH_ROWS = 20_000
+# A runner passes a batch on when the call that made it is over, and may read a worker's partitions
+# one after another: so no call waits long.
+_POLL_MS = 50
+_PAUSE_S = 0.1
+_LOOK_FOR_PARTITIONS_S = 30.0
+
+
+@dataclass(frozen=True)
+class Topic:
+    """What every worker needs to know to read.
+
+    Attributes:
+        address: brokers and topic.
+        group: the consumer group that offsets are committed to.
+        start: see `kafka_client.first_offsets`.
+        name: the source as readings' origins carry it.
+        disorder_us: see `Watermark`.
+        decode: decodes a raw batch; the watermark needs its event times.
+        partitions: how many there were at launch; later ones are read from their beginning.
+        commits: whether the runner's word that it has made a bundle its own is to be trusted with
+            the offsets; else they are committed when the job has ended.
+    """
+
+    address: KafkaAddress
+    group: str
+    start: str | int
+    name: str
+    disorder_us: int
+    decode: Callable[[RawBatch], tuple[Decoded, Rejects]]
+    partitions: int
+    commits: bool
+
+
+# Beam reads a DoFn's parameters from its defaults.
+_WATERMARK = beam.DoFn.WatermarkEstimatorParam(ManualWatermarkEstimator.default_provider())
+
+
+# Of the readers in this process, which are all where the runner calls back into it: whether they
+# are to come to an end, and the next offset of each partition.
+_ending = threading.Event()
+_following: dict[int, int] = {}
+
+
+class _Endless(OffsetRestrictionTracker):
+    """Offsets without an end."""
+
+    def is_bounded(self) -> bool:
+        return False
+
+    def try_split(self, fraction_of_remainder: float) -> Any:
+        # What lies ahead is one stretch for one reader; only what is left may be put off.
+        return super().try_split(0) if fraction_of_remainder == 0 else None
+
+
+class _Numbers(RestrictionProvider):
+    """Partition numbers from 0 on."""
+
+    def initial_restriction(self, element: Any) -> OffsetRange:  # noqa: ARG002
+        return OffsetRange(0, _NO_END)
+
+    def create_tracker(self, restriction: OffsetRange) -> _Endless:
+        return _Endless(restriction)
+
+    def restriction_size(self, element: Any, restriction: OffsetRange) -> int:  # noqa: ARG002
+        return 1
+
+    def truncate(self, element: Any, restriction: OffsetRange) -> None:  # noqa: ARG002
+        return None
+
+
+_NUMBERS = beam.DoFn.RestrictionParam(_Numbers())
+
+
+class _Partitions(beam.DoFn):
+    """A topic → (topic, partition number), new ones as they are added."""
+
+    @beam.DoFn.unbounded_per_element()
+    def process(  # type: ignore[no-untyped-def]
+        self,
+        topic: Topic,
+        tracker=_NUMBERS,
+        watermark=_WATERMARK,
+    ) -> Iterable[tuple[Topic, int]]:
+        try:
+            client = consumer(topic.address)
+            there = len(client.partitions_for_topic(topic.address.topic) or ())
+            client.close(autocommit=False, timeout_ms=2000)
+        except KafkaError as error:
+            _log.warning("looking for new partitions failed, trying again (%s)", error)
+            there = 0
+        number = tracker.current_restriction().start
+        while number < there and tracker.try_claim(number):
+            yield topic, number
+            number += 1
+        # Partitions have times of their own; this step holds nothing back.
+        watermark.set_watermark(Timestamp.now())
+        _go_on(tracker, _LOOK_FOR_PARTITIONS_S)
+
+
+def _go_on(tracker: Any, pause_s: float) -> None:
+    """Lets the runner call again after a pause; or never, where the job is to end."""
+    if _ending.is_set():
+        tracker.try_claim(_NO_END)
+    else:
+        tracker.defer_remainder(Duration(seconds=pause_s))
+
+
+class _Reader:
+    """One partition's client and watermark, kept by a worker from call to call."""
+
+    def __init__(self, topic: Topic, number: int) -> None:
+        self.part = TopicPartition(topic.address.topic, number)
+        self.client: KafkaConsumer = consumer(topic.address)
+        self.client.assign([self.part])
+        self.records = Records(topic.address.topic, topic.name)
+        self.watermark = Watermark(topic.disorder_us)
+        self.lock = threading.Lock()
+
+    def poll(self) -> list[Any]:
+        found = self.client.poll(timeout_ms=_POLL_MS, max_records=_BATCH_ROWS)
+        return list(found.get(self.part, []))
+
+    def ended(self) -> bool:
+        high = self.client.highwater(self.part)
+        return high is not None and self.client.position(self.part) >= high
+
+
+_readers: dict[tuple[str, int], _Reader] = {}
+_making = threading.Lock()
+
+
+def _reader(topic: Topic, number: int) -> _Reader:
+    key = (str(topic.address), number)
+    with _making:
+        if key not in _readers:
+            _readers[key] = _Reader(topic, number)
+        return _readers[key]
+
+
+class _Offsets(_Numbers):
+    """Offsets of one partition; the backlog is what is there by now, for autoscaling."""
+
+    def initial_restriction(self, element: tuple[Topic, int]) -> OffsetRange:
+        topic, number = element
+        part = TopicPartition(topic.address.topic, number)
+        client = consumer(topic.address, group_id=topic.group)
+        try:
+            offset = client.committed(part)
+            if offset is None:
+                start = topic.start if number < topic.partitions else "earliest"
+                offset = first_offsets(client, [part], start)[part]
+        finally:
+            client.close(autocommit=False, timeout_ms=2000)
+        return OffsetRange(offset, _NO_END)
+
+    def restriction_size(self, element: tuple[Topic, int], restriction: OffsetRange) -> int:
+        high = None
+        reader = _readers.get((str(element[0].address), element[1]))
+        if reader is not None:
+            high = reader.client.highwater(reader.part)
+        return max(1, int(high or restriction.start) - int(restriction.start))
+
+
+_OFFSETS = beam.DoFn.RestrictionParam(_Offsets())
+
+
+class _Read(beam.DoFn):
+    """(topic, partition number) → raw batches, with event-time watermarks."""
+
+    def __init__(self) -> None:
+        self._read = Metrics.counter("account", "read")
+
+    @beam.DoFn.unbounded_per_element()
+    def process(  # type: ignore[no-untyped-def]
+        self,
+        element: tuple[Topic, int],
+        finalizer=beam.DoFn.BundleFinalizerParam,  # Beam wants it before the other two
+        tracker=_OFFSETS,
+        watermark=_WATERMARK,
+    ) -> Iterable[TimestampedValue]:
+        topic, number = element
+        reader = _reader(topic, number)
+        mine: list[Any] = []
+        with reader.lock:
+            reader.client.seek(reader.part, tracker.current_restriction().start)
+            for record in reader.poll():
+                if not tracker.try_claim(record.offset):
+                    break
+                mine.append(record)
+            if mine:
+                _following[number] = mine[-1].offset + 1
+                yield self._batch(topic, number, reader, mine)
+            now_us = time.time_ns() // 1000
+            reader.watermark.ended({number} if reader.ended() else (), now_us)
+            self._advance(watermark, reader.watermark.at(now_us))
+        if mine and topic.commits:
+            finalizer.register(partial(_commit, topic, number, mine[-1].offset + 1))
+        _go_on(tracker, 0 if mine else _PAUSE_S)
+
+    def _batch(
+        self, topic: Topic, number: int, reader: _Reader, records: list[Any]
+    ) -> TimestampedValue:
+        batch, _ = reader.records.batch({reader.part: records})
+        decoded = topic.decode(batch)
+        self._read.inc(len(records))
+        at = reader.watermark.at(0)
+        times, _ = believed_times(decoded[0])
+        if len(times):
+            reader.watermark.saw(number, int(times.max()))
+        batch = RawBatch(batch.table, batch.kind, batch.origin, decoded)
+        return TimestampedValue(batch, _moment(at))
+
+    def _advance(self, estimator: Any, at_us: int) -> None:
+        moment = _moment(at_us)
+        before = estimator.current_watermark()
+        if at_us != NEVER and (before is None or moment > before):
+            estimator.set_watermark(moment)
+
+
+def _moment(at_us: int) -> Timestamp:
+    return Timestamp(micros=at_us)
+
+
+def end() -> None:
+    """Lets the readers in this process come to an end."""
+    _ending.set()
+
+
+def read_to() -> dict[int, int]:
+    """The next offset of every partition that was read in this process."""
+    return dict(_following)
+
+
+def _commit(topic: Topic, number: int, offset: int) -> None:
+    try:
+        commit_offsets(topic.address, topic.group, {number: offset})
+    except KafkaError as error:
+        _log.warning("offset of partition %d not committed (%s)", number, error)
+
+
+class ReadSplit(beam.PTransform):
+    """Raw batches of a topic, for runners that keep a source's position themselves.
+
+    Offsets are committed to the group when the runner has made what was read its own.
+    """
+
+    def __init__(self, topic: Topic) -> None:
+        super().__init__()
+        self._topic = topic
+
+    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection:
+        """Adds the steps."""
+        _ending.clear()
+        _following.clear()
+        return (
+            begin
+            | "Topic" >> beam.Create([self._topic])
+            | "Partitions" >> beam.ParDo(_Partitions())
+            | "Spread" >> beam.Reshuffle()
+            | "Read" >> beam.ParDo(_Read()).with_output_types(RawBatch)
+        )

@@ -1,0 +1,400 @@
+"""Reads a broker in a thread of its own, and gives back its positions when all is durable."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from apache_beam.metrics import Metrics
+
+from pipeline.errors import ConfigError
+from pipeline.sources import Told
+from pipeline.sources.watermark import NEVER, Watermark
+from pipeline.streaming.live import Polled
+from transforms.batch import MESSAGES, BatchKind, Origin, RawBatch
+from transforms.decode import Decoded, Rejects
+from transforms.sequence import I64
+
+_log = logging.getLogger(__name__)
+
+# Fetched and decoded ahead of the pipeline, so that it never waits for the network.
+_AHEAD = 2
+_POLL_S = 0.1
+_COMMIT_S = 1.0
+# A reading may be dated this far ahead of its arrival (`transforms.validate`); what is dated later
+# becomes a dead letter and waits for no window.
+_MOST_AHEAD_US = 300_000_000
+# A batch without messages lets the raw archive write what it has gathered.
+_NOTHING = RawBatch(MESSAGES.empty_table(), BatchKind.MESSAGES, Origin(""))
+# How long the end of a run waits for the broker to take the last positions.
+_LAST_COMMIT_S = 15.0
+# How long partitions are kept from their next reader; less than a group waits for a member.
+_HAND_OVER_S = 4.0
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a broker gave at once.
+
+    Attributes:
+        batch: the messages; None if nothing came.
+        rows: per partition the number of its messages in `batch`, in the order they stand there.
+        positions: per partition what is to be given back once the messages are durable.
+        ended: the partitions with nothing left to read.
+        lag: messages known to be left, or None.
+    """
+
+    batch: RawBatch | None
+    rows: Mapping[int, int] = field(default_factory=dict)
+    positions: Mapping[int, Any] = field(default_factory=dict)
+    ended: Collection[int] = ()
+    lag: int | None = None
+
+
+class Broker(Protocol):
+    """A connection to a broker; every call comes from one and the same thread."""
+
+    def open(self, hand_over: Callable[[], list[Fetched]]) -> None:
+        """Connects.
+
+        `hand_over` is to be called before partitions go to another reader: it waits until the
+        pipeline has written what it has taken, but for readings that wait for their window,
+        commits what is durable, and returns what was fetched in vain: the pipeline has not taken
+        it and is not going to.
+        """
+
+    def partitions(self) -> Collection[int]:
+        """The partitions that are read now."""
+
+    def fetch(self) -> Fetched:
+        """What has come; waits about a tenth of a second if nothing has."""
+
+    def rest(self) -> None:
+        """Called now and then while nothing is fetched because the pipeline is busy."""
+
+    def commit(self, positions: Sequence[Mapping[int, Any]], wait: bool = True) -> None:
+        """Gives back positions whose messages every sink has, oldest first.
+
+        Where it raises CommitFailed it is called again later, with these and newer ones. With
+        `wait` false it only sends, because `hand_over` was called where nothing may block.
+        """
+
+    def close(self) -> None:
+        """Disconnects."""
+
+
+@dataclass(frozen=True)
+class _Ready:
+    fetched: Fetched
+    batch: RawBatch | None
+    watermark_us: int
+    needs_us: int
+    last: bool
+
+
+class _UnderWay(NamedTuple):
+    needs_us: int
+    positions: Mapping[int, Any]
+    taken_us: int
+    last: bool  # of what there was at some moment since this run began
+
+
+class LiveReader:
+    """Between a broker's own thread and the local streaming runner (a `streaming.live.Pollable`).
+
+    Args:
+        broker: what to read.
+        decode: decodes a raw batch, which the watermark needs and the pipeline then finds done.
+        disorder_us: see `Watermark`.
+        told: what the job wants to know.
+        now_us: the clock.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        decode: Callable[[RawBatch], tuple[Decoded, Rejects]],
+        disorder_us: int,
+        told: Told,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._broker = broker
+        self._decode = decode
+        self._watermark = Watermark(disorder_us)
+        self._told = told
+        self._now_us = now_us
+        self._ready: queue.Queue[_Ready] = queue.Queue(maxsize=_AHEAD)
+        self._durable: queue.SimpleQueue[Mapping[int, Any]] = queue.SimpleQueue()
+        # The pipeline's side: what it has taken and some sink may lack, and what none lacks.
+        self._under_way: deque[_UnderWay] = deque()
+        self._settled: list[Mapping[int, Any]] = []
+        self._committed_at = 0.0
+        # The broker's side: what is to go to the pipeline next, and what the broker is owed.
+        self._offered: _Ready | None = None
+        self._owed: list[Mapping[int, Any]] = []
+        self._stopping = threading.Event()
+        self._finished = threading.Event()
+        self._handing_over = threading.Event()
+        self._flushing = False
+        self._handed_over = threading.Event()
+        self._caught_up = False
+        self._partitions: set[int] = set()
+        self._failed: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="broker", daemon=True)
+        self.watermark_us = NEVER
+        self.lag: int | None = None
+
+    # --- the pipeline's side -------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begins to read."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Reads no further; what was fetched already still goes through the pipeline."""
+        self._stopping.set()
+
+    def settled(self, before_us: int) -> None:
+        """See `streaming.live.Pollable`."""
+        self._told.settled()
+        while self._under_way and self._under_way[0].needs_us < before_us:
+            done = self._under_way.popleft()
+            self._settled.append(done.positions)
+            self._caught_up |= done.last
+        soon = self._handing_over.is_set() or self._stopping.is_set()
+        if self._settled and (soon or time.monotonic() - self._committed_at >= _COMMIT_S):
+            self._give_back()
+        if self._flushing:
+            self._flushing = False
+            self._handed_over.set()
+
+    def _give_back(self) -> None:
+        oldest = self._under_way[0].taken_us if self._under_way else self._now_us()
+        self._told.committing(oldest / 1e6 if self._caught_up else None)
+        for positions in self._settled:
+            self._durable.put(positions)
+        self._settled = []
+        self._committed_at = time.monotonic()
+
+    def poll(self) -> Polled:
+        """See `streaming.live.Pollable`."""
+        if self._handing_over.is_set() and not self._flushing:
+            # Whoever reads these partitions next must find in the archive what this job has read.
+            self._flushing = True
+            return Polled([_NOTHING], self.watermark_us)
+        try:
+            ready = self._ready.get(timeout=_POLL_S)
+        except queue.Empty:
+            if self._failed is not None:
+                raise RuntimeError("reading the source failed") from self._failed
+            return Polled([], self.watermark_us, done=self._stopping.is_set())
+        self.watermark_us = ready.watermark_us
+        self.lag = ready.fetched.lag
+        if ready.batch is None:
+            if ready.last and self._under_way:
+                self._under_way[-1] = self._under_way[-1]._replace(last=True)
+            else:
+                self._caught_up |= ready.last
+            return Polled([], self.watermark_us)
+        self._under_way.append(
+            _UnderWay(ready.needs_us, ready.fetched.positions, self._now_us(), ready.last)
+        )
+        return Polled([ready.batch], self.watermark_us)
+
+    def finish(self) -> None:
+        """After the pipeline has ended and every sink has everything: gives back all positions."""
+        self._stopping.set()
+        self._told.settled()
+        self._settled += [taken.positions for taken in self._under_way]
+        self._under_way.clear()
+        self._give_back()
+        self._finished.set()
+        self._thread.join(_LAST_COMMIT_S)
+        if self._owed or self._thread.is_alive():
+            _log.warning(
+                "the last positions could not be committed; the next run reads the messages "
+                "behind them again and drops them"
+            )
+
+    # --- the broker's side ---------------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            self._broker.open(self._hand_over)
+            while not self._stopping.is_set():
+                self._commit()
+                self._offer(self._prepare(self._broker.fetch()))
+            while not self._finished.wait(0.05):
+                self._commit()
+                self._broker.rest()
+            until = time.monotonic() + _LAST_COMMIT_S - 1
+            while not self._commit() and time.monotonic() < until:
+                self._finished.wait(0.5)
+            self._broker.close()
+        except BaseException as error:  # noqa: BLE001 - raised on the pipeline's side
+            self._failed = error
+
+    def _offer(self, ready: _Ready) -> None:
+        self._offered = ready
+        while self._offered is not None and not self._stopping.is_set():
+            try:
+                self._ready.put(ready, timeout=_POLL_S)
+                self._offered = None
+            except queue.Full:
+                self._commit()
+                self._broker.rest()  # which may hand over, and this goes too
+
+    def _prepare(self, fetched: Fetched) -> _Ready:
+        now_us = self._now_us()
+        partitions = set(self._broker.partitions())
+        if partitions - self._partitions:
+            self._told.taking_over()
+        self._partitions = partitions
+        self._watermark.keep(partitions)
+        batch, latest_us = fetched.batch, NEVER
+        if batch is not None:
+            decoded = self._decode(batch)
+            latest_us = self._take_note(decoded[0], fetched)
+            batch = replace(batch, ahead=decoded)
+        self._watermark.ended(fetched.ended, now_us)
+        watermark_us = self._watermark.at(now_us)
+        needs_us = max(latest_us, watermark_us)
+        last = bool(partitions) and partitions <= set(fetched.ended)
+        return _Ready(fetched, batch, watermark_us, needs_us, last)
+
+    def _take_note(self, decoded: Decoded, fetched: Fetched) -> int:
+        """Tells the watermark what each partition gave; returns the latest time that may wait."""
+        assert fetched.batch is not None
+        if not decoded.table.num_rows:
+            return NEVER
+        believed, waits = believed_times(decoded)
+        rows = decoded.table.column("row").to_numpy()
+        numbers = np.repeat(np.array(list(fetched.rows)), list(fetched.rows.values()))[rows]
+        for number in np.unique(numbers).tolist():
+            self._watermark.saw(number, int(believed[numbers == number].max()))
+        return int(waits.max())
+
+    def _commit(self, wait: bool = True) -> bool:
+        """Gives back what is durable; returns whether nothing is owed any more."""
+        while True:
+            try:
+                self._owed.append(self._durable.get_nowait())
+            except queue.Empty:
+                break
+        if self._owed:
+            try:
+                self._broker.commit(self._owed, wait)
+                self._owed = []
+            except CommitFailed as error:
+                _log.warning("positions not committed, trying again (%s)", error)
+        return not self._owed
+
+    def _hand_over(self) -> list[Fetched]:
+        dropped = []
+        while True:
+            try:
+                dropped.append(self._ready.get_nowait().fetched)
+            except queue.Empty:
+                break
+        if self._offered is not None:
+            dropped.append(self._offered.fetched)
+            self._offered = None
+        if not self._finished.is_set():
+            self._handed_over.clear()
+            self._handing_over.set()
+            if not self._handed_over.wait(_HAND_OVER_S):
+                _log.warning("partitions go to another job while their messages are being written")
+            self._handing_over.clear()
+        self._commit(wait=False)
+        return dropped
+
+
+def believed_times(decoded: Decoded) -> tuple[I64, I64]:
+    """Event times, µs, shape (n,): as the watermark takes them, and as windows may wait for them.
+
+    A producer whose clock is ahead must not make everybody else late: the watermark takes no time
+    for later than the message's arrival.
+    """
+    if not decoded.table.num_rows:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    times = decoded.table.column("recorded_at").cast(pa.int64()).to_numpy()
+    arrived = decoded.raw.table.column("arrived_at").cast(pa.int64()).to_numpy()
+    arrived = arrived[decoded.table.column("row").to_numpy()]
+    return np.minimum(times, arrived), np.minimum(times, arrived + _MOST_AHEAD_US)
+
+
+class CommitFailed(Exception):
+    """A broker did not take positions now; it may later."""
+
+
+class _CountRead(beam.DoFn):
+    def __init__(self) -> None:
+        self._read = Metrics.counter("account", "read")
+
+    def process(self, raw: RawBatch) -> Iterable[RawBatch]:
+        self._read.inc(raw.table.num_rows)
+        yield raw
+
+
+def counted(batches: beam.PCollection) -> beam.PCollection:
+    """The batches, with their messages counted as read."""
+    return batches | "Count" >> beam.ParDo(_CountRead()).with_output_types(RawBatch)
+
+
+class LiveSource:
+    """What sources have in common that a `LiveReader` reads in this process.
+
+    Attributes:
+        reader: the reader; None where another runner reads.
+    """
+
+    unit = "readings"
+    reader: LiveReader | None = None
+
+    @property
+    def lag(self) -> int | None:
+        """Messages known to be unread; None where that is not known."""
+        return None if self.reader is None else self.reader.lag
+
+    @property
+    def watermark_us(self) -> int | None:
+        """How far event time has come, µs since 1970; None where that is not known."""
+        return None if self.reader is None else self.reader.watermark_us
+
+    def start(self) -> None:
+        """Begins to read, where this process does; called when the graph is built."""
+        if self.reader is not None:
+            self.reader.start()
+
+    def stop(self) -> None:
+        """Reads no further; what was read goes through the pipeline, then the job ends."""
+        if self.reader is not None:
+            self.reader.stop()
+
+    def finish(self) -> None:
+        """Gives back all positions; to be called when every sink has everything."""
+        if self.reader is not None:
+            self.reader.finish()
+
+
+_DEFAULT_DISORDER_S = 5.0
+
+
+def disorder_us(uri: str, seconds: str | None) -> int:
+    """The disorder bound that a source's parameter gives, in µs; ConfigError if it can't be."""
+    try:
+        bound = _DEFAULT_DISORDER_S if seconds is None else float(seconds)
+    except ValueError:
+        bound = -1.0
+    if not 0 <= bound <= 86_400:
+        raise ConfigError(f"--source={uri}: disorder={seconds} must be 0 to 86400 seconds")
+    return round(bound * 1e6)

@@ -1,0 +1,190 @@
+"""Real signals to real processes: the first drains, the second stops at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+
+from pipeline.stopping import stop_on_signals
+
+# It waits as Beam's runner does, and takes its time to drain.
+JOB = """
+import queue, sys, threading, time
+from pipeline.stopping import stop_on_signals
+
+asked, done = threading.Event(), queue.Queue()
+
+def work():
+    asked.wait()
+    time.sleep(float(sys.argv[1]))
+    done.put("drained")
+
+def stop():
+    print("stop called", flush=True)
+    asked.set()
+
+threading.Thread(target=work, daemon=True).start()
+with stop_on_signals(stop):
+    print("ready", flush=True)
+    while True:
+        try:
+            print(done.get(timeout=1), flush=True)
+            break
+        except queue.Empty:
+            pass
+    print("within", flush=True)
+print("after", flush=True)
+if len(sys.argv) > 2:
+    time.sleep(30)
+"""
+
+
+@contextmanager
+def job(*arguments: str, before: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
+    """A process that waits for a signal."""
+    command = [*before, sys.executable, "-c", JOB, *arguments]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def await_line(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == f"{line}\n"
+
+
+BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+
+@BOTH
+def test_the_first_signal_drains(number: signal.Signals) -> None:
+    with job("0.5") as process:
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert out.splitlines() == ["stop called", "drained", "within", "after"]
+        assert err.splitlines() == [
+            "stopping: what was read is written and committed first; again to stop at once"
+        ]
+
+
+@BOTH
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_stops_at_once(first: signal.Signals, number: signal.Signals) -> None:
+    with job("60") as process:
+        process.send_signal(first)
+        await_line(process, "stop called")
+        time.sleep(0.7)
+        since = time.monotonic()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+        assert time.monotonic() - since < 2
+        assert out == ""
+        if number == signal.SIGINT:
+            assert "KeyboardInterrupt" in err
+        # A shell shows 130 and 143.
+        assert process.returncode == -number
+
+
+def test_a_signal_that_comes_twice_at_once_is_one() -> None:
+    with job("1") as process:
+        process.send_signal(signal.SIGTERM)
+        await_line(process, "stop called")
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert out.splitlines() == ["drained", "within", "after"]
+
+
+@pytest.mark.skipif(not shutil.which("timeout"), reason="no `timeout` command")
+def test_the_timeout_command_drains() -> None:
+    with job("1", before=["timeout", "--preserve-status", "2"]) as process:
+        out, _ = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert out.splitlines() == ["stop called", "drained", "within", "after"]
+
+
+@BOTH
+def test_the_former_handlers_are_back_afterwards(number: signal.Signals) -> None:
+    with job("0", "and waits") as process:
+        process.send_signal(number)
+        for line in ("stop called", "drained", "within", "after"):
+            await_line(process, line)
+        process.send_signal(number)
+        process.wait(20)
+        assert process.returncode == -number
+
+
+def test_the_former_handlers_are_back_after_an_error_too() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+    def fail() -> None:
+        with stop_on_signals(lambda: None):
+            assert signal.getsignal(signal.SIGTERM) != before[1]
+            raise OSError("wrong")
+
+    with pytest.raises(OSError, match="wrong"):
+        fail()
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    # As a shell starts what is to run in the background.
+    ignoring = (
+        "import os, signal, sys;"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN);"
+        "os.execvp(sys.argv[1], sys.argv[1:])"
+    )
+    with job("0", before=[sys.executable, "-c", ignoring]) as process:
+        process.send_signal(signal.SIGINT)
+        time.sleep(1)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert "after" in process.communicate(timeout=20)[0]
+
+
+def test_a_reader_of_its_messages_that_is_gone_does_not_keep_it_from_draining() -> None:
+    with job("0.2") as process:
+        assert process.stderr is not None
+        process.stderr.close()
+        process.stderr = None
+        process.send_signal(signal.SIGTERM)
+        assert "drained" in process.communicate(timeout=20)[0]
+        assert process.returncode == 0
+
+
+def test_outside_the_main_thread_it_does_nothing() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    seen = []
+
+    def run() -> None:
+        with stop_on_signals(lambda: None):
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+def test_in_this_process_too() -> None:
+    called = []
+    with stop_on_signals(lambda: called.append("stop")):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+    assert called == ["stop"]
