@@ -7,11 +7,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.runner import PipelineResult
 from tqdm import tqdm
 
 from pipeline import account, job, options, registry, runner
@@ -20,7 +21,7 @@ from pipeline.errors import ConfigError
 from pipeline.options import JobConfig
 from pipeline.progress import PROGRESS
 from pipeline.runner import Where
-from pipeline.sinks import archive
+from pipeline.sinks import Sink
 from pipeline.sources import Source, Told
 from pipeline.stopping import stop_on_signals
 from pipeline.watch import Watch
@@ -65,21 +66,47 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
         config.account_every_s,
         config.metrics_port,
     )
-    committing = kept.save if kept else Told.committing
-    told = Told(watch.settled, committing, archive.look_again)
+
+    def look_again() -> None:
+        since_s = kept.others_since_s if kept else started_s
+        for sink in sinks:
+            sink.look_again(since_s)
+
+    started_s = time.time()
+    told = Told(watch.settled, kept.save if kept else Told.committing, look_again)
     source = registry.source(config, where, told)
     sinks = registry.sinks(config, kept.since_s if kept else None)
     if config.metrics_port and not source.live:
         raise ConfigError("--metrics_port is for a job with a live source; drop it")
     source.check()
     sinks += [*([kept] if kept else []), *([watch] if source.live else [])]
-    for sink in sinks:
-        sink.prepare()
     started = time.monotonic()
+    with watch, ExitStack() as open_sinks:
+        for sink in sinks:
+            open_sinks.callback(sink.finish)
+            sink.prepare()
+        result = _finished(config, beam_options, source, sinks, watch, kept)
+    found = account.of(result)
+    latency = watch.latency_told() if source.live else ""
+    for line in found.lines(time.monotonic() - started, latency):
+        print(line)  # noqa: T201 - the account is the command's output
+    return 0 if found.balances else 1
+
+
+def _finished(
+    config: JobConfig,
+    beam_options: PipelineOptions,
+    source: Source,
+    sinks: Sequence[Sink],
+    watch: Watch,
+    kept: Checkpoint | None,
+) -> PipelineResult:
+    """The result of the job, which has come to its end; a live one when it was asked to."""
     beam_options.view_as(StandardOptions).streaming |= source.live
     chosen = runner.choose(beam_options, source.live)
-    shown = config.progress and where is Where.HERE
-    with watch, runner.local_shuffle(beam_options), _progress_bar(source, shown):
+    shown = config.progress and runner.is_local(beam_options)
+    shuffle = runner.local_shuffle(beam_options, source.live)
+    with shuffle, _progress_bar(source, shown):
         pipeline = beam.Pipeline(runner=chosen, options=beam_options)
         job.build(pipeline, config, source, sinks, kept.remembered() if kept else None)
         source.start()
@@ -90,11 +117,7 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
         with stop_on_signals(source.stop) if source.live else nullcontext():
             result.wait_until_finish()
         source.finish()
-    found = account.of(result)
-    latency = watch.latency_told() if source.live else ""
-    for line in found.lines(time.monotonic() - started, latency):
-        print(line)  # noqa: T201 - the account is the command's output
-    return 0 if found.balances else 1
+    return result
 
 
 def main(argv: Sequence[str] | None = None) -> int:

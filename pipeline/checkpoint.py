@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import os
 import tempfile
 import time
@@ -14,7 +15,7 @@ import apache_beam as beam
 import pyarrow as pa
 
 from pipeline.errors import ConfigError
-from pipeline.sinks import Produced
+from pipeline.sinks import Produced, Sink
 from transforms.batch import PackedBatch
 
 _SINCE = b"since"
@@ -40,6 +41,17 @@ def _own_file(path: str) -> tuple[str, TextIOWrapper]:
     raise OSError(f"{_MOST_JOBS} jobs use it")
 
 
+def _read(path: Path) -> pa.Table | None:
+    with contextlib.suppress(OSError, pa.ArrowInvalid):
+        return pa.ipc.open_file(path).read_all()
+    return None
+
+
+def _since_s(path: Path) -> float | None:
+    table = _read(path)
+    return None if table is None else float(table.schema.metadata[_SINCE])
+
+
 class _Remember(beam.DoFn):
     def __init__(self, path: str) -> None:
         self._path = path
@@ -49,7 +61,7 @@ class _Remember(beam.DoFn):
         _TAILS[self._path][shard] = tail
 
 
-class Checkpoint:
+class Checkpoint(Sink):
     """A file with the last readings of every equipment, so that a restart finds their successors.
 
     Without it the first reading of every equipment after a restart has no time delta, and what is
@@ -64,6 +76,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: str) -> None:
+        self._first = Path(path)
         self._inherited_s: float | None = None
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -82,29 +95,34 @@ class Checkpoint:
             # From now on this run writes; the next one must know since when.
             self._replace(pa.table({}), time.time())
 
-    def _read(self) -> pa.Table | None:
-        with contextlib.suppress(OSError, pa.ArrowInvalid):
-            return pa.ipc.open_file(self._path).read_all()
-        return None
-
     @property
     def since_s(self) -> float | None:
         """Since when a run has written what it could not commit, seconds since 1970.
 
         That is read once more by the next run. None if there was none.
         """
-        table = self._read()
-        return None if table is None else float(table.schema.metadata[_SINCE])
+        return _since_s(Path(self._path))
+
+    @property
+    def others_since_s(self) -> float:
+        """The same of all jobs that share the source, since one of them may have to be replaced."""
+        files = self._first.parent.glob(f"{glob.escape(self._first.name)}*")
+        found = [_since_s(path) for path in files if path.suffix not in (".lock", ".partial")]
+        return min((since for since in found if since is not None), default=time.time())
 
     def remembered(self) -> pa.Table | None:
         """What the last run left; None if it left nothing."""
-        table = self._read()
+        table = _read(Path(self._path))
         return table if table is not None and table.num_rows else None
 
     def write(self, produced: Produced) -> None:
         """Adds the step that remembers."""
         step = beam.ParDo(_Remember(self._path))
         _ = produced.tails | "Remember" >> step
+
+    def finish(self) -> None:
+        """Lets another job have the file."""
+        self._lock.close()
 
     def save(self, since_s: float | None) -> None:
         """Writes what is remembered now, whole or not at all; to be called between bundles.

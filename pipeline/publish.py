@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import math
@@ -11,7 +12,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ def _up_to(tables: Iterator[pa.Table], limit: int | None) -> Iterator[pa.Table]:
         yield table
 
 
-@contextmanager
+@contextlib.contextmanager
 def _bar(title: str, total: int | None, unit: str, shown: bool) -> Iterator[Any]:
     with tqdm(total=total, unit=unit, unit_scale=True, desc=title, leave=False,
               disable=None if shown else True) as bar:  # fmt: skip
@@ -170,13 +170,14 @@ def _publish(what: Publication, stop: threading.Event) -> int:
     )
     messages = _Messages(source, how, stop)
     PROGRESS.reset()
-    with tempfile.TemporaryDirectory(prefix="publish-") as folder:
+    with contextlib.ExitStack() as until_sent:
         if what.by_time:
+            folder = until_sent.enter_context(tempfile.TemporaryDirectory(prefix="publish-"))
             tables, total = _in_time_order(what, messages, Path(folder), begun_at)
             unit = "readings"
         else:
-            tables, unit = messages.tables(begun_at), source.unit
-            total = source.total or 0
+            tables, total = messages.tables(begun_at), source.total or 0
+            unit = source.unit
             if unit != "B":
                 total = min(total - begun_at, what.limit or total)
         return _run(what, topic, _up_to(tables, what.limit), (total, unit), position, begun_at,
@@ -254,7 +255,7 @@ def _warn(line: str) -> None:
     print(line, file=sys.stderr)  # noqa: T201
 
 
-@contextmanager
+@contextlib.contextmanager
 def _stoppable() -> Iterator[threading.Event]:
     """An event that the first SIGINT or SIGTERM sets; the next one interrupts."""
     stop = threading.Event()

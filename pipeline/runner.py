@@ -130,9 +130,12 @@ def choose(options: PipelineOptions, live: bool = False) -> PipelineRunner:
 
 
 @contextmanager
-def local_shuffle(options: PipelineOptions) -> Iterator[None]:
-    """Within it, batches between the stages of a one-process local run are kept on disk."""
-    if not (is_local(options) and _one_process(options)):
+def local_shuffle(options: PipelineOptions, live: bool = False) -> Iterator[None]:
+    """Within it, batches between the stages of a one-process local run are kept on disk.
+
+    Those of bounded input: the file has no end, and live input keeps little.
+    """
+    if live or not (is_local(options) and _one_process(options)):
         yield
         return
     store = SpillStore()

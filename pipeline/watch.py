@@ -30,7 +30,7 @@ from prometheus_client.registry import Collector
 from pipeline import account
 from pipeline.account import Account
 from pipeline.errors import ConfigError
-from pipeline.sinks import Produced
+from pipeline.sinks import Produced, Sink
 from pipeline.sources.watermark import NEVER
 
 _log = logging.getLogger(__name__)
@@ -178,7 +178,7 @@ class _Watch(beam.DoFn):
             self._latency_ms.update(int(took_ms[start : start + _PER_UPDATE].mean()))
 
 
-class Watch:
+class Watch(Sink):
     """Looks at a running live job; in the graph it stands like a sink.
 
     It is a context manager: at the end of it account lines and metrics end.

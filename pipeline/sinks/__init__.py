@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import apache_beam as beam
 
@@ -29,11 +29,19 @@ class Produced:
     tails: beam.PCollection
 
 
-class Sink(Protocol):
+class Sink(ABC):
     """What every sink offers."""
 
+    @abstractmethod
     def prepare(self) -> None:
         """Checks and creates the targets before anything is read; raises ConfigError."""
 
+    @abstractmethod
     def write(self, produced: Produced) -> None:
         """Adds the sink's steps to the pipeline."""
+
+    def look_again(self, since_s: float) -> None:  # noqa: B027 - most find out by themselves
+        """Another job has written here since a time, seconds since 1970, and this one goes on."""
+
+    def finish(self) -> None:  # noqa: B027 - most hold nothing
+        """Lets go of what it holds open; called when the job is over, however it ended."""

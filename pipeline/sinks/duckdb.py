@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import apache_beam as beam
 import duckdb
@@ -15,7 +17,7 @@ import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
 
 from pipeline.errors import ConfigError
-from pipeline.sinks import Produced
+from pipeline.sinks import Produced, Sink
 from pipeline.sinks.background import Background
 from schemas import forms, profiles
 from schemas.profiles import Profile
@@ -34,6 +36,9 @@ _FLUSH_ROWS = 150_000
 _FLUSH_BYTES = 64 * 1024 * 1024
 # How long another program may keep the file open before the job gives up.
 _PATIENCE_S = 60.0
+# How long the file stays open without being written, and at most.
+_IDLE_S = 1.0
+_HELD_S = 5.0
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "memory_limit": "256MB",
     "preserve_insertion_order": "true",
@@ -44,24 +49,103 @@ class Busy(RuntimeError):
     """Another program holds the warehouse's file."""
 
 
-@contextlib.contextmanager
-def connection(path: str, patience_s: float = _PATIENCE_S) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The warehouse, open for writing; closed again at the end, so that others get at it.
+class Warehouse:
+    """A warehouse's file, open for writing as long as there is something to write.
 
     DuckDB lets one process write. Workers of the job take turns by a lock beside the file; a
-    program that is not ours (a shell, a notebook) is waited for.
+    program that is not ours (a shell, a notebook) is waited for. Opening and closing costs more
+    than the rows of a window do, so the file stays open until nothing has come for a second, and
+    no longer than some seconds, so that others get at it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._turn = threading.Lock()
+        self._lock: BinaryIO | None = None
+        self._database: duckdb.DuckDBPyConnection | None = None
+        self._opened_at = self._used_at = 0.0
+        self._openings = 0
+
+    @contextlib.contextmanager
+    def borrowed(self, patience_s: float = _PATIENCE_S) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The file, for one thread at a time.
+
+        Raises:
+            Busy: another program kept it open for `patience_s`.
+        """
+        with self._turn:
+            database = self._database or self._open(patience_s)
+            try:
+                yield database
+            except BaseException:
+                self._close()
+                raise
+            self._used_at = time.monotonic()
+            if self._used_at - self._opened_at > _HELD_S:
+                self._close()
+
+    def close(self) -> None:
+        """Lets others get at the file."""
+        with self._turn:
+            self._close()
+
+    def _open(self, patience_s: float) -> duckdb.DuckDBPyConnection:
+        self._lock = Path(f"{self._path}.lock").open("wb")  # noqa: SIM115 - held while it is open
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            self._database = _open(self._path, patience_s)
+        except BaseException:
+            self._close()
+            raise
+        self._opened_at = time.monotonic()
+        self._openings += 1
+        closer = threading.Thread(target=self._close_idle, args=(self._openings,), daemon=True)
+        closer.start()
+        return self._database
+
+    def _close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _close_idle(self, opening: int) -> None:
+        while True:
+            time.sleep(_IDLE_S / 2)
+            with self._turn:
+                if self._database is None or self._openings != opening:
+                    return
+                if time.monotonic() - max(self._used_at, self._opened_at) >= _IDLE_S:
+                    self._close()
+                    return
+
+
+# One per file and process: DoFns come and go.
+_warehouses: dict[str, Warehouse] = {}
+_making = threading.Lock()
+
+
+def warehouse(path: str) -> Warehouse:
+    """The warehouse in a file."""
+    with _making:
+        return _warehouses.setdefault(path, Warehouse(path))
+
+
+@contextlib.contextmanager
+def connection(path: str, patience_s: float = _PATIENCE_S) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The warehouse, open for writing; closed again at the end.
 
     Raises:
-        Busy: the file stayed locked for `patience_s`.
+        Busy: another program kept the file open for `patience_s`.
     """
-    lock_path = Path(f"{path}.lock")
-    with lock_path.open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        database = _open(path, patience_s)
-        try:
+    alone = Warehouse(path)
+    try:
+        with alone.borrowed(patience_s) as database:
             yield database
-        finally:
-            database.close()
+    finally:
+        alone.close()
 
 
 def _open(path: str, patience_s: float) -> duckdb.DuckDBPyConnection:
@@ -168,7 +252,7 @@ def _prefer_first_file(
 
 def _insert(path: str, table: Table, rows: pa.Table) -> tuple[int, int]:
     """Inserts in one transaction; returns how many rows were new and how many there already."""
-    with connection(path) as database:
+    with warehouse(path).borrowed() as database:
         database.begin()
         inserted = insert_new(database, table, rows)
         database.commit()
@@ -218,7 +302,7 @@ class _Insert(beam.DoFn):
             self._clear()
 
 
-class DuckDBSink:
+class DuckDBSink(Sink):
     """Tables `readings`, `dead_letters`, `window_stats` and `equipment_profiles` in one file."""
 
     def __init__(self, path: str, used: Sequence[Profile], label: str = "DuckDB") -> None:
@@ -286,3 +370,7 @@ class DuckDBSink:
             (WINDOW_STATS, produced.window_stats),
         ):
             _ = rows | f"{self._label}_{table.name}" >> beam.ParDo(_Insert(self._path, table))
+
+    def finish(self) -> None:
+        """Closes the file."""
+        warehouse(self._path).close()

@@ -16,7 +16,7 @@ import pyarrow as pa
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.errors import ConfigError
-from pipeline.sinks import Produced
+from pipeline.sinks import Produced, Sink, archive
 from pipeline.sinks.archive import ArchiveBatches, ArchiveStream, hour_folder
 from pipeline.sinks.background import Background
 from pipeline.sinks.files import digest, write_parquet
@@ -143,7 +143,7 @@ class _ArchiveFile(beam.DoFn):
             Path(temporary).unlink()
 
 
-class LakeSink:
+class LakeSink(Sink):
     """Files under one folder, named by their content: writing them again changes nothing.
 
     `raw/source=…/dt=…/hr=…/` by arrival time, `readings/dt=…/` by event day,
@@ -180,8 +180,7 @@ class LakeSink:
             if left.stat().st_mtime < dt.datetime.now(dt.UTC).timestamp() - 86_400:
                 left.unlink(missing_ok=True)
         if self._since_s is not None:
-            look(folder / "readings", "reading_id", self._since_s)
-            look(folder / "dead_letters", "dead_letter_id", self._since_s)
+            self.look_again(self._since_s)
 
     def write(self, produced: Produced) -> None:
         """Adds the steps that write the lake."""
@@ -192,6 +191,13 @@ class LakeSink:
         gather = not produced.readings.is_bounded
         _ = produced.readings | "LakeReadings" >> beam.ParDo(_WriteReadings(self._folder, gather))
         _ = produced.dead_letters | "LakeDeadLetters" >> beam.ParDo(_WriteDeadLetters(self._folder))
+
+    def look_again(self, since_s: float) -> None:
+        """Finds out what others, or an earlier run, have put here since `since_s`."""
+        archive.look_again()
+        folder = Path(self._folder)
+        look(folder / "readings", "reading_id", since_s)
+        look(folder / "dead_letters", "dead_letter_id", since_s)
 
     def _archive_messages(self, raw: beam.PCollection) -> None:
         if raw.is_bounded:

@@ -14,7 +14,7 @@ from apache_beam.metrics import Metrics
 from pipeline.connect import topics
 from pipeline.connect.kafka import DELIVERY_S
 from pipeline.connect.topics import Receipt, Topic, Undelivered, topic_at
-from pipeline.sinks import Produced
+from pipeline.sinks import Produced, Sink
 
 FLAG = "--dead_letter_topic"
 
@@ -113,7 +113,7 @@ class _Publish(beam.DoFn):
             )
 
 
-class TopicSink:
+class TopicSink(Sink):
     """Dead letters as messages of a Kafka or Pub/Sub topic.
 
     They are at least once there: a bundle that is repeated sends its letters again, with the

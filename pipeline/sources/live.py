@@ -141,6 +141,7 @@ class LiveReader:
         # The broker's side: what is to go to the pipeline next, and what the broker is owed.
         self._offered: _Ready | None = None
         self._owed: list[Mapping[int, Any]] = []
+        self._commit_failed = False
         self._stopping = threading.Event()
         self._finished = threading.Event()
         self._handing_over = threading.Event()
@@ -238,7 +239,8 @@ class LiveReader:
                 self._broker.rest()
             until = time.monotonic() + _LAST_COMMIT_S - 1
             while not self._commit() and time.monotonic() < until:
-                self._finished.wait(0.5)
+                self._broker.rest()
+                time.sleep(_POLL_S)
             self._broker.close()
         except BaseException as error:  # noqa: BLE001 - raised on the pipeline's side
             self._failed = error
@@ -294,8 +296,11 @@ class LiveReader:
             try:
                 self._broker.commit(self._owed, wait)
                 self._owed = []
+                self._commit_failed = False
             except CommitFailed as error:
-                _log.warning("positions not committed, trying again (%s)", error)
+                if not self._commit_failed:
+                    _log.warning("positions not committed, trying again (%s)", error)
+                self._commit_failed = True
         return not self._owed
 
     def _hand_over(self) -> list[Fetched]:

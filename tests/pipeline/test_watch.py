@@ -107,11 +107,13 @@ def test_latency_is_measured_when_the_sinks_are_done_not_before() -> None:
 def test_nothing_is_kept_where_nobody_tells_that_it_is_durable() -> None:
     latency = Latency()
     latency.given(np.arange(1000))
+    assert not latency._waiting
     latency.begin()
     latency.settled(SECOND)
     assert latency.histogram().count == 0
     latency.given(np.arange(1000))
     latency.end()
+    latency.given(np.arange(1000))
     latency.settled(SECOND)
     assert latency.histogram().count == 0
     assert not latency._waiting
@@ -392,8 +394,8 @@ def test_the_account_can_be_looked_at_while_the_runner_adds_metrics() -> None:
         watch = Watch(lambda: None, lambda: None, every_s=0)
         watch.follow(result)  # type: ignore[arg-type]
         disturbed = 0
-        until = time.monotonic() + 3
-        while time.monotonic() < until:
+        until = time.monotonic() + 30
+        while disturbed < 20 and time.monotonic() < until:
             watch.account()
             try:
                 account.of(result)  # type: ignore[arg-type]
