@@ -17,11 +17,35 @@ import pyarrow as pa
 from pipeline.errors import ConfigError
 from pipeline.sinks import Produced, Sink
 from transforms.batch import PackedBatch
+from transforms.order import Tail, times_us
+from transforms.sequence import gathered
 
 _SINCE = b"since"
 _MOST_JOBS = 100
-# The newest tail of every shard, per checkpoint file. One per process: DoFns are copied.
-_TAILS: dict[str, dict[int, PackedBatch]] = {}
+_REMEMBER_ALL = 0
+
+
+class _Shard:
+    """What one shard has to remember."""
+
+    def __init__(self) -> None:
+        self._last: PackedBatch | None = None
+        self._recent: list[tuple[int, PackedBatch]] = []
+
+    def add(self, tail: Tail) -> None:
+        self._last = tail.last
+        self._recent = [piece for piece in self._recent if piece[0] >= tail.keep_from_us]
+        if tail.recent is not None:
+            latest = int(times_us(tail.recent.table).max())
+            self._recent.append((latest, tail.recent))
+
+    def tables(self) -> list[pa.Table]:
+        recent = [piece.table for _, piece in self._recent]
+        return [*recent, *([] if self._last is None else [self._last.table])]
+
+
+# By checkpoint file and shard. One per process: DoFns are copied.
+_SHARDS: dict[str, dict[int, _Shard]] = {}
 
 
 def _own_file(path: str) -> tuple[str, TextIOWrapper]:
@@ -56,9 +80,9 @@ class _Remember(beam.DoFn):
     def __init__(self, path: str) -> None:
         self._path = path
 
-    def process(self, element: tuple[int, PackedBatch]) -> None:
+    def process(self, element: tuple[int, Tail]) -> None:
         shard, tail = element
-        _TAILS[self._path][shard] = tail
+        _SHARDS[self._path].setdefault(shard, _Shard()).add(tail)
 
 
 class Checkpoint(Sink):
@@ -89,7 +113,7 @@ class Checkpoint(Sink):
 
     def prepare(self) -> None:
         """Begins to remember."""
-        _TAILS[self._path] = {}
+        _SHARDS[self._path] = {}
         self._inherited_s = self.since_s
         if self._inherited_s is None:
             # From now on this run writes; the next one must know since when.
@@ -133,10 +157,9 @@ class Checkpoint(Sink):
         if since_s is None:
             since_s = self.since_s if self._inherited_s is None else self._inherited_s
         assert since_s is not None
-        tails = [tail.table for _, tail in sorted(_TAILS[self._path].items())]
+        tails = [table for shard in _SHARDS[self._path].values() for table in shard.tables()]
         if tails:
-            together = pa.concat_tables(tails, promote_options="permissive")
-            self._replace(together.unify_dictionaries(), since_s)
+            self._replace(gathered(tails, _REMEMBER_ALL), since_s)
         else:
             self._replace(pa.table({}), since_s)
 

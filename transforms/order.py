@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
@@ -25,7 +25,7 @@ from schemas.profiles import Profile
 from transforms import identity
 from transforms.batch import PackedBatch, PackedBatchCoder, stack
 from transforms.limits import Limits, codes
-from transforms.sequence import Sequenced, sequence
+from transforms.sequence import NOTHING_RECENT, Sequenced, gathered, sequence
 
 # About this many readings are released at once from bounded input: enough to be fast and to make
 # few files, little enough that memory does not depend on how much there is in all.
@@ -235,7 +235,8 @@ class _OrderBounded(_Ordering):
         for part in release.sweep(piece for piece in pieces if piece[0] != _REMEMBERED):
             yield from self.counted(part)
         if release.tail is not None:
-            yield TaggedOutput("tails", (shard, PackedBatch(release.tail).packed()))
+            tail = PackedBatch(release.tail).packed()
+            yield TaggedOutput("tails", (shard, Tail(tail, None, NOTHING_RECENT)))
 
 
 class _OrderUnbounded(_Ordering):
@@ -246,6 +247,7 @@ class _OrderUnbounded(_Ordering):
     """
 
     TAIL = ReadModifyWriteStateSpec("tail", PackedBatchCoder())
+    RECENT = BagStateSpec("recent", _PIECE)
     DUE = TimerSpec("due", TimeDomain.WATERMARK)
     ARMED = ReadModifyWriteStateSpec("armed", coders.VarIntCoder())
     EARLIEST = ReadModifyWriteStateSpec(EARLIEST, coders.VarIntCoder())
@@ -263,14 +265,21 @@ class _OrderUnbounded(_Ordering):
         at=beam.DoFn.TimestampParam,
         waiting=beam.DoFn.StateParam(_Ordering.WAITING),
         tail=beam.DoFn.StateParam(TAIL),
+        recent=beam.DoFn.StateParam(RECENT),
         armed=beam.DoFn.StateParam(ARMED),
         earliest=beam.DoFn.StateParam(EARLIEST),
+        released=beam.DoFn.StateParam(RELEASED),
         due=beam.DoFn.TimerParam(DUE),
     ) -> Iterator[Any]:
         time_us, batch = element[1]
         if time_us == _REMEMBERED:
-            tail.write(batch.packed())
-            yield TaggedOutput("tails", (element[0], batch.packed()))
+            table = batch.table
+            latest = int(times_us(table).max())
+            last = PackedBatch(gathered([table], NOTHING_RECENT)).packed()
+            tail.write(last)
+            recent.add((latest, batch.packed()))
+            released.write(window_end(latest, self._window_us))
+            yield TaggedOutput("tails", (element[0], Tail(last, batch.packed(), _REMEMBERED)))
             return
         first = earliest.read()
         if time_us != _GOES_ON:
@@ -298,6 +307,7 @@ class _OrderUnbounded(_Ordering):
         armed=beam.DoFn.StateParam(ARMED),
         earliest=beam.DoFn.StateParam(EARLIEST),
         released=beam.DoFn.StateParam(RELEASED),
+        recent=beam.DoFn.StateParam(RECENT),
         due=beam.DoFn.TimerParam(DUE),
     ) -> Iterator[Any]:
         border = at.micros + 1
@@ -314,21 +324,48 @@ class _OrderUnbounded(_Ordering):
         else:
             earliest.clear()
             armed.clear()
-        horizon = max(border, released.read() or border)
-        released.write(horizon)
+        horizon = released.read()
+        released.write(max(border, horizon or border))
         if not ready:
             return
+        table = stack(ready)
+        kept = list(recent.read())
         known = tail.read()
-        out = sequence(
-            stack(ready),
-            None if known is None else known.table,
-            self.limits,
-            horizon - self._allowed_lateness_us,
-        )
-        remembered = PackedBatch(out.tail).packed()
-        tail.write(remembered)
+        before = None if known is None else known.table
+        if (
+            before is not None
+            and kept
+            and (horizon is None or int(times_us(table).min()) < horizon)
+        ):
+            # Some come after their window: they belong among others, or repeat one.
+            keep_from = (horizon or border) - self._allowed_lateness_us
+            before = gathered([before, *(piece.table for _, piece in kept)], keep_from)
+        out = sequence(table, before, self.limits, NOTHING_RECENT)
+        last, new = PackedBatch(out.tail).packed(), PackedBatch(out.recent).packed()
+        tail.write(last)
+        keep_from = max(border, horizon or border) - self._allowed_lateness_us
+        if any(latest < keep_from for latest, _ in kept):
+            recent.clear()
+            for piece in kept:
+                if piece[0] >= keep_from:
+                    recent.add(piece)
+        recent.add((int(times_us(table).max()), new))
         yield from self.counted(out)
-        yield TaggedOutput("tails", (shard, remembered))
+        yield TaggedOutput("tails", (shard, Tail(last, new, keep_from)))
+
+
+class Tail(NamedTuple):
+    """What a shard has to remember after a release.
+
+    Attributes:
+        last: the last reading of every test that goes on.
+        recent: the released readings, which later ones may have to be put among; or None.
+        keep_from_us: what was released before and is all earlier than this is not needed any more.
+    """
+
+    last: PackedBatch
+    recent: PackedBatch | None
+    keep_from_us: int
 
 
 def _due(
@@ -355,8 +392,8 @@ class Order(beam.PTransform):
     window by window behind the watermark.
 
     Takes `{"valid": tables, "remembered": tables}` or the valid tables alone. Main output
-    `ordered`: the tables; `tails`: per shard (shard, packed batch), what the next readings need
-    to know of the last ones, the newest last. A later run takes them as `remembered`.
+    `ordered`: the tables; `tails`: (shard, Tail) per release, what the next readings need to know
+    of these. Their tables, as one, are what a later run takes as `remembered`.
     """
 
     def __init__(
@@ -391,5 +428,5 @@ class Order(beam.PTransform):
             ordering: _Ordering = _OrderBounded(self._profiles, self._window_us)
         else:
             ordering = _OrderUnbounded(self._profiles, self._window_us, self._allowed_lateness_us)
-        step = beam.ParDo(ordering).with_output_types(pa.Table, tails=tuple[int, PackedBatch])
+        step = beam.ParDo(ordering).with_output_types(pa.Table, tails=tuple[int, Tail])
         return pieces | "InOrder" >> step.with_outputs("tails", main="ordered")

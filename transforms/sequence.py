@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,9 @@ _TAIL = (
     "step_index", "profile", "id_high", "id_low", "stuck_run",
 )  # fmt: skip
 
+# Later than any reading.
+NOTHING_RECENT = 2**62
+
 DERIVED = ("time_delta_s", "charge_ah", "discharge_ah", "charge_wh", "discharge_wh")
 
 _SECONDS_PER_HOUR = 3600.0
@@ -41,11 +45,13 @@ class Sequenced:
             late reading; the others the charge and energy since the previous reading, ≥ 0).
         tail: what the next call needs to know of these and earlier readings.
         duplicates: how many rows were dropped because they were there already.
+        recent: the new readings in the tail's form; None where the tail keeps them anyway.
     """
 
     table: pa.Table
     tail: pa.Table
     duplicates: int
+    recent: pa.Table | None = None
 
 
 class _Rows:
@@ -152,7 +158,7 @@ def sequence(
         limits: the bounds per equipment profile.
         keep_from_us: readings from this event time on stay in the tail, so that one that comes
             late still finds its place, beside the last one of every equipment's latest test;
-            None keeps the last of every test.
+            NOTHING_RECENT keeps that one alone, None the last of every test.
 
     time_delta_s is the difference in test time where both readings have one that did not run
     backwards, else in event time. A reading that belongs before everything the tail still knows
@@ -176,24 +182,56 @@ def sequence(
     if not (order[1:] > order[:-1]).all():
         rows, is_new = _Rows(rows.table.take(pa.array(order))), is_new[order]
         groups, times = groups[order], times[order]
-    first = np.ones(rows.size, dtype=bool)
-    first[1:] = groups[1:] != groups[:-1]
+    first = _changes(groups)
     late = _behind_the_tail(first, is_new) if held else np.zeros(rows.size, dtype=bool)
     table, run = _derive(rows, times, first, late, limits)
-    kept_on = np.ones(rows.size, dtype=bool)
-    kept_on[:-1] = first[1:]  # the last of its test
-    if keep_from_us is not None:
-        _keep_latest_test(kept_on, groups // tests, times)
-        recent = times >= keep_from_us
-        # With the last one before that time, which is the previous reading of the earliest kept.
-        kept_on |= recent
-        kept_on[:-1] |= recent[1:] & ~first[1:]
+    kept_on = _kept(first, groups // tests, times, keep_from_us)
     released = table.filter(pa.array(is_new)) if not is_new.all() else table
     return Sequenced(
         released.drop_columns(["stuck_run"]) if "stuck_run" in released.column_names else released,
         _new_tail(table, run, kept_on),
         duplicates,
+        _new_tail(table, run, is_new) if keep_from_us == NOTHING_RECENT else None,
     )
+
+
+def gathered(tails: Sequence[pa.Table], keep_from_us: int) -> pa.Table:
+    """Several tails, which may overlap, as one.
+
+    Args:
+        tails: `Sequenced.tail` or `Sequenced.recent`; at least one, with any rows.
+        keep_from_us: as of `sequence`.
+    """
+    rows = _Rows(stack(tails))
+    drop = _duplicates(rows, np.zeros(rows.size, dtype=bool))
+    rows = _Rows(rows.table.take(pa.array(np.flatnonzero(~drop))))
+    _, id_ranks = rows.ranks("equipment_id")
+    tests, test_ranks = rows.ranks("test_id")
+    groups, times = id_ranks * tests + test_ranks, rows.micros("recorded_at")
+    order = _order(rows, groups, times)
+    groups, times = groups[order], times[order]
+    kept = _kept(_changes(groups), groups // tests, times, keep_from_us)
+    return rows.table.take(pa.array(order[kept]))
+
+
+def _changes(groups: I64) -> Mask:
+    """Whether each row is its group's first."""
+    first = np.ones(len(groups), dtype=bool)
+    first[1:] = groups[1:] != groups[:-1]
+    return first
+
+
+def _kept(first: Mask, equipment: I64, times: I64, keep_from_us: int | None) -> Mask:
+    """Which of the ordered rows the next ones have to know; see `sequence`."""
+    kept = np.ones(len(times), dtype=bool)
+    kept[:-1] = first[1:]  # the last of its test
+    if keep_from_us is not None:
+        _keep_latest_test(kept, equipment, times)
+        recent = times >= keep_from_us
+        # With the last one before that time, which is the previous reading of the earliest kept.
+        kept |= recent
+        kept[:-1] |= recent[1:] & ~first[1:]
+    return kept
 
 
 def _keep_latest_test(last: Mask, equipment: I64, times: I64) -> None:

@@ -38,14 +38,15 @@ class Records:
         now_ms = time.time_ns() // 1_000_000
         unknown = pc.or_(pc.less(arrived, 0), pc.greater(arrived, now_ms))
         arrived = pc.multiply(pc.if_else(unknown, now_ms, arrived), 1000)
-        headers = [_attributes(record.headers) for record in records]
+        headers = [_named(record.headers) for record in records]
         columns = {
             "payload": pa.array([record.value for record in records], pa.binary()),
             "key": pa.array([record.key for record in records], pa.binary()),
-            "attributes": pa.array(headers, pa.string()),
+            "attributes": pa.array([_text(found) for found in headers], pa.string()),
             "position": self._positions(found),
             "arrived_at": arrived.cast(UTC_MICROSECONDS),
-            "source_file": pa.nulls(len(records), pa.string()),
+            # A message that was published from a file says so.
+            "source_file": pa.array([found.get("source_file") for found in headers], pa.string()),
         }
         table = pa.table(columns, schema=MESSAGES)
         origin = Origin(self._name, arrived_at_us=arrived[0].as_py())
@@ -60,12 +61,11 @@ class Records:
         return pa.concat_arrays(parts)
 
 
-def _attributes(headers: Sequence[tuple[str, bytes | None]]) -> str | None:
-    if not headers:
-        return None
-    return orjson.dumps(
-        {
-            name: None if value is None else value.decode("utf-8", "replace")
-            for name, value in headers
-        }
-    ).decode()
+def _named(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str | None]:
+    return {
+        name: None if value is None else value.decode("utf-8", "replace") for name, value in headers
+    }
+
+
+def _text(headers: dict[str, str | None]) -> str | None:
+    return orjson.dumps(headers).decode() if headers else None

@@ -28,8 +28,6 @@ _LINGER_S = 0.1
 _PULL_ROWS = 1000
 _IDS = 1000
 _PULLERS = 4
-# Pulled and not fetched yet; more would only wait here instead of at Pub/Sub.
-_AHEAD = BATCH_ROWS // _PULL_ROWS
 # How long a pull waits for messages, and how long ago one may have come back empty for the
 # subscription to count as read to its end.
 _PULL_S = 3.0
@@ -74,7 +72,9 @@ class PubSubBroker:
         self._name = name
         self._at_end = at_end
         self._leases = Leases()
-        self._pulled: queue.Queue[list[tuple[Key, Any]]] = queue.Queue(maxsize=_AHEAD)
+        self._pulled: queue.SimpleQueue[list[tuple[Key, Any]]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._ahead = 0  # messages that were pulled and not fetched yet
         self._closing = threading.Event()
         self._health = _Health(name)
         # Seconds of the monotonic clock.
@@ -123,6 +123,8 @@ class PubSubBroker:
                 found += self._pulled.get(timeout=max(0.0, until - time.monotonic()))
             except queue.Empty:
                 break
+        with self._lock:
+            self._ahead -= len(found)
         return found
 
     def _at_its_end(self) -> bool:
@@ -185,6 +187,9 @@ class PubSubBroker:
 
     def _pull_on(self) -> None:
         while not self._closing.is_set():
+            if self._ahead >= BATCH_ROWS:
+                self._closing.wait(_LINGER_S / 2)
+                continue
             if self._full():
                 self._pause()
                 continue
@@ -238,15 +243,9 @@ class PubSubBroker:
         if again:
             self._acknowledge_again(again)
         if new:
-            self._hand_on([(pulled[place][0], received[place].message) for place in new])
-
-    def _hand_on(self, found: list[tuple[Key, Any]]) -> None:
-        while not self._closing.is_set():
-            try:
-                self._pulled.put(found, timeout=_LINGER_S)
-            except queue.Full:
-                continue
-            return
+            with self._lock:
+                self._ahead += len(new)
+            self._pulled.put([(pulled[place][0], received[place].message) for place in new])
 
     def _acknowledge_again(self, pairs: Sequence[tuple[Key, str]]) -> None:
         try:
@@ -266,7 +265,8 @@ class PubSubBroker:
             except exceptions.InvalidArgument:
                 pass  # as in _acknowledge
             except exceptions.GoogleAPIError as error:
-                self._health.trouble(error)
+                # Pulls and commits meet the same and say so.
+                _log.info("%s: leases not extended, trying again (%s)", self._name, error)
                 self._closing.wait(1.0)
                 continue
             return

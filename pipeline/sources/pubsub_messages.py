@@ -44,7 +44,8 @@ def batch(messages: Sequence[Any], arrived_us: Sequence[int], name: str) -> RawB
         # The same however often the message is delivered.
         "position": pa.array([message.message_id for message in messages], pa.string()),
         "arrived_at": pa.array(arrived_us, pa.int64()).cast(UTC_MICROSECONDS),
-        "source_file": pa.nulls(len(messages), pa.string()),
+        # A message that was published from a file says so.
+        "source_file": pa.array([found.get("source_file") for found in attributes], pa.string()),
     }
     origin = Origin(name, arrived_at_us=arrived_us[0])
     return RawBatch(pa.table(columns, schema=MESSAGES), BatchKind.MESSAGES, origin)

@@ -368,16 +368,17 @@ def test_a_timer_that_fires_again_releases_nothing_again():
             self.at = at
 
     step = _OrderUnbounded(PROFILES, WINDOW_US, 300 * SECOND)
-    waiting, tail, armed, earliest, released, due = (
-        State(), Value(), Value(), Value(), Value(), Timer(),
+    waiting, tail, recent, armed, earliest, released, due = (
+        State(), Value(), State(), Value(), Value(), Value(), Timer(),
     )  # fmt: skip
+    states = (waiting, tail, recent, armed, earliest, released, due)
 
     def send(reading, at=MIN_TIMESTAMP):
         ((_, piece),) = by_shard(table_of(reading), 1)
-        assert list(step.process((0, piece), at, waiting, tail, armed, earliest, due)) == []
+        assert list(step.process((0, piece), at, *states)) == []
 
     def fire(at):
-        found = list(step.release(0, at, waiting, tail, armed, earliest, released, due))
+        found = list(step.release(0, at, waiting, tail, armed, earliest, released, recent, due))
         tails = [part.value for part in found if isinstance(part, TaggedOutput)]
         assert [shard for shard, _ in tails] == [0] * (len(found) - len(tails))
         return [part.num_rows for part in found if not isinstance(part, TaggedOutput)]
@@ -409,17 +410,17 @@ def test_a_timer_that_fires_again_releases_nothing_again():
     assert earliest.value == START_US + 310 * SECOND
 
     # A shard without readings in a batch hears of the watermark too.
-    assert list(by_shard_live(step, [named(8, 400)], waiting, tail, armed, earliest, due)) == []
+    assert list(by_shard_live(step, [named(8, 400)], *states)) == []
     assert due.at == moment(360) - Duration(micros=1)
 
 
-def by_shard_live(step, readings, waiting, tail, armed, earliest, due):
+def by_shard_live(step, readings, *states):
     table = table_of([{**reading, "equipment_id": "b"} for reading in readings])
     mine = next(iter(by_shard(table_of([named(1, 1)]), 2)))[0]
     pieces = dict(_ToShards(2, live=True).process(table))
     assert sorted(pieces) == [0, 1]
     if pieces[mine][1].table.num_rows == 0:
-        return step.process((mine, pieces[mine]), moment(405), waiting, tail, armed, earliest, due)
+        return step.process((mine, pieces[mine]), moment(405), *states)
     raise AssertionError("the equipments must be of different shards")
 
 
@@ -441,7 +442,11 @@ def test_what_an_earlier_run_remembered_comes_before_the_first_reading(live):
         }
         out = given | Order(PROFILES, WINDOW_US, 300 * SECOND, 4)
         _ = out.ordered | "O" >> beam.ParDo(Record("resumed"))
-        _ = out.tails | "T" >> beam.Map(lambda kept: kept[1].table) | beam.ParDo(Record("tails"))
+        _ = (
+            out.tails
+            | "T" >> beam.Map(lambda kept: kept[1].last.table)
+            | beam.ParDo(Record("tails"))
+        )
         pipeline.run().wait_until_finish()
     assert [table.column("time_delta_s").to_pylist() for table in found] == [[20.0]]
     latest = max(int(times_of(table).max()) for table in tails)
