@@ -31,7 +31,7 @@ FIND_PYTHON = for candidate in python3.11 python3 python; do \
 	echo "Python 3.11 was not found as python3.11, python3 or python. Install it and run this again." >&2; \
 	exit 1
 
-.PHONY: help install run models test lint format bench lock clean
+.PHONY: help install run models test lint format bench chaos soak lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -83,6 +83,14 @@ format: install ## Rewrite the Python code in the format that lint demands
 
 bench: install ## Measure throughput and latency (ARGS: the benchmarks' flags)
 	@$(PYTHON) -m tests.benchmarks $(ARGS)
+
+# Both start a real Kafka and a steady producer of their own; they print what they saw and fail if
+# anything was lost or doubled.
+chaos: install ## Kill the live job and the broker again and again; nothing may be lost or doubled (ARGS: --help)
+	@$(PYTHON) -m tests.endurance chaos $(ARGS)
+
+soak: install ## Run the live job for half an hour at a steady rate; shows memory, lag, latency (ARGS: --help)
+	@$(PYTHON) -m tests.endurance soak $(ARGS)
 
 # Versions already locked stay unless setup.py rules them out; UPGRADE=1 takes the newest allowed.
 # The runtime lock comes first and binds the other one.

@@ -7,12 +7,11 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import apache_beam as beam
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -28,7 +27,9 @@ from apache_beam.utils.timestamp import Timestamp
 
 from pipeline.sinks.files import digest, write_parquet
 from transforms.batch import PackedBatch, PackedBatchCoder, RawBatch, stack
+from transforms.convert import Mask
 from transforms.order import EARLIEST, window_end
+from transforms.sequence import I64
 
 _HOUR_US = 3_600_000_000
 # So many messages are worth a file at once; fewer wait for more.
@@ -58,32 +59,50 @@ class _Known:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._ranges: dict[str, list[tuple[int, int]]] = {}
+        self._ranges: dict[str, list[tuple[int, int, Path]]] = {}
         self._ids: set[str] = set()
         for path in sorted(folder.glob("*.parquet")):
             ranges = (pq.read_schema(path).metadata or {}).get(_RANGES)
             if ranges is not None:
-                self.add_ranges(json.loads(ranges))
+                self.add_ranges(json.loads(ranges), path)
             else:
-                self._ids.update(pq.read_table(path, columns=["position"])[0].to_pylist())
+                self._ids.update(_positions(path))
 
-    def add_ranges(self, ranges: Mapping[str, tuple[int, int]]) -> None:
+    def add_ranges(self, ranges: Mapping[str, tuple[int, int]], path: Path) -> None:
         for prefix, (first, last) in ranges.items():
-            self._ranges.setdefault(prefix, []).append((first, last))
+            self._ranges.setdefault(prefix, []).append((first, last, path))
 
     def add_ids(self, ids: list[str]) -> None:
         self._ids.update(ids)
 
-    def holds_offsets(self, prefix: str, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def holds_offsets(self, prefix: str, offsets: I64) -> Mask:
+        """Of messages of this hour."""
         held = np.zeros(len(offsets), dtype=bool)
-        lowest, highest = int(offsets.min()), int(offsets.max())
-        for first, last in self._ranges.get(prefix, ()):
-            if first <= highest and last >= lowest:
-                held |= (offsets >= first) & (offsets <= last)
+        for first, last, _ in self._near(prefix, offsets):
+            held |= (offsets >= first) & (offsets <= last)
         return held
 
-    def holds_ids(self, ids: list[str]) -> npt.NDArray[np.bool_]:
+    def lists_offsets(self, prefix: str, offsets: I64) -> Mask:
+        """Of messages of another hour, for which the ranges say nothing: by the files' rows."""
+        held = np.zeros(len(offsets), dtype=bool)
+        names = [f"{prefix}/{offset}" for offset in offsets.tolist()]
+        for _, _, path in self._near(prefix, offsets):
+            there = set(_positions(path))
+            held |= np.fromiter((name in there for name in names), dtype=bool, count=len(names))
+        return held
+
+    def _near(self, prefix: str, offsets: I64) -> Iterator[tuple[int, int, Path]]:
+        lowest, highest = int(offsets.min()), int(offsets.max())
+        for first, last, path in self._ranges.get(prefix, ()):
+            if first <= highest and last >= lowest:
+                yield first, last, path
+
+    def holds_ids(self, ids: list[str]) -> Mask:
         return np.fromiter((name in self._ids for name in ids), dtype=bool, count=len(ids))
+
+
+def _positions(path: Path) -> list[str]:
+    return list(pq.read_table(path, columns=["position"], partitioning=None)[0].to_pylist())
 
 
 # Per process: DoFns come and go, and what was written must not be looked up again and again.
@@ -104,20 +123,29 @@ def write_messages(root: Path, table: pa.Table) -> None:
         mine = hours == hour
         part = table if mine.all() else table.filter(pa.array(mine))
         with _lock:
-            _write_hour(root / hour_folder(hour * _HOUR_US), part)
+            folder = root / hour_folder(hour * _HOUR_US)
+            # A message whose producer's clock is ahead counts as come when it is read, and may
+            # have been read in the hour before.
+            before = root / hour_folder((hour - 1) * _HOUR_US)
+            _write_hour(folder, part, _known_in(folder), _known_in(before))
 
 
-def _write_hour(folder: Path, table: pa.Table) -> None:
+def _known_in(folder: Path) -> _Known:
     known = _known.get(folder)
     if known is None:
         known = _known[folder] = _Known(folder)
         if len(_known) > _HOURS:
             _known.popitem(last=False)
+    return known
+
+
+def _write_hour(folder: Path, table: pa.Table, known: _Known, before: _Known) -> None:
     positions = table.column("position").combine_chunks()
     split = pc.split_pattern(positions, "/", max_splits=1, reverse=True)
     ranges: dict[str, tuple[int, int]] | None = None
     if not pc.all(pc.equal(pc.list_value_length(split), 2)).as_py():
-        held = known.holds_ids(positions.to_pylist())
+        names = positions.to_pylist()
+        held = known.holds_ids(names) | before.holds_ids(names)
     else:
         prefixes = pc.list_element(split, 0).dictionary_encode()
         offsets = pc.list_element(split, 1).cast(pa.int64()).to_numpy()
@@ -126,7 +154,8 @@ def _write_hour(folder: Path, table: pa.Table) -> None:
         ranges = {}
         for code, prefix in enumerate(prefixes.dictionary.to_pylist()):
             rows = codes == code
-            held[rows] = known.holds_offsets(prefix, offsets[rows])
+            mine = offsets[rows]
+            held[rows] = known.holds_offsets(prefix, mine) | before.lists_offsets(prefix, mine)
             ranges[prefix] = (int(offsets[rows].min()), int(offsets[rows].max()))
     if held.all():
         return
@@ -134,12 +163,13 @@ def _write_hour(folder: Path, table: pa.Table) -> None:
     if ranges is not None:
         new = new.replace_schema_metadata({_RANGES: json.dumps(ranges)})
     name = digest([new.column("payload"), new.column("position")])
-    write_parquet(folder / f"{name}.parquet", new)
+    path = folder / f"{name}.parquet"
+    write_parquet(path, new)
     # Only now: what failed is tried again.
     if ranges is None:
         known.add_ids(new.column("position").to_pylist())
     else:
-        known.add_ranges(ranges)
+        known.add_ranges(ranges, path)
 
 
 def _root(folder: str, source: str) -> Path:

@@ -15,6 +15,7 @@ from pipeline.runner import Where
 from pipeline.sources import Received, Told, kafka_split
 from pipeline.sources.kafka_broker import KafkaBroker
 from pipeline.sources.kafka_client import commit_offsets
+from pipeline.sources.kafka_java import ReadJava
 from pipeline.sources.kafka_range import Range, ReadRange, cut, ends, what_is_there
 from pipeline.sources.kafka_split import ReadSplit, Topic
 from pipeline.sources.live import LiveReader, LiveSource, counted, disorder_us
@@ -22,7 +23,7 @@ from pipeline.streaming.live import ReadLive
 from transforms.batch import RawBatch
 from transforms.decode import Decoded, Rejects
 
-_PARAMETERS = ("group", "start", "disorder")
+_PARAMETERS = ("group", "start", "disorder", "reader")
 _DEFAULT_GROUP = "battery-pipeline"
 
 
@@ -51,6 +52,7 @@ class KafkaSource(LiveSource):
         self.group = parameters.get("group") or _DEFAULT_GROUP
         self._start = _start(uri, parameters.get("start") or "earliest")
         self._disorder_us = disorder_us(uri, parameters.get("disorder"))
+        self._java = _is_java(uri, parameters.get("reader"), where, until_latest)
         self._decode = decode
         self._where = where
         self._until_latest = until_latest
@@ -87,6 +89,9 @@ class KafkaSource(LiveSource):
                 >> beam.ParDo(ReadRange(self.address, self.name)).with_output_types(RawBatch)
             )
             return Received(batches=batches, dead_letters=None, files=None)
+        if self._java:
+            read = ReadJava(self.address, self.group, self._start, self.name)
+            return Received(counted(pipeline | "Kafka" >> read), None, None)
         if self._where is not Where.HERE:
             topic = Topic(
                 self.address,
@@ -119,6 +124,16 @@ class KafkaSource(LiveSource):
         offsets = ends(self._there) if self._until_latest else kafka_split.read_to()
         if offsets:
             commit_offsets(self.address, self.group, offsets)
+
+
+def _is_java(uri: str, reader: str | None, where: Where, until_latest: bool) -> bool:
+    if reader not in (None, "python", "java"):
+        raise ConfigError(f"--source={uri}: reader={reader} must be python or java")
+    if reader == "java" and (where is not Where.KEPT or until_latest):
+        raise ConfigError(
+            f"--source={uri}: reader=java is for live reading on Dataflow or Flink; drop it"
+        )
+    return reader == "java"
 
 
 def _start(uri: str, start: str) -> str | int:

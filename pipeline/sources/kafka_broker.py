@@ -58,6 +58,8 @@ class KafkaBroker(ConsumerRebalanceListener):
     def open(self, hand_over: Callable[[], list[Fetched]]) -> None:
         """Joins the group."""
         self._hand_over = hand_over
+        # While a broker is away the client reports every attempt; what matters is told here.
+        logging.getLogger("kafka").setLevel(logging.CRITICAL)
         self._consumer = consumer(
             self._address,
             group_id=self._group,
@@ -147,14 +149,22 @@ class KafkaBroker(ConsumerRebalanceListener):
             if high is not None and self.consumer.position(part) >= high:
                 ended.add(part)
         if ended and time.monotonic() - self._looked_at > _LOOK_S:
-            # An outage looks like an empty topic: poll gives nothing and raises nothing.
-            try:
-                self.consumer.end_offsets(list(ended)[:1], timeout_ms=500)
-                self._answers = True
-            except KafkaError:
-                self._answers = False
-            self._looked_at = time.monotonic()
+            self._look(next(iter(ended)))
         return {part.partition for part in ended} if ended and self._answers else set()
+
+    def _look(self, part: TopicPartition) -> None:
+        """Whether a broker answers: an outage looks like an empty topic, poll raises nothing."""
+        before = self._answers
+        try:
+            self.consumer.end_offsets([part], timeout_ms=500)
+            self._answers = True
+        except KafkaError as error:
+            self._answers = False
+            if before:
+                _log.warning("no broker answers, waiting for one (%s)", type(error).__name__)
+        if self._answers and not before:
+            _log.warning("a broker answers again")
+        self._looked_at = time.monotonic()
 
     def _lag(self) -> int | None:
         lag = 0

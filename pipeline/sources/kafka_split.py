@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -206,12 +206,14 @@ class _Read(beam.DoFn):
 
     @beam.DoFn.unbounded_per_element()
     def process(  # type: ignore[no-untyped-def]
-        self,
-        element: tuple[Topic, int],
-        finalizer=beam.DoFn.BundleFinalizerParam,  # Beam wants it before the other two
-        tracker=_OFFSETS,
-        watermark=_WATERMARK,
+        self, element: tuple[Topic, int], tracker=_OFFSETS, watermark=_WATERMARK
     ) -> Iterable[TimestampedValue]:
+        yield from self._poll(element, tracker, watermark)
+
+    def _poll(
+        self, element: tuple[Topic, int], tracker: Any, watermark: Any
+    ) -> Generator[TimestampedValue, None, int | None]:
+        """One poll's messages; returns the next offset if there were any."""
         topic, number = element
         reader = _reader(topic, number)
         mine: list[Any] = []
@@ -227,9 +229,8 @@ class _Read(beam.DoFn):
             now_us = time.time_ns() // 1000
             reader.watermark.ended({number} if reader.ended() else (), now_us)
             self._advance(watermark, reader.watermark.at(now_us))
-        if mine and topic.commits:
-            finalizer.register(partial(_commit, topic, number, mine[-1].offset + 1))
         _go_on(tracker, 0 if mine else _PAUSE_S)
+        return mine[-1].offset + 1 if mine else None
 
     def _batch(
         self, topic: Topic, number: int, reader: _Reader, records: list[Any]
@@ -249,6 +250,22 @@ class _Read(beam.DoFn):
         before = estimator.current_watermark()
         if at_us != NEVER and (before is None or moment > before):
             estimator.set_watermark(moment)
+
+
+class _ReadAndCommit(_Read):
+    """The same; commits offsets when the runner says that what was read is its own."""
+
+    @beam.DoFn.unbounded_per_element()
+    def process(  # type: ignore[no-untyped-def]
+        self,
+        element: tuple[Topic, int],
+        finalizer=beam.DoFn.BundleFinalizerParam,  # Beam wants it before the other two
+        tracker=_OFFSETS,
+        watermark=_WATERMARK,
+    ) -> Iterable[TimestampedValue]:
+        following = yield from self._poll(element, tracker, watermark)
+        if following is not None:
+            finalizer.register(partial(_commit, *element, following))
 
 
 def _moment(at_us: int) -> Timestamp:
@@ -286,10 +303,11 @@ class ReadSplit(beam.PTransform):
         """Adds the steps."""
         _ending.clear()
         _following.clear()
+        read = _ReadAndCommit() if self._topic.commits else _Read()
         return (
             begin
             | "Topic" >> beam.Create([self._topic])
             | "Partitions" >> beam.ParDo(_Partitions())
             | "Spread" >> beam.Reshuffle()
-            | "Read" >> beam.ParDo(_Read()).with_output_types(RawBatch)
+            | "Read" >> beam.ParDo(read).with_output_types(RawBatch)
         )

@@ -31,6 +31,8 @@ class PubSubSource(LiveSource):
         decode: decodes a raw batch; the watermark needs its event times.
         where: what kind of runner the job runs on.
         until_latest: whether to end once nothing has come for some seconds; local runner only.
+            What a job held that was killed comes again only within a minute, when its leases
+            have run out.
         told: what the job wants to know.
     """
 

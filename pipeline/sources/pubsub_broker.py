@@ -110,6 +110,8 @@ class PubSubBroker:
         found = self._gather()
         ended = {0} if self._at_its_end() else set()
         if not found:
+            if ended and time.monotonic() - self._message_at > _LATEST_S and not self._full():
+                self._at_end()
             return Fetched(None, ended=ended)
         keys = [key for key, _ in found]
         packed = batch([message for _, message in found], [at for _, at in keys], self._name)
@@ -133,8 +135,6 @@ class PubSubBroker:
         if self._health.troubled or not self._pulled.empty():
             return False
         quiet = self._message_at < self._empty_at and now - self._empty_at < _FRESH_S
-        if quiet and now - self._message_at > _LATEST_S:
-            self._at_end()
         # Windows that waited for further messages would keep these from ever being pulled.
         return quiet or self._full()
 

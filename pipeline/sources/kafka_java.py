@@ -1,0 +1,128 @@
+"""Reads a Kafka topic through Beam's Java connector, for Dataflow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.io.kafka import ReadFromKafka
+from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.timestamp import Timestamp
+from kafka import TopicPartition
+
+from pipeline.connect.kafka import KafkaAddress, client_settings
+from pipeline.errors import ConfigError
+from pipeline.sources.kafka_records import Records
+from transforms.batch import RawBatch
+
+_MOST_ROWS = 5_000
+# kafka-python's names of what a Java client calls otherwise.
+_JAVA = {"security_protocol": "security.protocol", "sasl_mechanism": "sasl.mechanism"}
+_LOGIN = "org.apache.kafka.common.security.{}LoginModule"
+
+
+def consumer_config(
+    address: KafkaAddress, group: str, start: str | int, environment: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """The Java consumer's configuration, security from the environment.
+
+    Raises:
+        ConfigError: it names files, which workers elsewhere do not have.
+    """
+    settings = client_settings(environment)
+    files = [name for name in settings if name.startswith("ssl_") and name.endswith("file")]
+    if files:
+        raise ConfigError(
+            "KAFKA_SSL_CAFILE, KAFKA_SSL_CERTFILE and KAFKA_SSL_KEYFILE can't be used with "
+            "reader=java: Java reads key stores on the workers; drop reader=java"
+        )
+    config = {
+        "bootstrap.servers": ",".join(address.bootstrap),
+        "group.id": group,
+        "auto.offset.reset": "latest" if start == "latest" else "earliest",
+        "enable.auto.commit": "false",
+    }
+    config |= {_JAVA[name]: value for name, value in settings.items() if name in _JAVA}
+    if "sasl_mechanism" in settings:
+        plain = settings["sasl_mechanism"] == "PLAIN"
+        module = _LOGIN.format("plain.Plain" if plain else "scram.Scram")
+        user, word = (
+            settings[name].replace("\\", "\\\\").replace('"', '\\"')
+            for name in ("sasl_plain_username", "sasl_plain_password")
+        )
+        config["sasl.jaas.config"] = f'{module} required username="{user}" password="{word}";'
+    return config
+
+
+class _Pack(beam.DoFn):
+    """The connector's single rows → raw batches, a few for every bundle."""
+
+    def __init__(self, topic: str, name: str) -> None:
+        self._topic = topic
+        self._name = name
+        self._waiting: list[tuple[Any, Timestamp]] = []
+
+    def start_bundle(self) -> None:
+        self._waiting = []
+
+    def process(self, row: Any, at: Any = beam.DoFn.TimestampParam) -> Iterable[Any]:
+        self._waiting.append((row, at))
+        if len(self._waiting) >= _MOST_ROWS:
+            yield from self._flush()
+
+    def finish_bundle(self) -> Iterable[Any]:
+        # What a bundle has taken must leave it: then it counts as read.
+        yield from self._flush()
+
+    def _flush(self) -> Iterator[Any]:
+        if not self._waiting:
+            return
+        found: dict[TopicPartition, list[SimpleNamespace]] = {}
+        for row, _ in self._waiting:
+            part = TopicPartition(self._topic, row.partition)
+            headers = [(header.key, header.value) for header in row.headers or ()]
+            found.setdefault(part, []).append(
+                SimpleNamespace(
+                    offset=row.offset,
+                    timestamp=row.timestamp,
+                    key=row.key,
+                    value=row.value,
+                    headers=headers,
+                )
+            )
+        earliest = min(at for _, at in self._waiting)
+        batch, _ = Records(self._topic, self._name).batch(found)
+        self._waiting = []
+        yield GlobalWindows.windowed_value(batch, timestamp=earliest)
+
+
+class ReadJava(beam.PTransform):
+    """Raw batches of a topic, by the connector.
+
+    Its watermark follows the records' own timestamps, not the readings' event times: where a
+    producer sends what it had stored, that is late. Building it needs Java and Beam's expansion
+    service, which Beam downloads.
+    """
+
+    def __init__(self, address: KafkaAddress, group: str, start: str | int, name: str) -> None:
+        super().__init__()
+        self._topic = address.topic
+        self._name = name
+        self._start = start
+        self._config = consumer_config(address, group, start)
+
+    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection:
+        """Adds the steps."""
+        read = ReadFromKafka(
+            consumer_config=self._config,
+            topics=[self._topic],
+            start_read_time=self._start if isinstance(self._start, int) else None,
+            commit_offset_in_finalize=True,
+            timestamp_policy=ReadFromKafka.create_time_policy,
+            with_metadata=True,
+        )
+        pack = beam.ParDo(_Pack(self._topic, self._name))
+        return begin | "Connector" >> read | "Pack" >> pack.with_output_types(RawBatch)
