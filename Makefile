@@ -31,7 +31,7 @@ FIND_PYTHON = for candidate in python3.11 python3 python; do \
 	echo "Python 3.11 was not found as python3.11, python3 or python. Install it and run this again." >&2; \
 	exit 1
 
-.PHONY: help install run models test lint format bench chaos soak lock clean
+.PHONY: help install run models test test-long lint format bench chaos soak lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -66,7 +66,11 @@ models: install ## Build and test the dbt models (WAREHOUSE=duckdb:PATH or anoth
 
 # Some tests alone can't reach the coverage of all: with ARGS it is shown, not demanded.
 test: install ## Run the tests and demand 95 % branch coverage of transforms and schemas (ARGS: pytest's)
-	@$(PYTHON) -m pytest --cov --cov-branch --cov-report=term $(if $(strip $(ARGS)),--cov-fail-under=0) $(ARGS)
+	@$(PYTHON) -m pytest -m 'not long' --cov --cov-branch --cov-report=term $(if $(strip $(ARGS)),--cov-fail-under=0) $(ARGS)
+
+# Minutes of a live job under fire, and the job on other engines.
+test-long: install ## Run the short forms of chaos and soak, and the tests on Prism (ARGS: pytest's)
+	@$(PYTHON) -m pytest -m long $(ARGS)
 
 # Every check runs, whichever fails first.
 lint: install ## Check style, format, types and SQL

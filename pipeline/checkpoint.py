@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipeline.errors import ConfigError
 from pipeline.sinks import Produced, Sink
 from transforms.batch import PackedBatch
-from transforms.order import Tail, times_us
+from transforms.order import Tail
 from transforms.sequence import gathered
 
 _SINCE = b"since"
@@ -36,8 +36,7 @@ class _Shard:
         self._last = tail.last
         self._recent = [piece for piece in self._recent if piece[0] >= tail.keep_from_us]
         if tail.recent is not None:
-            latest = int(times_us(tail.recent.table).max())
-            self._recent.append((latest, tail.recent))
+            self._recent.append((tail.latest_us, tail.recent))
 
     def tables(self) -> list[pa.Table]:
         recent = [piece.table for _, piece in self._recent]

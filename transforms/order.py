@@ -236,7 +236,7 @@ class _OrderBounded(_Ordering):
             yield from self.counted(part)
         if release.tail is not None:
             tail = PackedBatch(release.tail).packed()
-            yield TaggedOutput("tails", (shard, Tail(tail, None, NOTHING_RECENT)))
+            yield TaggedOutput("tails", (shard, Tail(tail, None, 0, NOTHING_RECENT)))
 
 
 class _OrderUnbounded(_Ordering):
@@ -279,7 +279,9 @@ class _OrderUnbounded(_Ordering):
             tail.write(last)
             recent.add((latest, batch.packed()))
             released.write(window_end(latest, self._window_us))
-            yield TaggedOutput("tails", (element[0], Tail(last, batch.packed(), _REMEMBERED)))
+            yield TaggedOutput(
+                "tails", (element[0], Tail(last, batch.packed(), latest, _REMEMBERED))
+            )
             return
         first = earliest.read()
         if time_us != _GOES_ON:
@@ -349,9 +351,10 @@ class _OrderUnbounded(_Ordering):
             for piece in kept:
                 if piece[0] >= keep_from:
                     recent.add(piece)
-        recent.add((int(times_us(table).max()), new))
+        latest_us = int(times_us(table).max())
+        recent.add((latest_us, new))
         yield from self.counted(out)
-        yield TaggedOutput("tails", (shard, Tail(last, new, keep_from)))
+        yield TaggedOutput("tails", (shard, Tail(last, new, latest_us, keep_from)))
 
 
 class Tail(NamedTuple):
@@ -360,11 +363,13 @@ class Tail(NamedTuple):
     Attributes:
         last: the last reading of every test that goes on.
         recent: the released readings, which later ones may have to be put among; or None.
+        latest_us: the latest event time among them.
         keep_from_us: what was released before and is all earlier than this is not needed any more.
     """
 
     last: PackedBatch
     recent: PackedBatch | None
+    latest_us: int
     keep_from_us: int
 
 

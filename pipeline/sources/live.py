@@ -29,7 +29,9 @@ _log = logging.getLogger(__name__)
 # Fetched and decoded ahead of the pipeline, so that it never waits for the network.
 _AHEAD = 2
 _POLL_S = 0.1
+# Between commits at least this long; and so many times as long as what goes with one takes.
 _COMMIT_S = 1.0
+_COMMIT_SHARE = 20
 # A reading may be dated this far ahead of its arrival (`transforms.validate`); what is dated later
 # becomes a dead letter and waits for no window.
 _MOST_AHEAD_US = 300_000_000
@@ -137,7 +139,7 @@ class LiveReader:
         # The pipeline's side: what it has taken and some sink may lack, and what none lacks.
         self._under_way: deque[_UnderWay] = deque()
         self._settled: list[Mapping[int, Any]] = []
-        self._committed_at = 0.0
+        self._commit_at = 0.0
         # The broker's side: what is to go to the pipeline next, and what the broker is owed.
         self._offered: _Ready | None = None
         self._owed: list[Mapping[int, Any]] = []
@@ -172,19 +174,21 @@ class LiveReader:
             self._settled.append(done.positions)
             self._caught_up |= done.last
         soon = self._handing_over.is_set() or self._stopping.is_set()
-        if self._settled and (soon or time.monotonic() - self._committed_at >= _COMMIT_S):
+        if self._settled and (soon or time.monotonic() >= self._commit_at):
             self._give_back()
         if self._flushing:
             self._flushing = False
             self._handed_over.set()
 
     def _give_back(self) -> None:
+        began = time.monotonic()
         oldest = self._under_way[0].taken_us if self._under_way else self._now_us()
         self._told.committing(oldest / 1e6 if self._caught_up else None)
         for positions in self._settled:
             self._durable.put(positions)
         self._settled = []
-        self._committed_at = time.monotonic()
+        ended = time.monotonic()
+        self._commit_at = ended + max(_COMMIT_S, _COMMIT_SHARE * (ended - began))
 
     def poll(self) -> Polled:
         """See `streaming.live.Pollable`."""
