@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from pipeline import account, job, options, registry, runner
 from pipeline.checkpoint import Checkpoint
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, SourceFailed
 from pipeline.options import JobConfig
 from pipeline.progress import PROGRESS
 from pipeline.runner import Where
@@ -129,6 +129,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 2
+    except SourceFailed as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
     except (KeyboardInterrupt, RuntimeError) as error:
         # A runner wraps what a step raised.
         if isinstance(error, RuntimeError) and "KeyboardInterrupt" not in str(error):

@@ -1,5 +1,9 @@
-"""The error a user can mend: its message names the flag or field and the fix."""
+"""The errors a user is told in a line: what went wrong, and the fix."""
 
 
 class ConfigError(ValueError):
     """A flag, URI or resource is wrong; raised before the first message is read."""
+
+
+class SourceFailed(RuntimeError):
+    """Reading a live source came to an end that waiting does not mend; the message says why."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition, errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import KafkaError
 
@@ -23,6 +24,19 @@ _LINGER_S = 0.1
 # A restart after a crash has to wait until the group gives up the member that died.
 _SESSION_MS = 10_000
 _LOOK_S = 1.0
+
+# What waiting does not mend; and what the group's next round does.
+_FINAL = (
+    errors.AuthorizationError,
+    errors.SaslAuthenticationFailedError,
+    errors.UnsupportedSaslMechanismError,
+)
+_SHARING_OUT = (
+    errors.CommitFailedError,
+    errors.IllegalGenerationError,
+    errors.RebalanceInProgressError,
+    errors.UnknownMemberIdError,
+)
 
 
 class KafkaBroker(ConsumerRebalanceListener):
@@ -99,7 +113,6 @@ class KafkaBroker(ConsumerRebalanceListener):
     def _begin(self) -> None:
         """Puts new partitions where the group is, else where to start."""
         fresh = self._fresh & self.consumer.assignment()
-        self._fresh = set()
         unread = {part for part in fresh if self.consumer.committed(part) is None}
         # A partition that was added while the job runs is read from its beginning.
         added = {part for part in unread if part.partition not in self._at_launch}
@@ -111,11 +124,12 @@ class KafkaBroker(ConsumerRebalanceListener):
             # Else a crash before the first commit would begin anew, at another `latest`.
             self.consumer.commit({part: committed(at) for part, at in offsets.items()})
         self.consumer.resume(*fresh)
+        self._fresh -= fresh
 
     def fetch(self) -> Fetched:
         """Up to BATCH_ROWS messages."""
         found = self._poll()
-        ended, lag = self._at_their_end(), self._lag()
+        ended, lag = self._how_far()
         if not found:
             return Fetched(None, ended=ended, lag=lag)
         batch, counts = self._records.batch(found)
@@ -129,57 +143,68 @@ class KafkaBroker(ConsumerRebalanceListener):
         until = time.monotonic() + _LINGER_S
         found: dict[TopicPartition, list[Any]] = {}
         rows = 0
-        while rows < BATCH_ROWS and (left := until - time.monotonic()) > 0:
-            polled = self.consumer.poll(timeout_ms=int(left * 1000), max_records=BATCH_ROWS - rows)
-            if self._fresh:
-                self._begin()
-            if not polled and rows:
-                break
-            for part, records in polled.items():
-                found.setdefault(part, []).extend(records)
-                rows += len(records)
+        # Where a poll fails, what the ones before it gave must not be lost.
+        with self._outages_waited_for():
+            while rows < BATCH_ROWS and (left := until - time.monotonic()) > 0:
+                polled = self.consumer.poll(int(left * 1000), max_records=BATCH_ROWS - rows)
+                if self._fresh:
+                    self._begin()
+                if not polled and rows:
+                    break
+                for part, records in polled.items():
+                    found.setdefault(part, []).extend(records)
+                    rows += len(records)
+        if rows:
+            self._answered()
         mine = self.consumer.assignment()
         return {part: records for part, records in found.items() if part in mine}
 
-    def _at_their_end(self) -> set[int]:
-        """The partitions with nothing left; while the broker does not answer there are none."""
-        ended = set()
-        for part in self.consumer.assignment():
-            high = self.consumer.highwater(part)
-            if high is not None and self.consumer.position(part) >= high:
-                ended.add(part)
-        if ended and time.monotonic() - self._looked_at > _LOOK_S:
-            self._look(next(iter(ended)))
-        return {part.partition for part in ended} if ended and self._answers else set()
+    def _how_far(self) -> tuple[set[int], int | None]:
+        """The partitions with nothing left, and how much is left in all; nothing in an outage."""
+        ended, lag = set(), 0
+        with self._outages_waited_for():
+            for part in self.consumer.assignment():
+                high, at = self.consumer.highwater(part), self.consumer.position(part)
+                if high is None or at is None:
+                    return set(), None
+                lag += max(0, high - at)
+                if at >= high:
+                    ended.add(part)
+            if ended and time.monotonic() - self._looked_at > _LOOK_S:
+                # An outage looks like an empty topic: poll gives nothing and raises nothing.
+                self.consumer.end_offsets([next(iter(ended))], timeout_ms=500)
+                self._answered()
+        if not self._answers or not self.consumer.assignment():
+            return set(), None
+        return {part.partition for part in ended}, lag
 
-    def _look(self, part: TopicPartition) -> None:
-        """Whether a broker answers: an outage looks like an empty topic, poll raises nothing."""
-        before = self._answers
+    @contextmanager
+    def _outages_waited_for(self) -> Iterator[None]:
+        """Goes on after an error that may pass; the next call of the client tries again."""
         try:
-            self.consumer.end_offsets([part], timeout_ms=500)
-            self._answers = True
+            yield
+        except _FINAL:
+            raise
+        except _SHARING_OUT:
+            time.sleep(_LINGER_S)
         except KafkaError as error:
-            self._answers = False
-            if before:
+            if self._answers:
                 _log.warning("no broker answers, waiting for one (%s)", type(error).__name__)
-        if self._answers and not before:
-            _log.warning("a broker answers again")
-        self._looked_at = time.monotonic()
+            self._answers = False
+            time.sleep(_LINGER_S)
 
-    def _lag(self) -> int | None:
-        lag = 0
-        for part in self.consumer.assignment():
-            high = self.consumer.highwater(part)
-            if high is None:
-                return None
-            lag += max(0, high - self.consumer.position(part))
-        return lag
+    def _answered(self) -> None:
+        if not self._answers:
+            _log.warning("a broker answers again")
+        self._answers = True
+        self._looked_at = time.monotonic()
 
     def rest(self) -> None:
         """Stays a member of the group without fetching."""
         parts = list(self.consumer.assignment() - self._fresh)
         self.consumer.pause(*parts)
-        self.consumer.poll(timeout_ms=0)
+        with self._outages_waited_for():
+            self.consumer.poll(timeout_ms=0)
         self.consumer.resume(*(self.consumer.assignment() & set(parts)))
 
     def commit(self, positions: Sequence[Mapping[int, Any]], wait: bool = True) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.metrics import Metrics
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, SourceFailed
 from pipeline.sources import Told
 from pipeline.sources.watermark import NEVER, Watermark
 from pipeline.streaming.live import Polled
@@ -53,6 +53,8 @@ class Fetched:
         positions: per partition what is to be given back once the messages are durable.
         ended: the partitions with nothing left to read.
         lag: messages known to be left, or None.
+        complete: whether `ended` says so of all that this job may still be given; what a reader
+            that died had taken may come again later.
     """
 
     batch: RawBatch | None
@@ -60,6 +62,7 @@ class Fetched:
     positions: Mapping[int, Any] = field(default_factory=dict)
     ended: Collection[int] = ()
     lag: int | None = None
+    complete: bool = True
 
 
 class Broker(Protocol):
@@ -200,7 +203,10 @@ class LiveReader:
             ready = self._ready.get(timeout=_POLL_S)
         except queue.Empty:
             if self._failed is not None:
-                raise RuntimeError("reading the source failed") from self._failed
+                raise SourceFailed(
+                    f"reading the source failed ({self._failed}); what was read before is safe, "
+                    "and running the job again goes on there"
+                ) from self._failed
             return Polled([], self.watermark_us, done=self._stopping.is_set())
         self.watermark_us = ready.watermark_us
         self.lag = ready.fetched.lag
@@ -274,7 +280,7 @@ class LiveReader:
         self._watermark.ended(fetched.ended, now_us)
         watermark_us = self._watermark.at(now_us)
         needs_us = max(latest_us, watermark_us)
-        last = bool(partitions) and partitions <= set(fetched.ended)
+        last = fetched.complete and bool(partitions) and partitions <= set(fetched.ended)
         return _Ready(fetched, batch, watermark_us, needs_us, last)
 
     def _take_note(self, decoded: Decoded, fetched: Fetched) -> int:

@@ -37,6 +37,8 @@ _CALL_S = 10.0
 MOST_OUTSTANDING = 500_000
 # `--until=latest` ends after so long without a message.
 _LATEST_S = 5.0
+# Beyond a lease, until what it covered surely comes again.
+_GRACE_S = 10.0
 # What should not mend itself is given this long to do so: a permission or a subscription may have
 # just been made anew.
 _PATIENCE_S = 10.0
@@ -78,7 +80,7 @@ class PubSubBroker:
         self._closing = threading.Event()
         self._health = _Health(name)
         # Seconds of the monotonic clock.
-        self._message_at = time.monotonic()
+        self._message_at = self._opened_at = time.monotonic()
         self._empty_at = float("-inf")
         self._paused = False
         self._client: SubscriberClient | None = None
@@ -109,13 +111,15 @@ class PubSubBroker:
         self._health.raise_failure()
         found = self._gather()
         ended = {0} if self._at_its_end() else set()
+        # Until the leases of a job that died have run out, its messages are still to come.
+        complete = time.monotonic() - self._opened_at > LEASE_S + _GRACE_S
         if not found:
             if ended and time.monotonic() - self._message_at > _LATEST_S and not self._full():
                 self._at_end()
-            return Fetched(None, ended=ended)
+            return Fetched(None, ended=ended, complete=complete)
         keys = [key for key, _ in found]
         packed = batch([message for _, message in found], [at for _, at in keys], self._name)
-        return Fetched(packed, {0: len(found)}, {0: keys}, ended)
+        return Fetched(packed, {0: len(found)}, {0: keys}, ended, complete=complete)
 
     def _gather(self) -> list[tuple[Key, Any]]:
         until = time.monotonic() + _LINGER_S
