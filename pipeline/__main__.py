@@ -21,7 +21,7 @@ from pipeline.errors import ConfigError, SourceFailed
 from pipeline.options import JobConfig
 from pipeline.progress import PROGRESS
 from pipeline.runner import Where
-from pipeline.sinks import Sink
+from pipeline.sinks import Sink, background
 from pipeline.sources import Source, Told
 from pipeline.stopping import stop_on_signals
 from pipeline.watch import Watch
@@ -72,8 +72,12 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
         for sink in sinks:
             sink.look_again(since_s)
 
+    def settled(everything: bool) -> None:
+        background.settle(everything)
+        watch.settled(everything)
+
     started_s = time.time()
-    told = Told(watch.settled, kept.save if kept else Told.committing, look_again)
+    told = Told(settled, kept.save if kept else Told.committing, look_again)
     source = registry.source(config, where, told)
     sinks = registry.sinks(config, kept.since_s if kept else None)
     if config.metrics_port and not source.live:
@@ -104,9 +108,12 @@ def _finished(
     """The result of the job, which has come to its end; a live one when it was asked to."""
     beam_options.view_as(StandardOptions).streaming |= source.live
     chosen = runner.choose(beam_options, source.live)
-    shown = config.progress and runner.is_local(beam_options)
+    here = runner.is_local(beam_options)
+    shown = config.progress and here
     shuffle = runner.local_shuffle(beam_options, source.live)
-    with shuffle, _progress_bar(source, shown):
+    # A live source here asks what is durable before it gives anything back.
+    ahead = background.writing_ahead() if source.live and here else nullcontext()
+    with ahead, shuffle, _progress_bar(source, shown):
         pipeline = beam.Pipeline(runner=chosen, options=beam_options)
         job.build(pipeline, config, source, sinks, kept.remembered() if kept else None)
         source.start()

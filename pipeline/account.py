@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from apache_beam.metrics.metric import MetricsFilter
+from apache_beam.runners.portability import portable_runner
 from apache_beam.runners.runner import PipelineResult
 
 NAMESPACE = "account"
@@ -54,6 +55,9 @@ class Account:
 
 def of(result: PipelineResult) -> Account:
     """The account of a finished (or running) job, from its Beam metrics."""
+    if isinstance(result, portable_runner.PipelineResult):
+        # On Prism and Flink it would answer for ever what it answered first.
+        result._metrics = None
     counters = result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))["counters"]
     totals: dict[str, int] = {}
     for counter in counters:

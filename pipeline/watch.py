@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -92,6 +92,14 @@ class Histogram:
 _NOTHING = Histogram(np.zeros(len(BOUNDS_S) + 1, np.int64), 0.0)
 
 
+_Given = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+
+
+def _together(given: Sequence[_Given]) -> _Given:
+    arrived, readings = zip(*given, strict=True)
+    return np.concatenate(arrived), np.concatenate(readings)
+
+
 class Latency:
     """From a reading's arrival to its being in every sink; safe under threads.
 
@@ -105,20 +113,22 @@ class Latency:
         self._on = False
         self._kept = 0
         # Arrivals, ms since 1970, and how many readings each stands for.
-        self._waiting: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
+        self._waiting: list[_Given] = []
+        # What was given before it was told last that something is durable.
+        self._earlier: list[_Given] = []
         self._histogram = _NOTHING
 
     def begin(self) -> None:
         """Starts with nothing."""
         with self._lock:
             self._on = True
-            self._waiting, self._kept, self._histogram = [], 0, _NOTHING
+            self._waiting, self._earlier, self._kept, self._histogram = [], [], 0, _NOTHING
 
     def end(self) -> None:
         """Remembers nothing more; what was measured stays."""
         with self._lock:
             self._on = False
-            self._waiting, self._kept = [], 0
+            self._waiting, self._earlier, self._kept = [], [], 0
 
     def given(self, arrived_us: npt.NDArray[np.int64]) -> None:
         """Takes note of readings that the sinks are given: their arrival, µs since 1970."""
@@ -132,22 +142,21 @@ class Latency:
                 self._keep_seconds()
 
     def _keep_seconds(self) -> None:
-        arrived, readings = self._together()
+        arrived, readings = _together(self._waiting)
         seconds, place = np.unique(arrived // 1000, return_inverse=True)
         summed = np.bincount(place, weights=readings).astype(np.int64)
         self._waiting, self._kept = [(seconds * 1000, summed)], len(seconds)
 
-    def _together(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        arrived, readings = zip(*self._waiting, strict=True)
-        return np.concatenate(arrived), np.concatenate(readings)
-
-    def settled(self, now_us: int) -> None:
-        """Told that every sink has all that it was given: that is now durable."""
+    def settled(self, now_us: int, everything: bool = True) -> None:
+        """Told that every sink has all that it was given, or was given before it was told last."""
         with self._lock:
-            if not self._waiting:
-                return
-            arrived, readings = self._together()
+            due, self._earlier = self._earlier, [] if everything else self._waiting
+            if everything:
+                due = due + self._waiting
             self._waiting, self._kept = [], 0
+            if not due:
+                return
+            arrived, readings = _together(due)
             # A broker's clock may be ahead of ours.
             took_s = np.maximum(now_us / 1e6 - arrived / 1e3, 0.0)
             places = np.searchsorted(BOUNDS_S, took_s)
@@ -238,9 +247,9 @@ class Watch(Sink):
         if self._every_s:
             self._teller.start()
 
-    def settled(self) -> None:
-        """Told when every sink is done with everything it was given so far."""
-        LATENCY.settled(_now_us())
+    def settled(self, everything: bool = True) -> None:
+        """Told when every sink is done with all it was given; or was given before the last time."""
+        LATENCY.settled(_now_us(), everything)
 
     def __exit__(
         self,

@@ -25,6 +25,7 @@ from apache_beam.transforms.userstate import (
 )
 from apache_beam.utils.timestamp import Timestamp
 
+from pipeline.sinks.background import Background
 from pipeline.sinks.files import digest, write_parquet
 from transforms.batch import PackedBatch, PackedBatchCoder, RawBatch, stack
 from transforms.convert import Mask
@@ -198,6 +199,17 @@ class ArchiveStream(beam.DoFn):
 
     def __init__(self, folder: str, source: str) -> None:
         self._root = _root(folder, source)
+        self._background: Background | None = None
+
+    def setup(self) -> None:
+        """Makes the thread that writes."""
+        if self._background is None:
+            self._background = Background(threads=1, waiting=4)
+
+    def finish_bundle(self) -> None:
+        """Waits until all is written."""
+        assert self._background is not None
+        self._background.drain()
 
     def process(  # type: ignore[no-untyped-def]
         self,
@@ -240,4 +252,5 @@ class ArchiveStream(beam.DoFn):
 
     def _write(self, tables: list[pa.Table]) -> None:
         if tables:
-            write_messages(self._root, stack(tables))
+            assert self._background is not None
+            self._background.submit(write_messages, self._root, stack(tables))

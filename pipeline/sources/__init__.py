@@ -48,14 +48,15 @@ class Told:
     """What a live source in this process tells while it runs, between two bundles.
 
     Attributes:
-        settled: every sink is done with all that it was given so far.
+        settled: asked before every poll, returns when every sink has what it was given until the
+            last time it was asked; with True, until now.
         committing: positions are about to be given back; with the time, seconds since 1970,
             since when it took what it can't give back yet. None: of what earlier runs took and
             could not give back, some is not given back yet either.
         taking_over: it reads partitions that another job may have read until now.
     """
 
-    settled: Callable[[], None] = lambda: None
+    settled: Callable[[bool], None] = lambda _everything: None
     committing: Callable[[float | None], None] = lambda _since_s: None
     taking_over: Callable[[], None] = lambda: None
 

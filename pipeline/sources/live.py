@@ -107,6 +107,7 @@ class _Ready:
 
 
 class _UnderWay(NamedTuple):
+    number: int
     needs_us: int
     positions: Mapping[int, Any]
     taken_us: int
@@ -142,6 +143,8 @@ class LiveReader:
         # The pipeline's side: what it has taken and some sink may lack, and what none lacks.
         self._under_way: deque[_UnderWay] = deque()
         self._settled: list[Mapping[int, Any]] = []
+        self._polls = self._settled_polls = 0
+        self._waits_us = NEVER
         self._commit_at = 0.0
         # The broker's side: what is to go to the pipeline next, and what the broker is owed.
         self._offered: _Ready | None = None
@@ -171,8 +174,11 @@ class LiveReader:
 
     def settled(self, before_us: int) -> None:
         """See `streaming.live.Pollable`."""
-        self._told.settled()
-        while self._under_way and self._under_way[0].needs_us < before_us:
+        # Sinks write while the next poll goes through the pipeline, so this is about the last one.
+        self._told.settled(False)
+        border_us, self._waits_us = self._waits_us, before_us
+        taken, self._settled_polls = self._settled_polls, self._polls
+        while self._under_way and self._is_durable(self._under_way[0], taken, border_us):
             done = self._under_way.popleft()
             self._settled.append(done.positions)
             self._caught_up |= done.last
@@ -182,6 +188,10 @@ class LiveReader:
         if self._flushing:
             self._flushing = False
             self._handed_over.set()
+
+    @staticmethod
+    def _is_durable(poll: _UnderWay, taken: int, border_us: int) -> bool:
+        return poll.number <= taken and poll.needs_us < border_us
 
     def _give_back(self) -> None:
         began = time.monotonic()
@@ -216,15 +226,17 @@ class LiveReader:
             else:
                 self._caught_up |= ready.last
             return Polled([], self.watermark_us)
+        self._polls += 1
+        positions = ready.fetched.positions
         self._under_way.append(
-            _UnderWay(ready.needs_us, ready.fetched.positions, self._now_us(), ready.last)
+            _UnderWay(self._polls, ready.needs_us, positions, self._now_us(), ready.last)
         )
         return Polled([ready.batch], self.watermark_us)
 
     def finish(self) -> None:
         """After the pipeline has ended and every sink has everything: gives back all positions."""
         self._stopping.set()
-        self._told.settled()
+        self._told.settled(True)
         self._settled += [taken.positions for taken in self._under_way]
         self._under_way.clear()
         self._give_back()
