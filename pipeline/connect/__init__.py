@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError
 _T = TypeVar("_T")
 
 # An error has to be on the screen before anybody wonders whether the job hangs.
-CHECK_S = 10.0
+CHECK_S = 7.0
 
 
 def within(seconds: float, call: Callable[[], _T]) -> _T:

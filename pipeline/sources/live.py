@@ -174,10 +174,13 @@ class LiveReader:
 
     def settled(self, before_us: int) -> None:
         """See `streaming.live.Pollable`."""
-        # Sinks write while the next poll goes through the pipeline, so this is about the last one.
-        self._told.settled(False)
+        # Sinks write while the next poll goes through the pipeline, so this is about the last one;
+        # before partitions go it is about all.
+        self._told.settled(self._flushing)
         border_us, self._waits_us = self._waits_us, before_us
         taken, self._settled_polls = self._settled_polls, self._polls
+        if self._flushing:
+            border_us, taken = before_us, self._polls
         while self._under_way and self._is_durable(self._under_way[0], taken, border_us):
             done = self._under_way.popleft()
             self._settled.append(done.positions)

@@ -42,7 +42,8 @@ class Watermark:
     def saw(self, partition: int, latest_us: int) -> None:
         """Takes note of what a partition gave: the latest event time, µs, no later than it came."""
         found = self._partitions.setdefault(partition, _Partition())
-        found.latest_us = max(latest_us, found.latest_us or NEVER)
+        before = found.latest_us
+        found.latest_us = latest_us if before is None else max(before, latest_us)
         found.ended_us = None
 
     def ended(self, partitions: Collection[int], now_us: int) -> None:
