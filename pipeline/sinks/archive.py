@@ -86,9 +86,10 @@ class _Known:
     def lists_offsets(self, prefix: str, offsets: I64) -> Mask:
         """Of messages of another hour, for which the ranges say nothing: by the files' rows."""
         held = np.zeros(len(offsets), dtype=bool)
-        names = [f"{prefix}/{offset}" for offset in offsets.tolist()]
-        for _, _, path in self._near(prefix, offsets):
-            there = set(_positions(path))
+        near = list(self._near(prefix, offsets))
+        if near:
+            names = [f"{prefix}/{offset}" for offset in offsets.tolist()]
+            there = {name for _, _, path in near for name in _positions(path)}
             held |= np.fromiter((name in there for name in names), dtype=bool, count=len(names))
         return held
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import apache_beam as beam
@@ -12,6 +11,7 @@ from apache_beam.io.kafka import ReadFromKafka
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import Timestamp
 from kafka import TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
 
 from pipeline.connect.kafka import KafkaAddress, client_settings
 from pipeline.errors import ConfigError
@@ -57,6 +57,14 @@ def consumer_config(
     return config
 
 
+def _record(row: Any) -> ConsumerRecord:
+    """The connector's row as kafka-python gives records; what is not used is left out."""
+    fields = dict.fromkeys(ConsumerRecord._fields)
+    headers = [(header.key, header.value) for header in row.headers or ()]
+    fields |= {"offset": row.offset, "timestamp": row.timestamp, "headers": headers}
+    return ConsumerRecord(**fields | {"key": row.key, "value": row.value})
+
+
 class _Pack(beam.DoFn):
     """The connector's single rows → raw batches, a few for every bundle."""
 
@@ -80,19 +88,10 @@ class _Pack(beam.DoFn):
     def _flush(self) -> Iterator[Any]:
         if not self._waiting:
             return
-        found: dict[TopicPartition, list[SimpleNamespace]] = {}
+        found: dict[TopicPartition, list[ConsumerRecord]] = {}
         for row, _ in self._waiting:
             part = TopicPartition(self._topic, row.partition)
-            headers = [(header.key, header.value) for header in row.headers or ()]
-            found.setdefault(part, []).append(
-                SimpleNamespace(
-                    offset=row.offset,
-                    timestamp=row.timestamp,
-                    key=row.key,
-                    value=row.value,
-                    headers=headers,
-                )
-            )
+            found.setdefault(part, []).append(_record(row))
         earliest = min(at for _, at in self._waiting)
         batch, _ = Records(self._topic, self._name).batch(found)
         self._waiting = []
