@@ -16,7 +16,6 @@ from kafka.consumer.fetcher import ConsumerRecord
 from schemas.forms import UTC_MICROSECONDS
 from transforms.batch import MESSAGES, BatchKind, Origin, RawBatch
 
-
 # Of a record, which is a tuple: what a message needs.
 _PLACES = [
     ConsumerRecord._fields.index(name)

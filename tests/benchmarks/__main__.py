@@ -1,4 +1,4 @@
-"""python -m tests.benchmarks: the pipeline against its limit and against the naive pipeline."""
+"""python -m tests.benchmarks: the pipeline, bounded and live, against its limits and others."""
 
 from __future__ import annotations
 
@@ -43,6 +43,10 @@ def _make_input(folder: Path, equipment: int, readings: int) -> Path:
 
 def _one(kind: str, source: str, out: Path) -> dict[str, Any]:
     """Runs one variant in this process; its clock starts after the imports."""
+    if kind.startswith("live-"):
+        from tests.benchmarks import live
+
+        return live.one(kind, source, out)
     stages: dict[str, float] = {}
     if kind == "limit":
         from tests.benchmarks import plain_loop
@@ -138,7 +142,7 @@ def main() -> None:
     parser.add_argument("--naive_readings", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--large", type=int, default=10_000_000, help="readings, memory run")
-    parser.add_argument("--only", choices=("speed", "memory"))
+    parser.add_argument("--only", choices=("speed", "memory", "live"))
     parser.add_argument("--one", nargs=3, metavar=("KIND", "SOURCE", "OUT"), help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.one:
@@ -148,10 +152,20 @@ def main() -> None:
     print(f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        if flags.only != "memory":
+        if flags.only in (None, "speed"):
             _speed(scratch, flags.readings, flags.naive_readings, flags.rounds)
-        if flags.only != "speed":
+        if flags.only in (None, "memory"):
             _memory(scratch, flags.readings, flags.large)
+        if flags.only in (None, "live"):
+            from tests.benchmarks import live
+
+            live.speed(
+                scratch,
+                flags.readings,
+                flags.naive_readings,
+                flags.rounds,
+                lambda kind, source: _spawn(kind, source, scratch),
+            )
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from pipeline.sources.watermark import NEVER, Watermark
 from schemas import profiles
 from schemas.reading import READING, WINDOW_STATS
 from tests.benchmarks.plain_loop import BATCH, SHARDS, WINDOW_US, Stages
+from tests.benchmarks.span import Span
 from transforms.batch import stack
 from transforms.decode import Decoded, decode
 from transforms.enrich import enrich
@@ -44,8 +45,8 @@ _LINGER_S = 0.1
 Found = dict[TopicPartition, list[Any]]
 
 
-def count(address: KafkaAddress, messages: int) -> float:
-    """Reads as many messages as kafka-python can and only counts them; returns seconds."""
+def count(address: KafkaAddress, messages: int, span: Span) -> None:
+    """Reads so many messages as fast as kafka-python can and only counts them."""
     client = KafkaConsumer(
         address.topic,
         bootstrap_servers=address.servers,
@@ -54,15 +55,14 @@ def count(address: KafkaAddress, messages: int) -> float:
         enable_auto_commit=False,
         metrics_enabled=False,
     )
-    started, seen = 0.0, 0
+    seen = 0
     while seen < messages:
         polled = client.poll(timeout_ms=100, max_records=BATCH)
-        if polled and not started:
-            started = time.perf_counter()
+        if polled:
+            span.begin()
         seen += sum(len(records) for records in polled.values())
-    seconds = time.perf_counter() - started
+    span.end()
     client.close(autocommit=False)
-    return seconds
 
 
 class _Ordered:
@@ -144,9 +144,8 @@ class _Positions:
         # Per batch the latest event time in it, µs, and the offsets behind it.
         self._under_way: deque[tuple[int, dict[TopicPartition, int]]] = deque()
 
-    def saw(self, found: Found, decoded: Decoded) -> int:
-        """Takes note of a batch; returns the watermark behind it, µs."""
-        self._watermark.keep([part.partition for part in self._client.assignment()])
+    def saw(self, found: Found, decoded: Decoded) -> None:
+        """Takes note of a batch."""
         believed, waits = believed_times(decoded)
         rows = decoded.table.column("row").to_numpy()
         first = 0
@@ -157,7 +156,18 @@ class _Positions:
             first += len(records)
         offsets = {part: records[-1].offset + 1 for part, records in found.items()}
         self._under_way.append((int(waits.max()) if len(waits) else NEVER, offsets))
-        return self._watermark.at(time.time_ns() // 1000)
+
+    def border(self) -> int:
+        """The end of the last window that the watermark has passed, µs."""
+        mine = self._client.assignment()
+        self._watermark.keep([part.partition for part in mine])
+        now_us = time.time_ns() // 1000
+        self._watermark.ended({part.partition for part in mine if self._is_read(part)}, now_us)
+        return self._watermark.at(now_us) // WINDOW_US * WINDOW_US
+
+    def _is_read(self, part: TopicPartition) -> bool:
+        high = self._client.highwater(part)
+        return high is not None and self._client.position(part) >= high
 
     def commit(self, border: int) -> None:
         """Commits the batches whose readings all came before `border` (µs)."""
@@ -165,7 +175,8 @@ class _Positions:
         while self._under_way and self._under_way[0][0] < border:
             offsets |= self._under_way.popleft()[1]
         if offsets:
-            self._client.commit({part: committed(offset) for part, offset in offsets.items()})
+            behind = {part: committed(offset) for part, offset in offsets.items()}
+            self._client.commit(behind, timeout_ms=5000)
 
 
 def _polled(client: KafkaConsumer) -> Found:
@@ -182,14 +193,14 @@ def _polled(client: KafkaConsumer) -> Found:
 
 
 def run(
-    address: KafkaAddress, messages: int, out: Path
-) -> tuple[float, dict[str, float], dict[str, int]]:
+    address: KafkaAddress, messages: int, out: Path, span: Span
+) -> tuple[dict[str, float], int]:
     """Takes a topic to lake and DuckDB until so many readings are durable.
 
     Returns:
-        seconds from the first message on, seconds per stage, and counts: `flushes`, `written`.
+        CPU seconds per stage, and how often it wrote.
     """
-    stages = Stages()
+    stages = Stages(time.process_time)
     limits = Limits(profiles.load())
     now_us = time.time_ns() // 1000
     sinks = _Sinks(out, address.topic, stages)
@@ -197,38 +208,38 @@ def run(
     client = consumer(address, group_id=f"loop-{uuid.uuid4().hex}")
     client.subscribe([address.topic])
     records, positions = Records(address.topic, str(address)), _Positions(client)
-    started, flushed_at, released = 0.0, 0.0, NEVER
+    flushed_at, released = time.monotonic(), NEVER
     while sinks.written < messages:
         with stages.of("kafka"):
             found = _polled(client)
         if found:
-            if not started:
-                started = flushed_at = time.perf_counter()
-                stages.seconds.clear()
+            span.begin()
             with stages.of("pack"):
                 raw, _ = records.batch(found)
             with stages.of("decode"):
                 decoded, _ = decode(raw)
             with stages.of("watermark"):
-                border = positions.saw(found, decoded) // WINDOW_US * WINDOW_US
+                positions.saw(found, decoded)
             sinks.archive(raw.table)
             with stages.of("validate"):
                 valid, _ = validate(decoded, limits, now_us)
             with stages.of("shard"):
                 ordered.add(valid)
-            if border > released:
-                released = border
-                for part in _timed(ordered.release(border), stages):
-                    sinks.add(part)
-        if sinks.rows >= FLUSH_ROWS or time.perf_counter() - flushed_at >= FLUSH_S:
+        with stages.of("watermark"):
+            border = positions.border()
+        if border > released:
+            released = border
+            for part in _timed(ordered.release(border), stages):
+                sinks.add(part)
+        if sinks.rows >= FLUSH_ROWS or time.monotonic() - flushed_at >= FLUSH_S:
             sinks.flush()
             with stages.of("commit"):
                 positions.commit(released)
-            flushed_at = time.perf_counter()
-    seconds = time.perf_counter() - started
+            flushed_at = time.monotonic()
+    span.end()
     client.close(autocommit=False)
     sinks.close()
-    return seconds, dict(stages.seconds), {"flushes": sinks.flushes, "written": sinks.written}
+    return dict(stages.seconds), sinks.flushes
 
 
 def _timed(parts: Iterator[pa.Table], stages: Stages) -> Iterator[pa.Table]:

@@ -12,6 +12,7 @@ import datetime as dt
 import hashlib
 import json
 import math
+import time
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,14 +23,24 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam import coders
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 from apache_beam.transforms.window import FixedWindows, GlobalWindows, TimestampedValue
+from kafka import KafkaConsumer
 
+from pipeline.connect.kafka import KafkaAddress
+from pipeline.sources.watermark import Watermark
+from pipeline.streaming import live
+from pipeline.streaming.live import Polled
 from schemas import profiles
 from schemas.profiles import Profile
 from schemas.reading import COUNTERS, READING
+from tests.benchmarks.span import Span
 
+# A bundle of messages from a topic; kafka-python's own 500 would be slower still.
+_BUNDLE = 5_000
 _NOT_NEGATIVE = ("test_time_s", "step_time_s", "cycle_index", "step_index", *COUNTERS)
 
 
@@ -206,10 +217,68 @@ class Write(beam.DoFn):
             database.execute(f"INSERT INTO {table} FROM incoming")
 
 
+class _Polled:
+    """A topic's messages for the local streaming runner, one element each.
+
+    Args:
+        address: the topic.
+        messages: how many.
+        span: begins with the first one.
+    """
+
+    def __init__(self, address: KafkaAddress, messages: int, span: Span) -> None:
+        self._left = messages
+        self._span = span
+        self._watermark = Watermark(5_000_000)
+        self._client = KafkaConsumer(
+            address.topic,
+            bootstrap_servers=address.servers,
+            auto_offset_reset="earliest",
+            group_id=f"naive-{uuid.uuid4().hex}",
+            enable_auto_commit=False,
+            metrics_enabled=False,
+        )
+
+    def settled(self, before_us: int) -> None:
+        """Commits nothing: it is not what is measured."""
+
+    def poll(self) -> Polled:
+        """Up to a bundle of messages."""
+        lines: list[Any] = []
+        if self._left:
+            found = self._client.poll(timeout_ms=100, max_records=min(_BUNDLE, self._left))
+            self._watermark.keep([part.partition for part in self._client.assignment()])
+            for part, records in found.items():
+                self._span.begin()
+                lines += [record.value.decode() for record in records]
+                latest = dt.datetime.fromisoformat(json.loads(lines[-1])["recorded_at"])
+                self._watermark.saw(part.partition, int(latest.timestamp() * 1e6))
+            self._left -= len(lines)
+        at = self._watermark.at(time.time_ns() // 1000)
+        return Polled(lines, max(at, 0), done=not self._left and not lines)
+
+
 def run(source: Path, out: Path) -> int:
     """Takes an NDJSON file to Parquet and DuckDB; returns how many readings there were."""
     pipeline = beam.Pipeline(runner=FnApiRunner())
-    lines = pipeline | beam.io.ReadFromText(str(source))
+    _build(pipeline | beam.io.ReadFromText(str(source)), out)
+    pipeline.run().wait_until_finish()
+    return _written(out)
+
+
+def run_live(address: KafkaAddress, messages: int, out: Path, span: Span) -> int:
+    """Takes so many messages of a topic there, live; returns how many readings there were."""
+    live.install()
+    options = PipelineOptions([], streaming=True)
+    pipeline = beam.Pipeline(runner=BundleBasedDirectRunner(), options=options)
+    read = pipeline | live.ReadLive("Topic", _Polled(address, messages, span))
+    _build(read | "Lines" >> beam.Map(lambda line: line).with_output_types(str), out)
+    pipeline.run().wait_until_finish()
+    span.end()
+    return _written(out)
+
+
+def _build(lines: beam.PCollection, out: Path) -> None:
     _ = lines | "Archive" >> beam.ParDo(Archive(str(out)))
     parsed = lines | "Parse" >> beam.ParDo(Parse()).with_outputs("dead", main="readings")
     valid = parsed.readings | "Validate" >> beam.ParDo(Validate()).with_outputs(
@@ -231,11 +300,14 @@ def run(source: Path, out: Path) -> int:
         ordered
         | "KeyStats"
         >> beam.Map(lambda r: ((r["equipment_id"], int(r["recorded_at"].timestamp()) // 60), r))
+        | "Minutes" >> beam.WindowInto(FixedWindows(60))
         | "PerWindow" >> beam.GroupByKey()
         | "Summarise" >> beam.ParDo(Summarise())
         | "WriteStats" >> beam.ParDo(Write(str(out), "window_stats"))
     )
-    pipeline.run().wait_until_finish()
+
+
+def _written(out: Path) -> int:
     with duckdb.connect(str(out / "naive.duckdb"), read_only=True) as database:
         found = database.execute("SELECT count(*) FROM readings").fetchall()
     return int(found[0][0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,16 +30,17 @@ SHARDS = 8
 
 
 class Stages:
-    """Seconds spent per stage."""
+    """Seconds spent per stage, by a clock of `time`."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
+        self._clock = clock
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
+        started = self._clock()
         yield
-        self.seconds[name] += time.perf_counter() - started
+        self.seconds[name] += self._clock() - started
 
 
 def _batches(path: Path) -> Iterator[RawBatch]:

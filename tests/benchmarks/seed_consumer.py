@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 from kafka import KafkaConsumer
 
 from pipeline.connect.kafka import KafkaAddress
+from tests.benchmarks.span import Span
 
 
-def run(address: KafkaAddress, messages: int, out: Path) -> float:
-    """Writes so many messages of a topic to a folder that stands for the bucket; returns seconds.
+def run(address: KafkaAddress, messages: int, out: Path, span: Span) -> None:
+    """Writes so many messages of a topic to a folder that stands for the bucket.
 
     A file costs some tens of microseconds here, an upload to a bucket some tens of milliseconds.
     Objects are named by position: by the record's time, as it was, messages of one millisecond
@@ -26,13 +26,11 @@ def run(address: KafkaAddress, messages: int, out: Path) -> float:
         auto_offset_reset="earliest",
         value_deserializer=lambda m: json.loads(m.decode("utf-8")),
     )
-    started = 0.0
     for seen, msg in enumerate(client):
-        started = started or time.perf_counter()
+        span.begin()
         if seen == messages:
             break
         path = folder / f"stream_{msg.partition}_{msg.offset}.json"
         path.write_text(json.dumps(msg.value))
-    seconds = time.perf_counter() - started
+    span.end()
     client.close()
-    return seconds

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.services.engines import Prism
 from tests.services.kafka import Broker, kafka_broker
 from tests.services.processes import Unavailable
 from tests.services.pubsub import PubSub
@@ -32,3 +33,15 @@ def pubsub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PubSub]:
         pytest.skip(str(reason))
     with emulator:
         yield emulator
+
+
+@pytest.fixture(scope="session")
+def prism(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prism]:
+    """A Prism, built the first time; its `flags` bring a job to it."""
+    engine = Prism(tmp_path_factory.mktemp("prism"))
+    try:
+        engine.start()
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    with engine:
+        yield engine
