@@ -7,7 +7,8 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Set
+from functools import lru_cache
 from pathlib import Path
 
 import apache_beam as beam
@@ -28,9 +29,7 @@ from apache_beam.utils.timestamp import Timestamp
 from pipeline.sinks.background import Background
 from pipeline.sinks.files import digest, write_parquet
 from transforms.batch import PackedBatch, PackedBatchCoder, RawBatch, stack
-from transforms.convert import Mask
 from transforms.order import EARLIEST, window_end
-from transforms.sequence import I64
 
 _HOUR_US = 3_600_000_000
 # So many messages are worth a file at once; fewer wait for more.
@@ -38,6 +37,8 @@ _FILE_ROWS = 20_000
 _WAIT_US = 60_000_000
 # Hours whose files are known by heart; a stream writes into one or two at a time.
 _HOURS = 8
+# And of these so many files' messages, which a restart reads once more.
+_FILES = 8
 _RANGES = b"offsets"
 
 
@@ -55,56 +56,52 @@ def slug(text: str) -> str:
 class _Known:
     """Which messages the files of one hour hold.
 
-    Messages with an offset (`topic/3/1702`, `part/17`) are known by ranges: a file holds all
-    messages of its hour between its first and its last offset. Others by their position itself.
+    For messages with an offset (`topic/3/1702`, `part/17`) it keeps each file's first and last
+    one, and looks into a file only where these overlap with what is to be written, as after a
+    restart. Others are known by their positions themselves. A message is the same if its payload
+    is, too: a topic that was deleted and made anew counts from 0 again.
     """
 
     def __init__(self, folder: Path) -> None:
         self._ranges: dict[str, list[tuple[int, int, Path]]] = {}
-        self._ids: set[str] = set()
+        self._ids: set[tuple[str, int]] = set()
         for path in sorted(folder.glob("*.parquet")):
             ranges = (pq.read_schema(path).metadata or {}).get(_RANGES)
             if ranges is not None:
                 self.add_ranges(json.loads(ranges), path)
             else:
-                self._ids.update(_positions(path))
+                self._ids |= _messages(path)
 
     def add_ranges(self, ranges: Mapping[str, tuple[int, int]], path: Path) -> None:
         for prefix, (first, last) in ranges.items():
             self._ranges.setdefault(prefix, []).append((first, last, path))
 
-    def add_ids(self, ids: list[str]) -> None:
-        self._ids.update(ids)
+    def add_ids(self, table: pa.Table) -> None:
+        self._ids |= _identities(table)
 
-    def holds_offsets(self, prefix: str, offsets: I64) -> Mask:
-        """Of messages of this hour."""
-        held = np.zeros(len(offsets), dtype=bool)
-        for first, last, _ in self._near(prefix, offsets):
-            held |= (offsets >= first) & (offsets <= last)
-        return held
-
-    def lists_offsets(self, prefix: str, offsets: I64) -> Mask:
-        """Of messages of another hour, for which the ranges say nothing: by the files' rows."""
-        held = np.zeros(len(offsets), dtype=bool)
-        near = list(self._near(prefix, offsets))
-        if near:
-            names = [f"{prefix}/{offset}" for offset in offsets.tolist()]
-            there = {name for _, _, path in near for name in _positions(path)}
-            held |= np.fromiter((name in there for name in names), dtype=bool, count=len(names))
-        return held
-
-    def _near(self, prefix: str, offsets: I64) -> Iterator[tuple[int, int, Path]]:
-        lowest, highest = int(offsets.min()), int(offsets.max())
-        for first, last, path in self._ranges.get(prefix, ()):
-            if first <= highest and last >= lowest:
-                yield first, last, path
-
-    def holds_ids(self, ids: list[str]) -> Mask:
-        return np.fromiter((name in self._ids for name in ids), dtype=bool, count=len(ids))
+    def among(self, ranges: Mapping[str, tuple[int, int]] | None) -> Set[tuple[str, int]]:
+        """Of the messages that are held those that messages of these offsets may repeat."""
+        if ranges is None:
+            return self._ids
+        near = {
+            path
+            for prefix, (first, last) in ranges.items()
+            for low, high, path in self._ranges.get(prefix, ())
+            if low <= last and high >= first
+        }
+        return set().union(*(_messages(path) for path in near))
 
 
-def _positions(path: Path) -> list[str]:
-    return list(pq.read_table(path, columns=["position"], partitioning=None)[0].to_pylist())
+def _identities(table: pa.Table) -> set[tuple[str, int]]:
+    payloads = table.column("payload").to_pylist()
+    return set(zip(table.column("position").to_pylist(), map(hash, payloads), strict=True))
+
+
+@lru_cache(maxsize=_FILES)
+def _messages(path: Path) -> frozenset[tuple[str, int]]:
+    """Position and hash of the payload of each of a file's messages."""
+    columns = ["position", "payload"]
+    return frozenset(_identities(pq.read_table(path, columns=columns, partitioning=None)))
 
 
 # Per process: DoFns come and go, and what was written must not be looked up again and again.
@@ -142,36 +139,38 @@ def _known_in(folder: Path) -> _Known:
 
 
 def _write_hour(folder: Path, table: pa.Table, known: _Known, before: _Known) -> None:
-    positions = table.column("position").combine_chunks()
-    split = pc.split_pattern(positions, "/", max_splits=1, reverse=True)
-    ranges: dict[str, tuple[int, int]] | None = None
-    if not pc.all(pc.equal(pc.list_value_length(split), 2)).as_py():
-        names = positions.to_pylist()
-        held = known.holds_ids(names) | before.holds_ids(names)
-    else:
-        prefixes = pc.list_element(split, 0).dictionary_encode()
-        offsets = pc.list_element(split, 1).cast(pa.int64()).to_numpy()
-        codes = prefixes.indices.to_numpy()
-        held = np.zeros(len(offsets), dtype=bool)
-        ranges = {}
-        for code, prefix in enumerate(prefixes.dictionary.to_pylist()):
-            rows = codes == code
-            mine = offsets[rows]
-            held[rows] = known.holds_offsets(prefix, mine) | before.lists_offsets(prefix, mine)
-            ranges[prefix] = (int(offsets[rows].min()), int(offsets[rows].max()))
-    if held.all():
+    ranges = _ranges(table.column("position"))
+    held = known.among(ranges) | before.among(ranges)
+    if held:
+        payloads = map(hash, table.column("payload").to_pylist())
+        messages = zip(table.column("position").to_pylist(), payloads, strict=True)
+        table = table.filter(pa.array([message not in held for message in messages], pa.bool_()))
+    if not table.num_rows:
         return
-    new = table.filter(pa.array(~held)) if held.any() else table
     if ranges is not None:
-        new = new.replace_schema_metadata({_RANGES: json.dumps(ranges)})
-    name = digest([new.column("payload"), new.column("position")])
-    path = folder / f"{name}.parquet"
-    write_parquet(path, new)
+        table = table.replace_schema_metadata({_RANGES: json.dumps(ranges)})
+    path = folder / f"{digest([table.column('payload'), table.column('position')])}.parquet"
+    write_parquet(path, table)
     # Only now: what failed is tried again.
     if ranges is None:
-        known.add_ids(new.column("position").to_pylist())
+        known.add_ids(table)
     else:
         known.add_ranges(ranges, path)
+
+
+def _ranges(positions: pa.ChunkedArray) -> dict[str, tuple[int, int]] | None:
+    """First and last offset per partition; None where positions are no offsets."""
+    split = pc.split_pattern(positions.combine_chunks(), "/", max_splits=1, reverse=True)
+    if not pc.all(pc.equal(pc.list_value_length(split), 2)).as_py():
+        return None
+    prefixes = pc.list_element(split, 0).dictionary_encode()
+    offsets = pc.list_element(split, 1).cast(pa.int64()).to_numpy()
+    codes = prefixes.indices.to_numpy()
+    found = {}
+    for code, prefix in enumerate(prefixes.dictionary.to_pylist()):
+        mine = offsets[codes == code]
+        found[prefix] = (int(mine.min()), int(mine.max()))
+    return found
 
 
 def _root(folder: str, source: str) -> Path:
