@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import threading
@@ -116,6 +117,11 @@ def _finished(
     with ahead, shuffle, _progress_bar(source, shown):
         pipeline = beam.Pipeline(runner=chosen, options=beam_options)
         job.build(pipeline, config, source, sinks, kept.remembered() if kept else None)
+        if source.live:
+            # A client's records make the collector look through all that was imported, again and
+            # again: a third of their time.
+            gc.collect()
+            gc.freeze()
         source.start()
         result = pipeline.run()
         if source.live:

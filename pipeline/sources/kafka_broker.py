@@ -24,6 +24,9 @@ _LINGER_S = 0.1
 # A restart after a crash has to wait until the group gives up the member that died.
 _SESSION_MS = 10_000
 _LOOK_S = 1.0
+# A group's round takes seconds; then twice as long, up to this, is waited each time.
+_JOIN_AGAIN_S = 3 * _SESSION_MS / 1000
+_JOIN_AGAIN_MOST_S = 600.0
 
 # What waiting does not mend; and what the group's next round does.
 _FINAL = (
@@ -61,6 +64,8 @@ class KafkaBroker(ConsumerRebalanceListener):
         self._at_launch: set[int] = set()
         self._fresh: set[TopicPartition] = set()
         self._looked_at = 0.0
+        self._joined_at = 0.0
+        self._join_again_s = _JOIN_AGAIN_S
         self._answers = True
 
     @property
@@ -72,6 +77,9 @@ class KafkaBroker(ConsumerRebalanceListener):
     def open(self, hand_over: Callable[[], list[Fetched]]) -> None:
         """Joins the group."""
         self._hand_over = hand_over
+        self._join()
+
+    def _join(self) -> None:
         # While a broker is away the client reports every attempt; what matters is told here.
         logging.getLogger("kafka").setLevel(logging.CRITICAL)
         self._consumer = consumer(
@@ -81,7 +89,10 @@ class KafkaBroker(ConsumerRebalanceListener):
             # Only partitions that move are taken away; the others are read on meanwhile.
             partition_assignment_strategy=[CooperativeStickyAssignor],
         )
-        self._at_launch = set(self.consumer.partitions_for_topic(self._address.topic) or ())
+        there = set(self.consumer.partitions_for_topic(self._address.topic) or ())
+        self._at_launch = self._at_launch or there
+        self._fresh = set()
+        self._joined_at = time.monotonic()
         self.consumer.subscribe([self._address.topic], listener=self)
 
     def partitions(self) -> Collection[int]:
@@ -156,8 +167,27 @@ class KafkaBroker(ConsumerRebalanceListener):
                     rows += len(records)
         if rows:
             self._answered()
+        self._join_again_if_forgotten()
         mine = self.consumer.assignment()
         return {part: records for part, records in found.items() if part in mine}
+
+    def _join_again_if_forgotten(self) -> None:
+        """Begins anew as a member where the group has long given this one nothing.
+
+        The client may lose its place while it joins, and then waits for ever. A job that is one
+        too many has nothing either: it asks ever more rarely.
+        """
+        if self.consumer.assignment():
+            self._joined_at, self._join_again_s = time.monotonic(), _JOIN_AGAIN_S
+        elif self._answers and time.monotonic() - self._joined_at > self._join_again_s:
+            _log.warning(
+                "the group %s has given this job no partitions for %.0f s; joining again",
+                self._group,
+                self._join_again_s,
+            )
+            self._join_again_s = min(2 * self._join_again_s, _JOIN_AGAIN_MOST_S)
+            self.consumer.close(autocommit=False, timeout_ms=1000)
+            self._join()
 
     def _how_far(self) -> tuple[set[int], int | None]:
         """The partitions with nothing left, and how much is left in all; nothing in an outage."""
