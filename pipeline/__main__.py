@@ -57,7 +57,7 @@ def _progress_bar(source: Source, shown: bool) -> Iterator[None]:
 
 
 def run(config: JobConfig, beam_options: PipelineOptions) -> int:
-    """Runs the job to its end; returns the exit status: 0, or 1 if the account does not balance."""
+    """Runs the job to its end; returns the exit status: 0, or 1 if its account does not balance."""
     FileSystems.set_options(beam_options)
     where = runner.where(beam_options)
     kept = Checkpoint(config.checkpoint) if config.checkpoint and where is Where.HERE else None
@@ -95,7 +95,9 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     latency = watch.latency_told() if source.live else ""
     for line in found.lines(time.monotonic() - started, latency):
         print(line)  # noqa: T201 - the account is the command's output
-    return 0 if found.balances else 1
+    # Other engines' counters may miss what a bundle that was tried again had counted; there the
+    # tables tell.
+    return 0 if found.balances or where is not Where.HERE else 1
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import glob
 import os
@@ -72,7 +73,8 @@ def _read(path: Path) -> pa.Table | None:
 
 def _since_s(path: Path) -> float | None:
     table = _read(path)
-    return None if table is None else float(table.schema.metadata[_SINCE])
+    told = None if table is None else (table.schema.metadata or {}).get(_SINCE)
+    return None if told is None else float(told)
 
 
 class _Remember(beam.DoFn):
@@ -103,6 +105,8 @@ class Checkpoint(Sink):
         self._inherited_s: float | None = None
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
+            if Path(path).is_dir():
+                raise IsADirectoryError(errno.EISDIR, "it is a folder")
             self._path, self._lock = _own_file(path)
         except OSError as error:
             raise ConfigError(
@@ -136,7 +140,9 @@ class Checkpoint(Sink):
     def remembered(self) -> pa.Table | None:
         """What the last run left; None if it left nothing."""
         table = _read(Path(self._path))
-        return table if table is not None and table.num_rows else None
+        # Somebody else's file is not ours to understand.
+        ours = self.since_s is not None and table is not None and table.num_rows
+        return table if ours else None
 
     def write(self, produced: Produced) -> None:
         """Adds the step that remembers."""

@@ -82,6 +82,9 @@ def writing_ahead() -> Iterator[None]:
     fails then fails the job.
     """
     global _ahead
+    with _lock:
+        # An earlier job's steps may still be there, and what they failed at.
+        _all.clear()
     _ahead = True
     try:
         yield

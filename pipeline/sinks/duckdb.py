@@ -157,7 +157,7 @@ def _open(path: str, patience_s: float) -> duckdb.DuckDBPyConnection:
             _run(database, "SET TimeZone = 'UTC'")
             return database
         except duckdb.IOException as error:
-            if "lock" not in str(error):
+            if "Could not set lock" not in str(error):
                 raise
             if time.monotonic() > give_up:
                 raise Busy(
@@ -201,7 +201,9 @@ def insert_new(database: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table
             WHERE {table.key} NOT IN (SELECT {table.key} FROM known)""",  # noqa: S608
         )
     finally:
-        database.unregister("incoming")
+        # In a transaction that failed not even that works, and what failed must be told.
+        with contextlib.suppress(duckdb.Error):
+            database.unregister("incoming")
 
 
 def _provenance(table: Table) -> str:

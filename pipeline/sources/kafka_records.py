@@ -47,7 +47,7 @@ class Records:
         # A producer's clock may be ahead, and -1 is no time at all: arrived by now is certain.
         now_ms = time.time_ns() // 1_000_000
         unknown = pc.or_(pc.less(arrived, 0), pc.greater(arrived, now_ms))
-        arrived = pc.multiply(pc.if_else(unknown, now_ms, arrived), 1000)
+        arrived = pc.multiply(pc.if_else(pc.fill_null(unknown, True), now_ms, arrived), 1000)
         attributes, files = _attributes(headers)
         table = pa.table(
             {

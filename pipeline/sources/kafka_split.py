@@ -239,9 +239,9 @@ class _Read(beam.DoFn):
         decoded = topic.decode(batch)
         self._read.inc(len(records))
         at = reader.watermark.at(0)
-        times, _ = believed_times(decoded[0])
-        if len(times):
-            reader.watermark.saw(number, int(times.max()))
+        latest = believed_times(decoded[0], time.time_ns() // 1000).latest
+        if len(latest):
+            reader.watermark.saw(number, int(latest.max()))
         batch = RawBatch(batch.table, batch.kind, batch.origin, decoded)
         return TimestampedValue(batch, _moment(at))
 

@@ -301,14 +301,12 @@ class LiveReader:
     def _take_note(self, decoded: Decoded, fetched: Fetched) -> int:
         """Tells the watermark what each partition gave; returns the latest time that may wait."""
         assert fetched.batch is not None
-        if not decoded.table.num_rows:
-            return NEVER
-        believed, waits = believed_times(decoded)
-        rows = decoded.table.column("row").to_numpy()
-        numbers = np.repeat(np.array(list(fetched.rows)), list(fetched.rows.values()))[rows]
+        times = believed_times(decoded, self._now_us())
+        partitions = np.repeat(np.array(list(fetched.rows)), list(fetched.rows.values()))
+        numbers = partitions[times.rows]
         for number in np.unique(numbers).tolist():
-            self._watermark.saw(number, int(believed[numbers == number].max()))
-        return int(waits.max())
+            self._watermark.saw(number, int(times.latest[numbers == number].max()))
+        return int(times.dated.max(initial=NEVER))
 
     def _commit(self, wait: bool = True) -> bool:
         """Gives back what is durable; returns whether nothing is owed any more."""
@@ -348,18 +346,37 @@ class LiveReader:
         return dropped
 
 
-def believed_times(decoded: Decoded) -> tuple[I64, I64]:
-    """Event times, µs, shape (n,): as the watermark takes them, and as windows may wait for them.
+class Times(NamedTuple):
+    """Event times of a batch's readings, µs, each of shape (n,).
 
-    A producer whose clock is ahead must not make everybody else late: the watermark takes no time
-    for later than the message's arrival.
+    Attributes:
+        rows: their rows in the raw batch.
+        dated: as the readings say; windows may wait for them.
+        latest: as the watermark takes them, no later than the message's arrival: a producer whose
+            clock is ahead must not make everybody else late.
+    """
+
+    rows: I64
+    dated: I64
+    latest: I64
+
+
+def believed_times(decoded: Decoded, now_us: int) -> Times:
+    """The times of what may become readings; what is dated too far ahead becomes a dead letter.
+
+    Args:
+        decoded: the batch.
+        now_us: the clock; a job was launched before it, and refuses nothing earlier.
     """
     if not decoded.table.num_rows:
-        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    times = decoded.table.column("recorded_at").cast(pa.int64()).to_numpy()
-    arrived = decoded.raw.table.column("arrived_at").cast(pa.int64()).to_numpy()
-    arrived = arrived[decoded.table.column("row").to_numpy()]
-    return np.minimum(times, arrived), np.minimum(times, arrived + _MOST_AHEAD_US)
+        nothing = np.empty(0, dtype=np.int64)
+        return Times(nothing, nothing, nothing)
+    rows = decoded.table.column("row").to_numpy()
+    dated = decoded.table.column("recorded_at").cast(pa.int64()).to_numpy()
+    arrived = decoded.raw.table.column("arrived_at").cast(pa.int64()).to_numpy()[rows]
+    may_be = dated <= np.maximum(arrived, now_us) + _MOST_AHEAD_US
+    rows, dated, arrived = rows[may_be], dated[may_be], arrived[may_be]
+    return Times(rows, dated, np.minimum(dated, arrived))
 
 
 class CommitFailed(Exception):

@@ -47,14 +47,8 @@ Found = dict[TopicPartition, list[Any]]
 
 def count(address: KafkaAddress, messages: int, span: Span) -> None:
     """Reads so many messages as fast as kafka-python can and only counts them."""
-    client = KafkaConsumer(
-        address.topic,
-        bootstrap_servers=address.servers,
-        auto_offset_reset="earliest",
-        group_id=f"count-{uuid.uuid4().hex}",
-        enable_auto_commit=False,
-        metrics_enabled=False,
-    )
+    client = KafkaConsumer(bootstrap_servers=address.servers, metrics_enabled=False)
+    take_all(client, address.topic)
     seen = 0
     while seen < messages:
         polled = client.poll(timeout_ms=100, max_records=BATCH)
@@ -62,7 +56,14 @@ def count(address: KafkaAddress, messages: int, span: Span) -> None:
             span.begin()
         seen += sum(len(records) for records in polled.values())
     span.end()
-    client.close(autocommit=False)
+    client.close()
+
+
+def take_all(client: KafkaConsumer, topic: str) -> None:
+    """Reads all partitions from their beginning; no group has to agree about them first."""
+    parts = [TopicPartition(topic, number) for number in client.partitions_for_topic(topic)]
+    client.assign(parts)
+    client.seek_to_beginning(*parts)
 
 
 class _Ordered:
@@ -206,7 +207,7 @@ def run(
     sinks = _Sinks(out, address.topic, stages)
     ordered = _Ordered(limits)
     client = consumer(address, group_id=f"loop-{uuid.uuid4().hex}")
-    client.subscribe([address.topic])
+    take_all(client, address.topic)
     records, positions = Records(address.topic, str(address)), _Positions(client)
     flushed_at, released = time.monotonic(), NEVER
     while sinks.written < messages:

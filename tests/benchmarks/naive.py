@@ -37,6 +37,7 @@ from pipeline.streaming.live import Polled
 from schemas import profiles
 from schemas.profiles import Profile
 from schemas.reading import COUNTERS, READING
+from tests.benchmarks.live_loop import take_all
 from tests.benchmarks.span import Span
 
 # A bundle of messages from a topic; kafka-python's own 500 would be slower still.
@@ -230,14 +231,9 @@ class _Polled:
         self._left = messages
         self._span = span
         self._watermark = Watermark(5_000_000)
-        self._client = KafkaConsumer(
-            address.topic,
-            bootstrap_servers=address.servers,
-            auto_offset_reset="earliest",
-            group_id=f"naive-{uuid.uuid4().hex}",
-            enable_auto_commit=False,
-            metrics_enabled=False,
-        )
+        self._client = KafkaConsumer(bootstrap_servers=address.servers, metrics_enabled=False)
+        take_all(self._client, address.topic)
+        self._watermark.keep([part.partition for part in self._client.assignment()])
 
     def settled(self, before_us: int) -> None:
         """Commits nothing: it is not what is measured."""
@@ -247,7 +243,6 @@ class _Polled:
         lines: list[Any] = []
         if self._left:
             found = self._client.poll(timeout_ms=100, max_records=min(_BUNDLE, self._left))
-            self._watermark.keep([part.partition for part in self._client.assignment()])
             for part, records in found.items():
                 self._span.begin()
                 lines += [record.value.decode() for record in records]

@@ -1,0 +1,140 @@
+"""What happens to jobs, brokers and partitions; every scenario returns what went wrong, by name."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+
+from tests.endurance.rig import Rig
+
+# Partitions that move between two living jobs: each of them writes a window's readings to the lake
+# that it took, and the new one does not know what came before its first reading of an equipment.
+_MOVED = ("lake_doubled", "delta_missing")
+
+
+def calm(rig: Rig) -> dict[str, int]:
+    """Nothing happens."""
+    rig.producer()
+    job = rig.job()
+    rig.reading()
+    rig.wait(20)
+    return rig.finish(job)
+
+
+def crashes(rig: Rig, kills: int = 20) -> dict[str, int]:
+    """The job is killed at random moments: starting, waiting for its group, reading, writing."""
+    rig.producer()
+    job = rig.job()
+    progress = [0]
+    for turn in range(kills):
+        if turn % 4 != 3:  # else while it starts, or waits for the dead one's partitions
+            rig.until(job.has_read, 180, "the job reads nothing")
+        rig.wait(rig.choose.uniform(0.5, 12))
+        job.kill()
+        progress.append(sum(rig.committed().values()))
+        job.start()
+    rig.figures["kills"] = kills
+    rig.figures["kills_after_progress"] = sum(b > a for a, b in pairwise(progress))
+    rig.reading()
+    return rig.finish(job)
+
+
+def broker_restarts(rig: Rig) -> dict[str, int]:
+    """The broker stops in good order, is away for 15 s and comes back."""
+    return _without_broker(rig, kill=False)
+
+
+def broker_crashes(rig: Rig) -> dict[str, int]:
+    """The broker is killed, is away for 15 s and comes back."""
+    return _without_broker(rig, kill=True)
+
+
+def _without_broker(rig: Rig, kill: bool) -> dict[str, int]:
+    rig.producer()
+    job = rig.job()
+    rig.reading()
+    rig.wait(5)
+    rig.broker.stop(kill=kill)
+    rig.wait(15)
+    rig.broker.start()
+    began = time.monotonic()
+    rig.reading()
+    rig.figures["reads_again_s"] = time.monotonic() - began
+    rig.wait(10)
+    return rig.finish(job)
+
+
+def idle_partition(rig: Rig) -> dict[str, int]:
+    """One partition has nothing at all, another one falls silent; windows go on."""
+    rig.producer("--partitions=[0, 1]", "--prefix=a_")
+    silent = rig.producer("--partitions=[2]", "--prefix=b_", "--rate=200")
+    job = rig.job()
+    rig.reading()
+    rig.wait(5)
+    silent.stop()
+    ends = rig.ends()
+    began = time.monotonic()
+    rig.read_to(ends)
+    rig.figures["silent_written_s"] = time.monotonic() - began
+    rig.wait(10)
+    return rig.finish(job)
+
+
+def takeover_by_crash(rig: Rig) -> dict[str, int]:
+    """Two jobs share the group; one is killed and the other takes its partitions."""
+    rig.producer()
+    doomed = rig.job()
+    rig.reading()
+    heir = rig.job()
+    rig.wait(25)
+    doomed.kill()
+    rig.read_to(rig.ends())
+    return rig.finish(heir, but=_MOVED)
+
+
+def takeover_by_drain(rig: Rig) -> dict[str, int]:
+    """A second job joins the group, then the first one is drained and the other goes on."""
+    rig.producer()
+    first = rig.job()
+    rig.reading()
+    second = rig.job()
+    rig.wait(25)
+    status = first.stop()
+    rig.read_to(rig.ends())
+    return rig.finish(second, but=_MOVED) | ({"first_exit_status": status} if status else {})
+
+
+def partitions_added(rig: Rig) -> dict[str, int]:
+    """The topic gets two more partitions; what comes there is read from the first message on."""
+    first = rig.producer()
+    job = rig.job()
+    rig.reading()
+    with rig.broker.admin() as admin:
+        admin.create_partitions({rig.topic: rig.partitions + 2})
+    first.stop()
+    rig.producer("--prefix=b_")  # a client learns of partitions when it starts, else in minutes
+    began = time.monotonic()
+    rig.until(
+        lambda: rig.committed().get(rig.partitions, 0) > 0, 180, "the new partitions are not read"
+    )
+    rig.figures["found_after_s"] = time.monotonic() - began
+    return rig.finish(job)
+
+
+def topic_deleted(rig: Rig) -> dict[str, int]:
+    """The topic goes while the job runs: what was read is written, and the job says so or waits."""
+    producer = rig.producer("--count=20000")
+    job = rig.job()
+    producer.wait()
+    rig.read_to(rig.ends())
+    rig.broker.delete_topic(rig.topic)
+    rig.wait(20)
+    rig.figures["went_on"] = job.runs
+    rig.figures["complaints"] = len(job.err.read_text().splitlines())
+    status = job.stop() if job.runs else job.wait()
+    written = job.account().get("written", 0)
+    return {
+        name: number
+        for name, number in {"lost": producer.sent - written, "exit_status": status}.items()
+        if number
+    }
