@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ _LINGER_S = 0.1
 # A restart after a crash has to wait until the group gives up the member that died.
 _SESSION_MS = 10_000
 _LOOK_S = 1.0
+_CALL_MS = 5000
 # A group's round takes seconds; then twice as long, up to this, is waited each time.
 _JOIN_AGAIN_S = 3 * _SESSION_MS / 1000
 _JOIN_AGAIN_MOST_S = 600.0
@@ -42,7 +44,27 @@ _SHARING_OUT = (
 )
 
 
-class KafkaBroker(ConsumerRebalanceListener):
+class _Listener(ConsumerRebalanceListener):
+    """Tells the broker of one client's partitions, unless that client was given up."""
+
+    def __init__(self, broker: KafkaBroker, number: int) -> None:
+        self._broker = broker
+        self._number = number
+
+    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        if self._broker.joined == self._number:
+            self._broker.revoked(revoked)
+
+    def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
+        if self._broker.joined == self._number:
+            self._broker.lost(lost)
+
+    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        if self._broker.joined == self._number:
+            self._broker.assigned(assigned)
+
+
+class KafkaBroker:
     """A `sources.live.Broker` for a topic; positions are (first, next) offsets per partition.
 
     Args:
@@ -52,6 +74,9 @@ class KafkaBroker(ConsumerRebalanceListener):
         start: where partitions without committed offsets begin: `earliest`, `latest` or
             milliseconds since 1970.
         name: the source as readings' origins carry it.
+
+    Attributes:
+        joined: how often it has joined the group.
     """
 
     def __init__(self, address: KafkaAddress, group: str, start: str | int, name: str) -> None:
@@ -62,9 +87,14 @@ class KafkaBroker(ConsumerRebalanceListener):
         self._consumer: KafkaConsumer | None = None
         self._hand_over: Callable[[], list[Fetched]] = list
         self._at_launch: set[int] = set()
+        self._begun: dict[TopicPartition, int] = {}
         self._fresh: set[TopicPartition] = set()
+        self.joined = 0
+        # The next offset of each partition that is this member's.
+        self._following: dict[int, int] = {}
         self._looked_at = 0.0
-        self._joined_at = 0.0
+        self._well_at = 0.0
+        self._commits = True
         self._join_again_s = _JOIN_AGAIN_S
         self._answers = True
 
@@ -92,30 +122,36 @@ class KafkaBroker(ConsumerRebalanceListener):
         there = set(self.consumer.partitions_for_topic(self._address.topic) or ())
         self._at_launch = self._at_launch or there
         self._fresh = set()
-        self._joined_at = time.monotonic()
-        self.consumer.subscribe([self._address.topic], listener=self)
+        self._well_at = time.monotonic()
+        self._commits = True
+        self.joined += 1
+        self.consumer.subscribe([self._address.topic], listener=_Listener(self, self.joined))
 
     def partitions(self) -> Collection[int]:
         """The partitions the group gave to this member."""
         return [part.partition for part in self.consumer.assignment()]
 
-    # The group calls these in the client's own thread while this one waits in a poll. Nothing
+    # The group has these called in the client's own thread while this one waits in a poll. Nothing
     # there may block for long or ask the broker.
 
-    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+    def revoked(self, revoked: Collection[TopicPartition]) -> None:
         """Before partitions go to another member: lets the pipeline finish what it has taken."""
         kept = self.consumer.assignment() - set(revoked)
         for fetched in reversed(self._hand_over()):
             for part in kept:
                 if part.partition in fetched.positions:
-                    self.consumer.seek(part, fetched.positions[part.partition][0])
+                    first, _ = fetched.positions[part.partition]
+                    self.consumer.seek(part, first)
+                    self._following[part.partition] = first
+        for part in revoked:
+            self._following.pop(part.partition, None)
 
-    def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
+    def lost(self, lost: Collection[TopicPartition]) -> None:
         """The group gave this member up; others read these partitions from what was committed."""
         _log.warning("the group %s gave %d partitions to other members", self._group, len(lost))
-        self.on_partitions_revoked(lost)
+        self.revoked(lost)
 
-    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+    def assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Keeps new partitions waiting until it is known where to begin."""
         if assigned:
             self.consumer.pause(*assigned)
@@ -124,18 +160,28 @@ class KafkaBroker(ConsumerRebalanceListener):
     def _begin(self) -> None:
         """Puts new partitions where the group is, else where to start."""
         fresh = self._fresh & self.consumer.assignment()
-        unread = {part for part in fresh if self.consumer.committed(part) is None}
+        known = {part: self.consumer.committed(part, timeout_ms=_CALL_MS) for part in fresh}
+        unread = {part for part, offset in known.items() if offset is None}
         # A partition that was added while the job runs is read from its beginning.
         added = {part for part in unread if part.partition not in self._at_launch}
         offsets = first_offsets(self.consumer, unread - added, self._start)
         offsets |= first_offsets(self.consumer, added, "earliest")
-        for part, offset in offsets.items():
-            self.consumer.seek(part, offset)
-        if offsets:
-            # Else a crash before the first commit would begin anew, at another `latest`.
-            self.consumer.commit({part: committed(at) for part, at in offsets.items()})
+        self._begun |= offsets
+        for part in fresh:
+            at = known[part] if part not in offsets else offsets[part]
+            assert at is not None
+            # Where this member had to join again, it has read further.
+            self.consumer.seek(part, max(at, self._following.get(part.partition, at)))
         self.consumer.resume(*fresh)
         self._fresh -= fresh
+
+    def _commit_begun(self) -> None:
+        """Commits where it began: a crash before the first commit must not begin elsewhere."""
+        mine = self.consumer.assignment()
+        begun = {part: committed(at) for part, at in self._begun.items() if part in mine}
+        if begun:
+            self.consumer.commit(begun, timeout_ms=_CALL_MS)
+        self._begun = {}
 
     def fetch(self) -> Fetched:
         """Up to BATCH_ROWS messages."""
@@ -148,6 +194,7 @@ class KafkaBroker(ConsumerRebalanceListener):
             part.partition: (records[0].offset, records[-1].offset + 1)
             for part, records in found.items()
         }
+        self._following |= {number: following for number, (_, following) in positions.items()}
         return Fetched(batch, counts, positions, ended, lag)
 
     def _poll(self) -> dict[TopicPartition, list[Any]]:
@@ -158,13 +205,15 @@ class KafkaBroker(ConsumerRebalanceListener):
         with self._outages_waited_for():
             while rows < BATCH_ROWS and (left := until - time.monotonic()) > 0:
                 polled = self.consumer.poll(int(left * 1000), max_records=BATCH_ROWS - rows)
-                if self._fresh:
-                    self._begin()
-                if not polled and rows:
-                    break
                 for part, records in polled.items():
                     found.setdefault(part, []).extend(records)
                     rows += len(records)
+                if self._fresh:
+                    self._begin()
+                elif self._begun and not rows:
+                    self._commit_begun()
+                if not polled and rows:
+                    break
         if rows:
             self._answered()
         self._join_again_if_forgotten()
@@ -172,21 +221,27 @@ class KafkaBroker(ConsumerRebalanceListener):
         return {part: records for part, records in found.items() if part in mine}
 
     def _join_again_if_forgotten(self) -> None:
-        """Begins anew as a member where the group has long given this one nothing.
+        """Begins anew as a member that long has no partitions, or could not begin or commit.
 
         The client may lose its place while it joins, and then waits for ever. A job that is one
-        too many has nothing either: it asks ever more rarely.
+        too many has no partitions either: it asks ever more rarely.
         """
-        if self.consumer.assignment():
-            self._joined_at, self._join_again_s = time.monotonic(), _JOIN_AGAIN_S
-        elif self._answers and time.monotonic() - self._joined_at > self._join_again_s:
+        now = time.monotonic()
+        if self.consumer.assignment() and not self._fresh and self._commits:
+            self._well_at, self._join_again_s = now, _JOIN_AGAIN_S
+        elif self._answers and now - self._well_at > self._join_again_s:
             _log.warning(
-                "the group %s has given this job no partitions for %.0f s; joining again",
+                "no place in the group %s for %.0f s; joining again",
                 self._group,
                 self._join_again_s,
             )
             self._join_again_s = min(2 * self._join_again_s, _JOIN_AGAIN_MOST_S)
-            self.consumer.close(autocommit=False, timeout_ms=1000)
+            # It may hang, as clients do that lost their place.
+            given_up = self.consumer
+            self.joined += 1
+            threading.Thread(
+                target=given_up.close, args=(False, 1000), name="given up", daemon=True
+            ).start()
             self._join()
 
     def _how_far(self) -> tuple[set[int], int | None]:
@@ -249,12 +304,16 @@ class KafkaBroker(ConsumerRebalanceListener):
         }
         if not mine:
             return
+        for part in mine:
+            self._begun.pop(part, None)
         if not wait:
             self.consumer.commit_async(mine)
             return
         try:
-            self.consumer.commit(mine, timeout_ms=5000)
+            self.consumer.commit(mine, timeout_ms=_CALL_MS)
+            self._commits = True
         except KafkaError as error:
+            self._commits = False
             raise CommitFailed(str(error) or type(error).__name__) from error
 
     def close(self) -> None:

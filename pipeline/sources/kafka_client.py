@@ -12,6 +12,7 @@ from pipeline.connect.kafka import KafkaAddress, client_settings
 
 _NEW_PARTITIONS_MS = 30_000
 _ENDS_S = 5.0
+_CALL_MS = 10_000
 
 
 def consumer(address: KafkaAddress, **settings: Any) -> KafkaConsumer:
@@ -47,11 +48,11 @@ def first_offsets(
     if not parts:
         return {}
     if start == "earliest":
-        return dict(client.beginning_offsets(list(parts)))
-    ends = dict(client.end_offsets(list(parts)))
+        return dict(client.beginning_offsets(list(parts), timeout_ms=_CALL_MS))
+    ends = dict(client.end_offsets(list(parts), timeout_ms=_CALL_MS))
     if start == "latest":
         return ends
-    found = client.offsets_for_times({part: int(start) for part in parts})
+    found = client.offsets_for_times({part: int(start) for part in parts}, timeout_ms=_CALL_MS)
     return {part: ends[part] if found[part] is None else found[part].offset for part in parts}
 
 

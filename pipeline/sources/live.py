@@ -37,6 +37,8 @@ _COMMIT_SHARE = 20
 _MOST_AHEAD_US = 300_000_000
 # A batch without messages lets the raw archive write what it has gathered.
 _NOTHING = RawBatch(MESSAGES.empty_table(), BatchKind.MESSAGES, Origin(""))
+# No call of a client takes as long as this, whatever the network does.
+_HUNG_S = 120.0
 # How long the end of a run waits for the broker to take the last positions.
 _LAST_COMMIT_S = 15.0
 # How long partitions are kept from their next reader; less than a group waits for a member.
@@ -150,6 +152,7 @@ class LiveReader:
         self._offered: _Ready | None = None
         self._owed: list[Mapping[int, Any]] = []
         self._commit_failed = False
+        self._beat_at = 0.0
         self._stopping = threading.Event()
         self._finished = threading.Event()
         self._handing_over = threading.Event()
@@ -166,6 +169,7 @@ class LiveReader:
 
     def start(self) -> None:
         """Begins to read."""
+        self._beat_at = time.monotonic()
         self._thread.start()
 
     def stop(self) -> None:
@@ -220,6 +224,7 @@ class LiveReader:
                     f"reading the source failed ({self._failed}); what was read before is safe, "
                     "and running the job again goes on there"
                 ) from self._failed
+            self._fail_if_hung()
             return Polled([], self.watermark_us, done=self._stopping.is_set())
         self.watermark_us = ready.watermark_us
         self.lag = ready.fetched.lag
@@ -235,6 +240,14 @@ class LiveReader:
             _UnderWay(self._polls, ready.needs_us, positions, self._now_us(), ready.last)
         )
         return Polled([ready.batch], self.watermark_us)
+
+    def _fail_if_hung(self) -> None:
+        silent_s = time.monotonic() - self._beat_at
+        if silent_s > _HUNG_S and not self._stopping.is_set():
+            raise SourceFailed(
+                f"the broker's client has not come back for {silent_s:.0f} s; what was read before "
+                "is safe, and running the job again goes on there"
+            )
 
     def finish(self) -> None:
         """After the pipeline has ended and every sink has everything: gives back all positions."""
@@ -257,6 +270,7 @@ class LiveReader:
         try:
             self._broker.open(self._hand_over)
             while not self._stopping.is_set():
+                self._beat_at = time.monotonic()
                 self._commit()
                 self._offer(self._prepare(self._broker.fetch()))
             while not self._finished.wait(0.05):
@@ -277,6 +291,7 @@ class LiveReader:
                 self._ready.put(ready, timeout=_POLL_S)
                 self._offered = None
             except queue.Full:
+                self._beat_at = time.monotonic()
                 self._commit()
                 self._broker.rest()  # which may hand over, and this goes too
 
