@@ -204,6 +204,7 @@ class KafkaBroker:
         # Where a poll fails, what the ones before it gave must not be lost.
         with self._outages_waited_for():
             while rows < BATCH_ROWS and (left := until - time.monotonic()) > 0:
+                self._go_on_joining()
                 polled = self.consumer.poll(int(left * 1000), max_records=BATCH_ROWS - rows)
                 for part, records in polled.items():
                     found.setdefault(part, []).extend(records)
@@ -219,6 +220,16 @@ class KafkaBroker:
         self._join_again_if_forgotten()
         mine = self.consumer.assignment()
         return {part: records for part, records in found.items() if part in mine}
+
+    def _go_on_joining(self) -> None:
+        """Before every poll: lets the client finish a round of the group that it has begun.
+
+        kafka-python 3.0.12 forgets one that a poll's end has interrupted, if what made it necessary
+        has passed: it then sends no heartbeats and waits for ever (1 start in 10 on a busy machine).
+        """
+        group = self.consumer._coordinator
+        if group.rejoining and not group.need_rejoin():
+            group.request_rejoin()
 
     def _join_again_if_forgotten(self) -> None:
         """Begins anew as a member that long has no partitions, or could not begin or commit.
@@ -289,6 +300,7 @@ class KafkaBroker:
         parts = list(self.consumer.assignment() - self._fresh)
         self.consumer.pause(*parts)
         with self._outages_waited_for():
+            self._go_on_joining()
             self.consumer.poll(timeout_ms=0)
         self.consumer.resume(*(self.consumer.assignment() & set(parts)))
 
