@@ -60,7 +60,8 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     """Runs the job to its end; returns the exit status: 0, or 1 if its account does not balance."""
     FileSystems.set_options(beam_options)
     where = runner.where(beam_options)
-    kept = Checkpoint(config.checkpoint) if config.checkpoint and where is Where.HERE else None
+    alone = where is Where.HERE and runner.one_process(beam_options)
+    kept = Checkpoint(config.checkpoint) if config.checkpoint and alone else None
     watch = Watch(
         lambda: source.lag,
         lambda: source.watermark_us,

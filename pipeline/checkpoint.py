@@ -90,8 +90,8 @@ class Checkpoint(Sink):
     """A file with the last readings of every equipment, so that a restart finds their successors.
 
     Without it the first reading of every equipment after a restart has no time delta, and what is
-    read once more is told from new readings by the sinks alone. It is a convenience, never the
-    only place of anything: a job without it, or with an old one, loses and doubles nothing.
+    read once more is told from new readings by the warehouse and the raw archive alone: the lake
+    may hold it twice then. It is never the only place of anything: without it nothing is lost.
 
     Args:
         path: the file.
@@ -170,7 +170,9 @@ class Checkpoint(Sink):
 
     def _replace(self, table: pa.Table, since_s: float) -> None:
         table = table.replace_schema_metadata({_SINCE: str(since_s)})
-        handle, temporary = tempfile.mkstemp(dir=Path(self._path).parent, suffix=".partial")
+        handle, temporary = tempfile.mkstemp(
+            dir=Path(self._path).parent, prefix=".", suffix=".partial"
+        )
         with os.fdopen(handle, "wb") as file:
             options = pa.ipc.IpcWriteOptions(compression="lz4")
             with pa.ipc.new_file(file, table.schema, options=options) as writer:

@@ -34,7 +34,8 @@ def build(
     to_order = {"valid": valid.readings}
     if remembered is not None:
         to_order["remembered"] = pipeline | "Remembered" >> beam.Create([remembered])
-    order = Order(config.profiles, config.window_us, config.allowed_lateness_us, config.shards)
+    lateness = config.allowed_lateness_us
+    order = Order(config.profiles, config.window_us, lateness, config.shards, received.leads)
     sequenced = to_order | "Order" >> order
     readings = sequenced.ordered | "Enrich" >> Enrich()
     window_stats = sequenced.ordered | "Summarise" >> Summarise(config.window_us)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -225,10 +226,14 @@ def _checkpoint(given: str | None, lake: str, source: str) -> str | None:
     """The file a live source's last readings are kept in: one per source, hidden in the lake."""
     if given is not None:
         return None if given == "none" else given
-    if "://" not in source:
+    scheme, _, address = source.partition("://")
+    if scheme.lower() not in ("kafka", "pubsub"):
         return None
     folder = "./data" if lake == "none" or "://" in lake else lake
-    name = re.sub(r"[^A-Za-z0-9._=-]+", "_", source.partition("://")[2]).strip("_")
+    # Topic and group say what is read; how it is read may change from run to run.
+    place, _, query = address.partition("?")
+    group = dict(parse_qsl(query)).get("group", "")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{place}/{group}").strip("_")
     return f"{folder}/.checkpoint/{name}.arrow"
 
 

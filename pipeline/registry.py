@@ -68,7 +68,8 @@ def sinks(config: JobConfig, since_s: float | None = None) -> list[Sink]:
 
     Args:
         config: the job's.
-        since_s: when the last run of a live job committed, seconds since 1970, if one did.
+        since_s: since when the last run of a live job wrote what it could not commit, seconds
+            since 1970, if there was one.
     """
     found: list[Sink] = []
     if config.lake is not None:

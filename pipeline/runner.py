@@ -101,7 +101,8 @@ def is_local(options: PipelineOptions) -> bool:
     )
 
 
-def _one_process(options: PipelineOptions) -> bool:
+def one_process(options: PipelineOptions) -> bool:
+    """Whether a local job has no worker processes."""
     given = options.get_all_options()
     workers = int(given.get("direct_num_workers") or 1)
     return workers == 1 and (given.get("direct_running_mode") or "in_memory") == "in_memory"
@@ -135,7 +136,7 @@ def local_shuffle(options: PipelineOptions, live: bool = False) -> Iterator[None
 
     Those of bounded input: the file has no end, and live input keeps little.
     """
-    if live or not (is_local(options) and _one_process(options)):
+    if live or not (is_local(options) and one_process(options)):
         yield
         return
     store = SpillStore()

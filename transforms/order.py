@@ -254,10 +254,15 @@ class _OrderUnbounded(_Ordering):
     RELEASED = ReadModifyWriteStateSpec("released", coders.VarIntCoder())
 
     def __init__(
-        self, profiles: tuple[Profile, ...], window_us: int, allowed_lateness_us: int
+        self,
+        profiles: tuple[Profile, ...],
+        window_us: int,
+        allowed_lateness_us: int,
+        leads: bool,
     ) -> None:
         super().__init__(profiles, window_us)
         self._allowed_lateness_us = allowed_lateness_us
+        self._leads = leads
 
     def process(  # type: ignore[no-untyped-def]
         self,
@@ -291,11 +296,14 @@ class _OrderUnbounded(_Ordering):
                 earliest.write(first)
         if first is None:
             return
-        # A live source gives a batch the time of its watermark: all windows up to there are due
-        # together. Input that is behind would else pay for a release per window.
-        passed = (int(at.micros) + 1) // self._window_us * self._window_us
-        fire_at = max(window_end(first, self._window_us), passed) - 1
-        if fire_at != armed.read():
+        fire_at = window_end(first, self._window_us) - 1
+        if self._leads:
+            # All windows up to the watermark are due together; input that is behind would else
+            # pay for a release per window.
+            passed = (int(at.micros) + 1) // self._window_us * self._window_us
+            fire_at = max(fire_at, passed - 1)
+        before = armed.read()
+        if before is None or fire_at < before or (self._leads and fire_at != before):
             armed.write(fire_at)
             due.set(Timestamp(micros=fire_at))
 
@@ -399,6 +407,9 @@ class Order(beam.PTransform):
     Takes `{"valid": tables, "remembered": tables}` or the valid tables alone. Main output
     `ordered`: the tables; `tails`: (shard, Tail) per release, what the next readings need to know
     of these. Their tables, as one, are what a later run takes as `remembered`.
+
+    `leads`: whether the time of every element is the watermark that the whole input will have
+    after it, as where one reader reads all.
     """
 
     def __init__(
@@ -407,8 +418,10 @@ class Order(beam.PTransform):
         window_us: int,
         allowed_lateness_us: int,
         shards: int,
+        leads: bool = False,
     ) -> None:
         super().__init__()
+        self._leads = leads
         self._profiles = tuple(profiles)
         self._window_us = window_us
         self._allowed_lateness_us = allowed_lateness_us
@@ -423,7 +436,7 @@ class Order(beam.PTransform):
             valid
             | "Global" >> beam.WindowInto(GlobalWindows())
             | "ToShards"
-            >> beam.ParDo(_ToShards(self._shards, not valid.is_bounded)).with_output_types(piece)
+            >> beam.ParDo(_ToShards(self._shards, self._leads)).with_output_types(piece)
         )
         if "remembered" in inputs:
             to_tails = beam.ParDo(_ToTails(self._profiles, self._shards))
@@ -432,6 +445,8 @@ class Order(beam.PTransform):
         if valid.is_bounded:
             ordering: _Ordering = _OrderBounded(self._profiles, self._window_us)
         else:
-            ordering = _OrderUnbounded(self._profiles, self._window_us, self._allowed_lateness_us)
+            ordering = _OrderUnbounded(
+                self._profiles, self._window_us, self._allowed_lateness_us, self._leads
+            )
         step = beam.ParDo(ordering).with_output_types(pa.Table, tails=tuple[int, Tail])
         return pieces | "InOrder" >> step.with_outputs("tails", main="ordered")

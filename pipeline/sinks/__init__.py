@@ -18,7 +18,7 @@ class Produced:
         readings: PCollection of tables of schema READING.
         dead_letters: PCollection of tables of schema DEAD_LETTER.
         window_stats: PCollection of tables of schema WINDOW_STATS.
-        tails: PCollection of (shard, packed batch): what the next readings need to know.
+        tails: PCollection of (shard, `transforms.order.Tail`): what the next readings need.
     """
 
     raw: beam.PCollection | None

@@ -42,12 +42,24 @@ def create_only(path: Path) -> Iterator[BinaryIO | None]:
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
         # Another worker may have been faster; its file holds the same.
         with contextlib.suppress(FileExistsError):
             os.link(temporary, path)
+        _sync_folder(path.parent)
     finally:
         Path(temporary).unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new name outlives a power cut only once its folder is on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:

@@ -152,8 +152,9 @@ class LakeSink(Sink):
     Args:
         folder: the lake.
         source: the source as configured.
-        since_s: when the last run of a live job committed, seconds since 1970; what it wrote
-            later is read once more and left out. None: there was none, or the input is bounded.
+        since_s: since when the last run of a live job wrote what it could not commit, seconds
+            since 1970; that is read once more and left out. None: there was none, or the input
+            is bounded.
     """
 
     def __init__(self, folder: str, source: str, since_s: float | None = None) -> None:
@@ -196,8 +197,8 @@ class LakeSink(Sink):
         """Finds out what others, or an earlier run, have put here since `since_s`."""
         archive.look_again()
         folder = Path(self._folder)
-        look(folder / "readings", "reading_id", since_s)
-        look(folder / "dead_letters", "dead_letter_id", since_s)
+        look(folder / "readings", "reading_id", "recorded_at", since_s)
+        look(folder / "dead_letters", "dead_letter_id", "ingested_at", since_s)
 
     def _archive_messages(self, raw: beam.PCollection) -> None:
         if raw.is_bounded:

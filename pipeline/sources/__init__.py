@@ -36,11 +36,13 @@ class Received:
             not read; None where it reads anything.
         files: PCollection of `RawFile` to be archived whole; None where the batches themselves
             are what the archive keeps.
+        leads: whether a batch's time is the watermark that the source will have after it.
     """
 
     batches: beam.PCollection
     dead_letters: beam.PCollection | None
     files: beam.PCollection | None
+    leads: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from functools import cached_property
 
 import apache_beam as beam
+from kafka.errors import KafkaError
 
 from pipeline.connect import kafka as connect
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, SourceFailed
 from pipeline.runner import Where
 from pipeline.sources import Received, Told, kafka_split
 from pipeline.sources.kafka_broker import KafkaBroker
@@ -59,6 +60,7 @@ class KafkaSource(LiveSource):
         self._told = told
         self.name = str(self.address)
         self._partitions = 0
+        self._began_s = time.time()
 
     @property
     def live(self) -> bool:
@@ -76,6 +78,7 @@ class KafkaSource(LiveSource):
 
     def check(self) -> None:
         """Finds out within seconds whether the topic can be read; raises ConfigError."""
+        self._began_s = time.time()
         self._partitions = connect.check_topic(self.address, "--source", "READ")
 
     def read(self, pipeline: beam.Pipeline) -> Received:
@@ -108,7 +111,7 @@ class KafkaSource(LiveSource):
         broker = KafkaBroker(self.address, self.group, self._start, self.name)
         self.reader = LiveReader(broker, self._decode, self._disorder_us, self._told)
         batches = pipeline | "Kafka" >> ReadLive("Kafka", self.reader)
-        return Received(batches=counted(batches), dead_letters=None, files=None)
+        return Received(counted(batches), dead_letters=None, files=None, leads=True)
 
     def stop(self) -> None:
         """Reads no further; what was read goes through the pipeline, then the job ends."""
@@ -120,10 +123,17 @@ class KafkaSource(LiveSource):
         if self.reader is not None:
             super().finish()
             return
-        self._told.committing(time.time())
+        self._told.committing(self._began_s)
         offsets = ends(self._there) if self._until_latest else kafka_split.read_to()
-        if offsets:
-            commit_offsets(self.address, self.group, offsets)
+        try:
+            if offsets:
+                commit_offsets(self.address, self.group, offsets)
+        except KafkaError as error:
+            raise SourceFailed(
+                f"the offsets of group {self.group} could not be committed "
+                f"({type(error).__name__}); all is written, and the next run reads it again and "
+                "drops it. Is another job reading in this group, or may this account not?"
+            ) from error
 
 
 def _is_java(uri: str, reader: str | None, where: Where, until_latest: bool) -> bool:

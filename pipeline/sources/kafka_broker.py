@@ -88,6 +88,7 @@ class KafkaBroker:
         self._hand_over: Callable[[], list[Fetched]] = list
         self._at_launch: set[int] = set()
         self._begun: dict[TopicPartition, int] = {}
+        self._sought: set[TopicPartition] = set()
         self._fresh: set[TopicPartition] = set()
         self.joined = 0
         # The next offset of each partition that is this member's.
@@ -142,6 +143,7 @@ class KafkaBroker:
                 if part.partition in fetched.positions:
                     first, _ = fetched.positions[part.partition]
                     self.consumer.seek(part, first)
+                    self._sought.add(part)
                     self._following[part.partition] = first
         for part in revoked:
             self._following.pop(part.partition, None)
@@ -201,6 +203,7 @@ class KafkaBroker:
         until = time.monotonic() + _LINGER_S
         found: dict[TopicPartition, list[Any]] = {}
         rows = 0
+        self._sought.clear()
         # Where a poll fails, what the ones before it gave must not be lost.
         with self._outages_waited_for():
             while rows < BATCH_ROWS and (left := until - time.monotonic()) > 0:
@@ -218,7 +221,9 @@ class KafkaBroker:
         if rows:
             self._answered()
         self._join_again_if_forgotten()
-        mine = self.consumer.assignment()
+        # Between two polls the group may have taken partitions away, and others were sought back
+        # to what came before; that is read once more.
+        mine = self.consumer.assignment() - self._sought
         return {part: records for part, records in found.items() if part in mine}
 
     def _go_on_joining(self) -> None:

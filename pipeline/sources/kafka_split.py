@@ -147,8 +147,17 @@ class _Reader:
         self.client: KafkaConsumer = consumer(topic.address)
         self.client.assign([self.part])
         self.records = Records(topic.address.topic, topic.name)
+        self.disorder_us = topic.disorder_us
         self.watermark = Watermark(topic.disorder_us)
+        self._at = 0
         self.lock = threading.Lock()
+
+    def seek(self, offset: int) -> None:
+        """Goes to an offset; where that is back, event time begins anew."""
+        if offset < self._at:
+            self.watermark = Watermark(self.disorder_us)
+        self._at = offset
+        self.client.seek(self.part, offset)
 
     def poll(self) -> list[Any]:
         found = self.client.poll(timeout_ms=_POLL_MS, max_records=_BATCH_ROWS)
@@ -218,7 +227,7 @@ class _Read(beam.DoFn):
         reader = _reader(topic, number)
         mine: list[Any] = []
         with reader.lock:
-            reader.client.seek(reader.part, tracker.current_restriction().start)
+            reader.seek(tracker.current_restriction().start)
             for record in reader.poll():
                 if not tracker.try_claim(record.offset):
                     break
@@ -303,6 +312,7 @@ class ReadSplit(beam.PTransform):
         """Adds the steps."""
         _ending.clear()
         _following.clear()
+        _readers.clear()
         read = _ReadAndCommit() if self._topic.commits else _Read()
         return (
             begin

@@ -27,10 +27,10 @@ from transforms.sequence import I64
 _log = logging.getLogger(__name__)
 
 # Fetched and decoded ahead of the pipeline, so that it never waits for the network.
-_AHEAD = 2
+_AHEAD = 6
 _POLL_S = 0.1
 # Between commits at least this long; and so many times as long as what goes with one takes.
-_COMMIT_S = 1.0
+_COMMIT_S = 5.0
 _COMMIT_SHARE = 20
 # A reading may be dated this far ahead of its arrival (`transforms.validate`); what is dated later
 # becomes a dead letter and waits for no window.
@@ -202,6 +202,8 @@ class LiveReader:
 
     def _give_back(self) -> None:
         began = time.monotonic()
+        # What is remembered counts as written: it must be, down to the last release.
+        self._told.settled(True)
         oldest = self._under_way[0].taken_us if self._under_way else self._now_us()
         self._told.committing(oldest / 1e6 if self._caught_up else None)
         for positions in self._settled:
@@ -219,13 +221,9 @@ class LiveReader:
         try:
             ready = self._ready.get(timeout=_POLL_S)
         except queue.Empty:
-            if self._failed is not None:
-                raise SourceFailed(
-                    f"reading the source failed ({self._failed}); what was read before is safe, "
-                    "and running the job again goes on there"
-                ) from self._failed
-            self._fail_if_hung()
-            return Polled([], self.watermark_us, done=self._stopping.is_set())
+            self._look_after()
+            over = self._stopping.is_set() or self._failed is not None
+            return Polled([], self.watermark_us, done=over)
         self.watermark_us = ready.watermark_us
         self.lag = ready.fetched.lag
         if ready.batch is None:
@@ -241,24 +239,29 @@ class LiveReader:
         )
         return Polled([ready.batch], self.watermark_us)
 
-    def _fail_if_hung(self) -> None:
+    def _look_after(self) -> None:
         silent_s = time.monotonic() - self._beat_at
         if silent_s > _HUNG_S and not self._stopping.is_set():
-            raise SourceFailed(
-                f"the broker's client has not come back for {silent_s:.0f} s; what was read before "
-                "is safe, and running the job again goes on there"
-            )
+            self._failed = TimeoutError(f"its client has not come back for {silent_s:.0f} s")
 
     def finish(self) -> None:
-        """After the pipeline has ended and every sink has everything: gives back all positions."""
+        """After the pipeline has ended and every sink has everything: gives back all positions.
+
+        Raises:
+            SourceFailed: it ended because reading failed.
+        """
         self._stopping.set()
-        self._told.settled(True)
         self._settled += [taken.positions for taken in self._under_way]
         self._under_way.clear()
         self._give_back()
         self._finished.set()
         self._thread.join(_LAST_COMMIT_S)
-        if self._owed or self._thread.is_alive():
+        if self._failed is not None:
+            raise SourceFailed(
+                f"reading the source failed ({self._failed}); what was read before is written, and "
+                "running the job again goes on safely"
+            ) from self._failed
+        if self._owed or not self._durable.empty() or self._thread.is_alive():
             _log.warning(
                 "the last positions could not be committed; the next run reads the messages "
                 "behind them again and drops them"

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 NEVER = -(2**62)
 # A partition with nothing left to read counts as idle after this long.
 IDLE_US = 1_000_000
+# So far behind the others' event time a partition without backlog may hold them up.
+_BEHIND_US = 300_000_000
 
 
 @dataclass
@@ -23,6 +25,8 @@ class Watermark:
     Per partition it is the latest event time less the disorder bound. A partition that has been
     read to its end goes on at the pace of the clock, as readings would, so that it does not hold
     up the others and its own last windows fire; one that never gave anything is left out then.
+    Nor may one whose readings are dated far behind the others' (a clock that is slow), once it has
+    been read to its end, hold them up by more than five minutes.
 
     Args:
         disorder_us: how much later than its successors a reading may come and still be on time.
@@ -57,12 +61,17 @@ class Watermark:
     def at(self, now_us: int) -> int:
         """The watermark, µs since 1970; NEVER before anything is known."""
         known = []
+        times = [found.latest_us for found in self._partitions.values()]
+        leading = max((time for time in times if time is not None), default=NEVER)
         for found in self._partitions.values():
             idle_us = 0
             if found.ended_us is not None:
                 idle_us = max(0, now_us - found.ended_us - IDLE_US)
             if found.latest_us is not None:
-                known.append(found.latest_us - self._disorder_us + idle_us)
+                latest = found.latest_us + idle_us
+                if found.ended_us is not None:
+                    latest = max(latest, leading - _BEHIND_US)
+                known.append(latest - self._disorder_us)
             elif not idle_us:
                 return self._at
         if known:

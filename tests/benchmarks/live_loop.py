@@ -147,16 +147,15 @@ class _Positions:
 
     def saw(self, found: Found, decoded: Decoded) -> None:
         """Takes note of a batch."""
-        believed, waits = believed_times(decoded)
-        rows = decoded.table.column("row").to_numpy()
+        times = believed_times(decoded, time.time_ns() // 1000)
         first = 0
         for part, records in found.items():
-            mine = believed[(rows >= first) & (rows < first + len(records))]
+            mine = times.latest[(times.rows >= first) & (times.rows < first + len(records))]
             if len(mine):
                 self._watermark.saw(part.partition, int(mine.max()))
             first += len(records)
         offsets = {part: records[-1].offset + 1 for part, records in found.items()}
-        self._under_way.append((int(waits.max()) if len(waits) else NEVER, offsets))
+        self._under_way.append((int(times.dated.max(initial=NEVER)), offsets))
 
     def border(self) -> int:
         """The end of the last window that the watermark has passed, µs."""

@@ -367,7 +367,7 @@ def test_a_timer_that_fires_again_releases_nothing_again():
         def set(self, at):
             self.at = at
 
-    step = _OrderUnbounded(PROFILES, WINDOW_US, 300 * SECOND)
+    step = _OrderUnbounded(PROFILES, WINDOW_US, 300 * SECOND, leads=True)
     waiting, tail, recent, armed, earliest, released, due = (
         State(), Value(), State(), Value(), Value(), Value(), Timer(),
     )  # fmt: skip

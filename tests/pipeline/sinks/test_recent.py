@@ -44,7 +44,7 @@ def left(folder: Path, *keys: str, at_s: float = 0.0) -> list[str]:
 def test_what_was_written_since_is_left_out(tmp_path: Path) -> None:
     written(tmp_path, "one", rows("a", "b"))
     written(tmp_path, "two", rows("c"), day="2024-06-02")
-    look(tmp_path, KEY, NOW_S)
+    look(tmp_path, KEY, "ingested_at", NOW_S)
     assert left(tmp_path, "x", "a", "y", "c", "b") == ["x", "y"]
     assert left(tmp_path, "a", "b", "c") == []
     same = rows("x", "y")
@@ -55,14 +55,14 @@ def test_only_files_and_days_written_since_are_read(tmp_path: Path) -> None:
     written(tmp_path, "old", rows("a"), at_s=-60)
     written(tmp_path, "new", rows("b"), at_s=60)
     written(tmp_path, "old", rows("c"), at_s=-60, day="2024-05-31")
-    look(tmp_path, KEY, NOW_S)
+    look(tmp_path, KEY, "ingested_at", NOW_S)
     assert left(tmp_path, "a", "b", "c") == ["a", "c"]
 
 
 @pytest.mark.parametrize(("at_s", "found"), [(-1.9, []), (-2.1, ["a"])])
 def test_clocks_may_differ_by_two_seconds(tmp_path: Path, at_s: float, found: list[str]) -> None:
     written(tmp_path, "one", rows("a"), at_s=at_s)
-    look(tmp_path, KEY, NOW_S)
+    look(tmp_path, KEY, "ingested_at", NOW_S)
     assert left(tmp_path, "a") == found
 
 
@@ -71,18 +71,18 @@ def test_rows_that_came_later_than_all_of_them_are_let_through_without_a_look(
 ) -> None:
     written(tmp_path, "one", rows("a", at_s=10))
     written(tmp_path, "two", rows("b", at_s=20))
-    look(tmp_path, KEY, NOW_S)
+    look(tmp_path, KEY, "ingested_at", NOW_S)
     assert left(tmp_path, "a", "b", "c", at_s=20) == ["c"]
     assert left(tmp_path, "a", "b", "c", at_s=20.001) == ["a", "b", "c"]
 
 
 def test_another_look_forgets_the_first(tmp_path: Path) -> None:
     written(tmp_path, "one", rows("a"))
-    look(tmp_path, KEY, NOW_S)
-    look(tmp_path, KEY, NOW_S + 100)
+    look(tmp_path, KEY, "ingested_at", NOW_S)
+    look(tmp_path, KEY, "ingested_at", NOW_S + 100)
     assert left(tmp_path, "a") == ["a"]
     written(tmp_path, "two", rows("b"), at_s=100)
-    look(tmp_path, KEY, NOW_S + 100)
+    look(tmp_path, KEY, "ingested_at", NOW_S + 100)
     assert left(tmp_path, "a", "b") == ["a"]
 
 
@@ -90,13 +90,13 @@ def test_folders_and_keys_are_apart(tmp_path: Path) -> None:
     one, other = tmp_path / "readings", tmp_path / "dead_letters"
     written(one, "one", rows("a"))
     written(other, "one", rows("b"))
-    look(one, KEY, NOW_S)
+    look(one, KEY, "ingested_at", NOW_S)
     assert left(one, "a", "b") == ["b"] and left(other, "a", "b") == ["a", "b"]
-    look(other, KEY, NOW_S)
+    look(other, KEY, "ingested_at", NOW_S)
     assert left(one, "a", "b") == ["b"] and left(other, "a", "b") == ["a"]
 
 
 def test_where_nothing_was_written_nothing_is_left_out(tmp_path: Path) -> None:
-    look(tmp_path / "none", KEY, NOW_S)
+    look(tmp_path / "none", KEY, "ingested_at", NOW_S)
     assert left(tmp_path / "none", "a") == ["a"]
     assert left(tmp_path / "never looked at", "a") == ["a"]

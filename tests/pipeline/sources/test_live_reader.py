@@ -147,6 +147,7 @@ def _at_once(monkeypatch: Any) -> None:
     monkeypatch.setattr(live, "_COMMIT_S", 0.0)
     monkeypatch.setattr(live, "_COMMIT_SHARE", 0)
     monkeypatch.setattr(live, "_POLL_S", 0.01)
+    monkeypatch.setattr(live, "_AHEAD", 2)
 
 
 @contextmanager
@@ -426,10 +427,11 @@ def test_it_is_told_before_positions_go_back_and_whenever_all_is_settled() -> No
         pipeline.take(1, before_us=moment(0))
         course.clear()
         pipeline.settle()
-        assert course == [False, False, ("committing", {})]
+        # What is remembered counts as written, so before it is kept all of it must be.
+        assert course == [False, False, True, ("committing", {})]
         eventually(lambda: broker.committed == {0: 1})
         pipeline.settle()
-        assert course[3:] == [False, False]
+        assert course[4:] == [False, False]
 
 
 def test_what_sinks_were_given_counts_once_they_were_asked_again() -> None:
@@ -648,10 +650,12 @@ def test_an_error_while_it_fetches_reaches_the_pipeline_after_what_came_before()
     reader.start()
     pipeline = Pipeline(reader)
     assert rows(pipeline.take(2)) == [1, 1]
+    # The pipeline comes to its end in order; then it is told.
+    eventually(lambda: pipeline.step().done)
     with pytest.raises(
         SourceFailed, match=r"failed \(the disk is gone\); .* again goes on"
     ) as raised:
-        eventually(lambda: pipeline.step() and False)
+        reader.finish()
     assert str(raised.value.__cause__) == "the disk is gone"
 
 
@@ -670,8 +674,9 @@ def test_an_error_while_it_connects_or_decodes_reaches_the_pipeline() -> None:
         (LiveReader(broker, damaged, DISORDER, Told()), MemoryError),
     ):
         reader.start()
+        eventually(lambda reader=reader: reader.poll().done)
         with pytest.raises(SourceFailed, match="reading the source failed") as raised:
-            eventually(lambda reader=reader: reader.poll() and False)
+            reader.finish()
         assert isinstance(raised.value.__cause__, cause)
 
 

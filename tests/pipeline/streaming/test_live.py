@@ -93,7 +93,7 @@ def ordered(script: Script, shards: int = 1) -> tuple[list[list[float]], str]:
             | beam.Map(lambda raw: raw.table).with_output_types(pa.Table)
         )
         assert not valid.is_bounded
-        order = Order(PROFILES, WINDOW_US, 300 * SECOND, shards)
+        order = Order(PROFILES, WINDOW_US, 300 * SECOND, shards, leads=True)
         _ = (valid | order).ordered | beam.ParDo(Record("live"))
         state = ran(pipeline)
         return [times(table) for table in found], state
