@@ -13,7 +13,7 @@ from tests.endurance.rig import Rig
 from tests.endurance.scenarios import SCENARIOS
 from tests.services.kafka import Broker
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 
 def rig(broker: Broker, folder: Path) -> Rig:
