@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Self
 
+from tests.services.processes import _END_WITH_PARENT
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -26,7 +28,10 @@ class Process:
     def __init__(self, name: str, folder: Path, *command: str) -> None:
         self.name = name
         self.out, self.err = folder / f"{name}.out", folder / f"{name}.err"
-        self._command = [sys.executable, "-m", *command]
+        # So that nothing goes on sending, or reading, where the harness itself is killed.
+        launcher = [sys.executable, "-I", "-S", "-c", _END_WITH_PARENT]
+        linux = sys.platform == "linux"
+        self._command = [*(launcher if linux else ()), sys.executable, "-m", *command]
         self._process: subprocess.Popen[bytes] | None = None
         self._begins = 0
 
