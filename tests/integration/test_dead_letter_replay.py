@@ -22,7 +22,7 @@ from tests.running import TABLES, Ran, run
 from tests.services.kafka import Broker
 from tests.services.pubsub import PubSub
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 EQUIPMENT = 5
 GOOD = 200

@@ -212,6 +212,7 @@ def test_pulling_pauses_while_too_many_wait(
         assert rows == 10_000
 
 
+@pytest.mark.long
 def test_an_outage_is_no_end_and_is_survived(own: PubSub) -> None:
     topic = own.create_topic("readings")
     subscription = own.create_subscription(topic, "reader")
@@ -311,6 +312,7 @@ def each_once(target: Path, count: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_readings_are_written_while_the_source_goes_on(pubsub: PubSub, tmp_path: Path) -> None:
     topic = pubsub.new_topic()
     subscription = pubsub.new_subscription(topic)
@@ -328,6 +330,7 @@ def test_readings_are_written_while_the_source_goes_on(pubsub: PubSub, tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_job_loses_and_doubles_nothing(pubsub: PubSub, tmp_path: Path) -> None:
     topic = pubsub.new_topic()
     subscription = pubsub.new_subscription(topic)
