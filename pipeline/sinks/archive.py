@@ -149,13 +149,17 @@ def _write_hour(folder: Path, table: pa.Table, known: _Known, before: _Known) ->
         return
     if ranges is not None:
         table = table.replace_schema_metadata({_RANGES: json.dumps(ranges)})
-    path = folder / f"{digest([table.column('payload'), table.column('position')])}.parquet"
+    path = folder / f"{_name(table)}.parquet"
     write_parquet(path, table)
     # Only now: what failed is tried again.
     if ranges is None:
         known.add_ids(table)
     else:
         known.add_ranges(ranges, path)
+
+
+def _name(table: pa.Table) -> str:
+    return digest([table.column("payload"), table.column("position")])
 
 
 def _ranges(positions: pa.ChunkedArray) -> dict[str, tuple[int, int]] | None:
@@ -178,15 +182,29 @@ def _root(folder: str, source: str) -> Path:
 
 
 class ArchiveBatches(beam.DoFn):
-    """Writes every raw batch as it comes, for sources whose batches are large."""
+    """Writes every raw batch as it comes, for sources whose batches are large.
 
-    def __init__(self, folder: str, source: str) -> None:
+    Args:
+        folder: the lake.
+        source: the source as configured.
+        same: whether the source gives the same batches whenever it is read. Then a batch's content
+            names its one file; months of history would else be cut into a file per hour.
+    """
+
+    def __init__(self, folder: str, source: str, same: bool) -> None:
         self._root = _root(folder, source)
+        self._same = same
 
     def process(self, raw: RawBatch) -> None:
         """Writes one batch."""
-        if raw.table.num_rows:
+        if not raw.table.num_rows:
+            return
+        if not self._same:
             write_messages(self._root, raw.table)
+            return
+        first = raw.table.column("arrived_at").cast(pa.int64())[0].as_py()
+        place = self._root / hour_folder(raw.origin.arrived_at_us if first is None else first)
+        write_parquet(place / f"{_name(raw.table)}.parquet", raw.table)
 
 
 class ArchiveStream(beam.DoFn):

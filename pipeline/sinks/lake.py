@@ -202,7 +202,8 @@ class LakeSink(Sink):
 
     def _archive_messages(self, raw: beam.PCollection) -> None:
         if raw.is_bounded:
-            batches = ArchiveBatches(self._folder, self._source)
+            same = not self._source.startswith(("kafka://", "pubsub://"))
+            batches = ArchiveBatches(self._folder, self._source, same)
             _ = raw | "ArchiveMessages" >> beam.ParDo(batches)
             return
         keyed = raw | "AsOne" >> beam.Map(lambda batch: (0, batch)).with_output_types(

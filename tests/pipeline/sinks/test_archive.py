@@ -292,7 +292,7 @@ def test_what_could_not_be_written_is_tried_again(tmp_path: Path) -> None:
 
 
 def test_large_batches_are_written_as_they_come(tmp_path: Path) -> None:
-    step = ArchiveBatches(str(tmp_path), "kafka://b/t")
+    step = ArchiveBatches(str(tmp_path), "kafka://b/t", same=False)
     step.process(raw(*range(3)))
     step.process(raw())
     step.process(raw(*range(1, 5)))
