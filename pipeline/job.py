@@ -26,7 +26,8 @@ def build(
 ) -> Produced:
     """Adds every step to `pipeline`; returns the outputs, for tests and for whoever extends it.
 
-    `remembered` is what an earlier run of a live job knew of its last readings. Step names are stable: a running Dataflow job is updated by them.
+    `remembered` is what an earlier run of a live job knew of its last readings.
+    Step names are stable: a running Dataflow job is updated by them.
     """
     received = source.read(pipeline)
     decoded = received.batches | "Decode" >> Decode(config.time_zone, config.day_first)
@@ -39,16 +40,16 @@ def build(
     sequenced = to_order | "Order" >> order
     readings = sequenced.ordered | "Enrich" >> Enrich()
     window_stats = sequenced.ordered | "Summarise" >> Summarise(config.window_us)
-    refused = [received.dead_letters, decoded.dead_letters, valid.dead_letters]
-    dead_letters = [part for part in refused if part is not None] | "Dead" >> beam.Flatten()
     produced = Produced(
         raw=received.batches if received.files is None else None,
         files=received.files,
         readings=readings,
-        dead_letters=dead_letters,
         window_stats=window_stats,
         tails=sequenced.tails,
     )
+    refused = [received.dead_letters, decoded.dead_letters, valid.dead_letters]
+    refused += [sink.write(produced) for sink in sinks]
+    dead_letters = [part for part in refused if part is not None] | "Dead" >> beam.Flatten()
     for sink in sinks:
-        sink.write(produced)
+        sink.write_dead_letters(dead_letters)
     return produced

@@ -22,6 +22,9 @@ from schemas.profiles import Profile, ProfileError
 _DAY_S = 86_400
 _DAY_FIRST = {"auto": None, "mdy": False, "dmy": True}
 DEFAULT_WAREHOUSE = "duckdb:./data/warehouse.duckdb"
+# The first of each is the default.
+BIGQUERY_METHODS = ("storage_write", "file_loads", "streaming_inserts")
+BIGQUERY_DELIVERIES = ("at_least_once", "exactly_once")
 
 
 class JobOptions(PipelineOptions):
@@ -45,12 +48,49 @@ class JobOptions(PipelineOptions):
         group.add_argument(
             "--lake",
             default="./data/lake",
-            help="folder of the raw lake, or none; default: ./data/lake",
+            help="the raw lake: a folder, gs://BUCKET/PREFIX, s3://BUCKET/PREFIX, or none; "
+            "default: ./data/lake",
+        )
+        group.add_argument(
+            "--lake_file_mb",
+            type=float,
+            default=64,
+            help="size the lake's files are to have, as far as enough readings come; default: 64",
+        )
+        group.add_argument(
+            "--lake_file_wait",
+            type=float,
+            default=300,
+            help="seconds a live job on Dataflow, Flink or Prism gathers readings for one file of "
+            "the lake; default: 300",
         )
         group.add_argument(
             "--warehouse",
             action="append",
-            help=f"duckdb:PATH, or none; may be given more than once; default: {DEFAULT_WAREHOUSE}",
+            help="duckdb:PATH, bigquery://PROJECT/DATASET, or none; may be given more than once; "
+            f"default: {DEFAULT_WAREHOUSE}",
+        )
+        group.add_argument(
+            "--bigquery_method",
+            choices=list(BIGQUERY_METHODS),
+            default=BIGQUERY_METHODS[0],
+            help="how rows get into BigQuery: storage_write (Storage Write API), file_loads (load "
+            "jobs from the lake's files; needs a gs:// lake), or streaming_inserts; "
+            f"default: {BIGQUERY_METHODS[0]}",
+        )
+        group.add_argument(
+            "--bigquery_delivery",
+            choices=list(BIGQUERY_DELIVERIES),
+            default=BIGQUERY_DELIVERIES[0],
+            help="of storage_write: at_least_once (a crash or retry may write a reading twice, "
+            "which the models drop), or exactly_once (on Dataflow and Flink); "
+            f"default: {BIGQUERY_DELIVERIES[0]}",
+        )
+        group.add_argument(
+            "--bigquery_load_every",
+            type=float,
+            default=300,
+            help="seconds between a live job's load jobs of file_loads; default: 300",
         )
         group.add_argument(
             "--dead_letter_topic",
@@ -116,6 +156,12 @@ class JobOptions(PipelineOptions):
             help="seconds between the account lines of a live job; 0 for none; default: 60",
         )
         group.add_argument(
+            "--dry_run",
+            action="store_true",
+            help="only check that everything is there and may be used, and print the graph and "
+            "the resolved configuration; reads and writes nothing",
+        )
+        group.add_argument(
             "--no_progress",
             action="store_true",
             help="show no progress bar",
@@ -146,6 +192,12 @@ class JobConfig:
     checkpoint: str | None = None
     metrics_port: str | None = None
     account_every_s: float = 60.0
+    lake_file_bytes: int = 64 * 1024 * 1024
+    lake_file_wait_s: float = 300.0
+    bigquery_method: str = BIGQUERY_METHODS[0]
+    bigquery_delivery: str = BIGQUERY_DELIVERIES[0]
+    bigquery_load_every_s: float = 300.0
+    dry_run: bool = False
 
 
 def _window_us(seconds: float) -> int:
@@ -155,6 +207,12 @@ def _window_us(seconds: float) -> int:
             "evenly, such as 10, 60, 300 or 3600"
         )
     return round(seconds * 1e6)
+
+
+def _within(flag: str, value: float, least: float, most: float) -> float:
+    if not least <= value <= most:
+        raise ConfigError(f"{flag}={value:g}: must be between {least:g} and {most:g}")
+    return value
 
 
 def _time_zone(name: str) -> str:
@@ -219,6 +277,12 @@ def config_from(options: PipelineOptions, now_us: int | None = None) -> JobConfi
         checkpoint=_checkpoint(own.checkpoint, own.lake, own.source),
         metrics_port=own.metrics_port,
         account_every_s=own.account_every,
+        lake_file_bytes=round(_within("--lake_file_mb", own.lake_file_mb, 0.1, 4096) * 1024**2),
+        lake_file_wait_s=_within("--lake_file_wait", own.lake_file_wait, 1, 3600),
+        bigquery_method=own.bigquery_method,
+        bigquery_delivery=own.bigquery_delivery,
+        bigquery_load_every_s=_within("--bigquery_load_every", own.bigquery_load_every, 1, _DAY_S),
+        dry_run=own.dry_run,
     )
 
 

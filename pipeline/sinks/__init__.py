@@ -10,13 +10,12 @@ import apache_beam as beam
 
 @dataclass(frozen=True)
 class Produced:
-    """What the graph gives to every sink.
+    """What the graph gives to every sink, beside the dead letters.
 
     Attributes:
         raw: PCollection of `transforms.batch.RawBatch`, None where `files` is what is archived.
         files: PCollection of `pipeline.sources.RawFile`, or None.
         readings: PCollection of tables of schema READING.
-        dead_letters: PCollection of tables of schema DEAD_LETTER.
         window_stats: PCollection of tables of schema WINDOW_STATS.
         tails: PCollection of (shard, `transforms.order.Tail`): what the next readings need.
     """
@@ -24,7 +23,6 @@ class Produced:
     raw: beam.PCollection | None
     files: beam.PCollection | None
     readings: beam.PCollection
-    dead_letters: beam.PCollection
     window_stats: beam.PCollection
     tails: beam.PCollection
 
@@ -37,8 +35,18 @@ class Sink(ABC):
         """Checks and creates the targets before anything is read; raises ConfigError."""
 
     @abstractmethod
-    def write(self, produced: Produced) -> None:
-        """Adds the sink's steps to the pipeline."""
+    def write(self, produced: Produced) -> beam.PCollection | None:
+        """Adds the steps that write everything but dead letters.
+
+        Returns:
+            tables of schema DEAD_LETTER: what the target refused; None where it can't.
+        """
+
+    def write_dead_letters(self, letters: beam.PCollection) -> None:  # noqa: B027 - not all do
+        """Adds the steps that write the job's dead letters, tables of schema DEAD_LETTER.
+
+        They include what sinks refused; what a sink refuses of these it has to keep otherwise.
+        """
 
     def look_again(self, since_s: float) -> None:  # noqa: B027 - most find out by themselves
         """Another job has written here since a time, seconds since 1970, and this one goes on."""

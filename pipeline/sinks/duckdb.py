@@ -365,13 +365,16 @@ class DuckDBSink(Sink):
         database.unregister("incoming")
 
     def write(self, produced: Produced) -> None:
-        """Adds the steps that insert."""
-        for table, rows in (
-            (READING, produced.readings),
-            (DEAD_LETTER, produced.dead_letters),
-            (WINDOW_STATS, produced.window_stats),
-        ):
-            _ = rows | f"{self._label}_{table.name}" >> beam.ParDo(_Insert(self._path, table))
+        """Adds the steps that insert readings and window statistics."""
+        self._insert(READING, produced.readings)
+        self._insert(WINDOW_STATS, produced.window_stats)
+
+    def write_dead_letters(self, letters: beam.PCollection) -> None:
+        """Adds the step that inserts dead letters."""
+        self._insert(DEAD_LETTER, letters)
+
+    def _insert(self, table: Table, rows: beam.PCollection) -> None:
+        _ = rows | f"{self._label}_{table.name}" >> beam.ParDo(_Insert(self._path, table))
 
     def finish(self) -> None:
         """Closes the file."""

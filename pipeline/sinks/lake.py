@@ -184,14 +184,17 @@ class LakeSink(Sink):
             self.look_again(self._since_s)
 
     def write(self, produced: Produced) -> None:
-        """Adds the steps that write the lake."""
+        """Adds the steps that archive, and write readings."""
         if self._archive and produced.files is not None:
             _ = produced.files | "ArchiveFiles" >> beam.ParDo(_ArchiveFile(self._folder))
         if self._archive and produced.raw is not None:
             self._archive_messages(produced.raw)
         gather = not produced.readings.is_bounded
         _ = produced.readings | "LakeReadings" >> beam.ParDo(_WriteReadings(self._folder, gather))
-        _ = produced.dead_letters | "LakeDeadLetters" >> beam.ParDo(_WriteDeadLetters(self._folder))
+
+    def write_dead_letters(self, letters: beam.PCollection) -> None:
+        """Adds the step that writes dead letters."""
+        _ = letters | "LakeDeadLetters" >> beam.ParDo(_WriteDeadLetters(self._folder))
 
     def look_again(self, since_s: float) -> None:
         """Finds out what others, or an earlier run, have put here since `since_s`."""

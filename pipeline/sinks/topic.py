@@ -129,5 +129,8 @@ class TopicSink(Sink):
         self._checked.check()
 
     def write(self, produced: Produced) -> None:
+        """Adds nothing: it takes dead letters alone."""
+
+    def write_dead_letters(self, letters: beam.PCollection) -> None:
         """Adds the step that sends."""
-        _ = produced.dead_letters | "DeadLetterTopic" >> beam.ParDo(_Publish(self._uri))
+        _ = letters | "DeadLetterTopic" >> beam.ParDo(_Publish(self._uri))

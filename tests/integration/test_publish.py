@@ -10,7 +10,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +27,6 @@ from pipeline.connect.pubsub import PubSubAddress, check_subscription
 from pipeline.connect.pubsub import check_topic as check_pubsub_topic
 from pipeline.errors import ConfigError
 from pipeline.publish import main
-from pipeline.sinks import Produced
 from pipeline.sinks import topic as topic_sink
 from pipeline.sinks.topic import TopicSink
 from pipeline.sources.simulator import SimulatorSource
@@ -277,7 +275,7 @@ def write_letters(uri: str, tables: list[pa.Table], prepare: bool = True) -> Non
         sink.prepare()
     with TestPipeline() as pipeline:
         made = pipeline | beam.Create(tables)
-        sink.write(Produced(**{field.name: made for field in fields(Produced)}))
+        sink.write_dead_letters(made)
 
 
 def test_the_sink_sends_dead_letters_with_what_was_wrong(kafka: Broker) -> None:

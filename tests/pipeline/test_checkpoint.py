@@ -58,7 +58,7 @@ def remember(kept: Checkpoint, *tails: tuple[int, Tail]) -> None:
     """Runs the step as the job does."""
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         given_tails = pipeline | beam.Create([*tails], reshuffle=False)
-        kept.write(Produced(None, None, *[given_tails] * 3, tails=given_tails))
+        kept.write(Produced(None, None, *[given_tails] * 2, tails=given_tails))
 
 
 def run(path: str, *tails: tuple[int, Tail], since_s: float | None = 100.0) -> None:
