@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
 
 from pipeline.errors import ConfigError
 from schemas import profiles
@@ -156,12 +156,6 @@ class JobOptions(PipelineOptions):
             help="seconds between the account lines of a live job; 0 for none; default: 60",
         )
         group.add_argument(
-            "--dry_run",
-            action="store_true",
-            help="only check that everything is there and may be used, and print the graph and "
-            "the resolved configuration; reads and writes nothing",
-        )
-        group.add_argument(
             "--no_progress",
             action="store_true",
             help="show no progress bar",
@@ -282,7 +276,7 @@ def config_from(options: PipelineOptions, now_us: int | None = None) -> JobConfi
         bigquery_method=own.bigquery_method,
         bigquery_delivery=own.bigquery_delivery,
         bigquery_load_every_s=_within("--bigquery_load_every", own.bigquery_load_every, 1, _DAY_S),
-        dry_run=own.dry_run,
+        dry_run=str(options.view_as(TestOptions).dry_run) == "True",
     )
 
 
@@ -307,6 +301,8 @@ def parse(argv: Sequence[str]) -> PipelineOptions:
     Raises:
         ConfigError: a flag nobody knows, or a value of the wrong type.
     """
+    # Beam has this flag, with a value.
+    argv = ["--dry_run=True" if flag == "--dry_run" else flag for flag in argv]
     if {"-h", "--help"} & set(argv):
         own = _KnownFlags(
             prog="python -m pipeline",
@@ -314,6 +310,12 @@ def parse(argv: Sequence[str]) -> PipelineOptions:
             epilog="Every flag of Beam and its runners works too (see Beam's documentation).",
         )
         own.add_argument("--runner", default="DirectRunner", help="Beam's runner; default: local")
+        own.add_argument(
+            "--dry_run",
+            action="store_true",
+            help="only check that everything is there and may be used, and print the graph and "
+            "the resolved configuration; reads and writes nothing",
+        )
         JobOptions._add_argparse_args(own)
         own.parse_args(["--help"])
     parser = _KnownFlags(prog="python -m pipeline", add_help=False)
@@ -328,7 +330,7 @@ def parse(argv: Sequence[str]) -> PipelineOptions:
         close = difflib.get_close_matches(flag, known, n=1)
         hint = f"did you mean {close[0]}?" if close else "see --help for the flags there are"
         raise ConfigError(f"{flag}: no such flag; {hint}")
-    return PipelineOptions(list(argv))
+    return PipelineOptions(argv)
 
 
 class _KnownFlags(argparse.ArgumentParser):

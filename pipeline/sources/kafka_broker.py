@@ -85,14 +85,18 @@ class KafkaBroker:
         self._start = start
         self._records = Records(address.topic, name)
         self._consumer: KafkaConsumer | None = None
-        self._hand_over: Callable[[], list[Fetched]] = list
+        self._hand_over: Callable[[], None] = lambda: None
         self._at_launch: set[int] = set()
         self._begun: dict[TopicPartition, int] = {}
-        self._sought: set[TopicPartition] = set()
         self._fresh: set[TopicPartition] = set()
         self.joined = 0
         # The next offset of each partition that is this member's.
         self._following: dict[int, int] = {}
+        # Told by the client's own thread, done by the one that polls: where to fetch again, and
+        # which partitions have gone.
+        self._told = threading.Lock()
+        self._back: dict[int, int] = {}
+        self._gone: set[int] = set()
         self._looked_at = 0.0
         self._well_at = 0.0
         self._commits = True
@@ -105,7 +109,7 @@ class KafkaBroker:
         assert self._consumer is not None
         return self._consumer
 
-    def open(self, hand_over: Callable[[], list[Fetched]]) -> None:
+    def open(self, hand_over: Callable[[], None]) -> None:
         """Joins the group."""
         self._hand_over = hand_over
         self._join()
@@ -137,21 +141,37 @@ class KafkaBroker:
 
     def revoked(self, revoked: Collection[TopicPartition]) -> None:
         """Before partitions go to another member: lets the pipeline finish what it has taken."""
-        kept = self.consumer.assignment() - set(revoked)
-        for fetched in reversed(self._hand_over()):
-            for part in kept:
-                if part.partition in fetched.positions:
-                    first, _ = fetched.positions[part.partition]
-                    self.consumer.seek(part, first)
-                    self._sought.add(part)
-                    self._following[part.partition] = first
-        for part in revoked:
-            self._following.pop(part.partition, None)
+        with self._told:
+            self._gone |= {part.partition for part in revoked}
+        self._hand_over()
 
     def lost(self, lost: Collection[TopicPartition]) -> None:
         """The group gave this member up; others read these partitions from what was committed."""
         _log.warning("the group %s gave %d partitions to other members", self._group, len(lost))
         self.revoked(lost)
+
+    def refused(self, fetched: Fetched) -> None:
+        """Remembers where to fetch again."""
+        with self._told:
+            for number, (first, _) in fetched.positions.items():
+                self._back[number] = min(first, self._back.get(number, first))
+
+    def _go_back(self, found: dict[TopicPartition, list[Any]]) -> None:
+        """Does what the client's own thread was told; of what was `found` only the rest stays."""
+        with self._told:
+            back, gone = self._back, self._gone
+            self._back, self._gone = {}, set()
+        for number in gone:
+            self._following.pop(number, None)
+            back.pop(number, None)
+        # Also where it has to join again first.
+        self._following |= {number: back[number] for number in back if number in self._following}
+        mine = self.consumer.assignment()
+        for part in [part for part in found if part not in mine or part.partition in back]:
+            del found[part]
+        for part in mine:
+            if part.partition in back and part not in self._fresh:
+                self.consumer.seek(part, back[part.partition])
 
     def assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Keeps new partitions waiting until it is known where to begin."""
@@ -203,11 +223,11 @@ class KafkaBroker:
         until = time.monotonic() + _LINGER_S
         found: dict[TopicPartition, list[Any]] = {}
         rows = 0
-        self._sought.clear()
         # Where a poll fails, what the ones before it gave must not be lost.
         with self._outages_waited_for():
             while rows < BATCH_ROWS and (left := until - time.monotonic()) > 0:
                 self._go_on_joining()
+                self._go_back(found)
                 polled = self.consumer.poll(int(left * 1000), max_records=BATCH_ROWS - rows)
                 for part, records in polled.items():
                     found.setdefault(part, []).extend(records)
@@ -221,10 +241,8 @@ class KafkaBroker:
         if rows:
             self._answered()
         self._join_again_if_forgotten()
-        # Between two polls the group may have taken partitions away, and others were sought back
-        # to what came before; that is read once more.
-        mine = self.consumer.assignment() - self._sought
-        return {part: records for part, records in found.items() if part in mine}
+        self._go_back(found)
+        return found
 
     def _go_on_joining(self) -> None:
         """Before every poll: lets the client finish a round of the group that it has begun.

@@ -37,6 +37,8 @@ _COMMIT_SHARE = 20
 _MOST_AHEAD_US = 300_000_000
 # A batch without messages lets the raw archive write what it has gathered.
 _NOTHING = RawBatch(MESSAGES.empty_table(), BatchKind.MESSAGES, Origin(""))
+# Between two looks whether the pipeline, which is behind, has taken a batch.
+_FULL_S = 0.02
 # No call of a client takes as long as this, whatever the network does.
 _HUNG_S = 120.0
 # How long the end of a run waits for the broker to take the last positions.
@@ -68,15 +70,21 @@ class Fetched:
 
 
 class Broker(Protocol):
-    """A connection to a broker; every call comes from one and the same thread."""
+    """A connection to a broker; every call but `refused` comes from one and the same thread."""
 
-    def open(self, hand_over: Callable[[], list[Fetched]]) -> None:
+    def open(self, hand_over: Callable[[], None]) -> None:
         """Connects.
 
-        `hand_over` is to be called before partitions go to another reader: it waits until the
-        pipeline has written what it has taken, but for readings that wait for their window,
-        commits what is durable, and returns what was fetched in vain: the pipeline has not taken
-        it and is not going to.
+        `hand_over` is to be called, from any thread, before partitions go to another reader: it
+        gives back what the pipeline has not taken (see `refused`), waits until the pipeline has
+        written what it has taken, but for readings that wait for their window, and commits what
+        is durable.
+        """
+
+    def refused(self, fetched: Fetched) -> None:
+        """Was fetched in vain, because partitions move: of those that stay it is fetched again.
+
+        Called from the thread that calls `hand_over`, too.
         """
 
     def partitions(self) -> Collection[int]:
@@ -106,6 +114,7 @@ class _Ready:
     watermark_us: int
     needs_us: int
     last: bool
+    watermark: Watermark
 
 
 class _UnderWay(NamedTuple):
@@ -138,6 +147,8 @@ class LiveReader:
         self._broker = broker
         self._decode = decode
         self._watermark = Watermark(disorder_us)
+        # As it was when the pipeline took its last batch; what is refused must not move it.
+        self._taken = self._watermark.copy()
         self._told = told
         self._now_us = now_us
         self._ready: queue.Queue[_Ready] = queue.Queue(maxsize=_AHEAD)
@@ -149,13 +160,18 @@ class LiveReader:
         self._waits_us = NEVER
         self._commit_at = 0.0
         # The broker's side: what is to go to the pipeline next, and what the broker is owed.
-        self._offered: _Ready | None = None
         self._owed: list[Mapping[int, Any]] = []
         self._commit_failed = False
         self._beat_at = 0.0
         self._stopping = threading.Event()
         self._finished = threading.Event()
         self._handing_over = threading.Event()
+        # What goes to the pipeline, and what is refused, is decided under the lock. Nothing that
+        # was fetched before or while partitions move may overtake what was refused then: its
+        # positions would be given back while the others are to be read again.
+        self._offering = threading.Lock()
+        self._moves = 0
+        self._refused = False
         self._flushing = False
         self._handed_over = threading.Event()
         self._caught_up = False
@@ -224,7 +240,7 @@ class LiveReader:
             self._look_after()
             over = self._stopping.is_set() or self._failed is not None
             return Polled([], self.watermark_us, done=over)
-        self.watermark_us = ready.watermark_us
+        self.watermark_us, self._taken = ready.watermark_us, ready.watermark
         self.lag = ready.fetched.lag
         if ready.batch is None:
             if ready.last and self._under_way:
@@ -275,7 +291,11 @@ class LiveReader:
             while not self._stopping.is_set():
                 self._beat_at = time.monotonic()
                 self._commit()
-                self._offer(self._prepare(self._broker.fetch()))
+                moves = self._moves
+                if self._refused:
+                    self._refused = False
+                    self._watermark = self._taken.copy()
+                self._offer(self._prepare(self._broker.fetch()), moves)
             while not self._finished.wait(0.05):
                 self._commit()
                 self._broker.rest()
@@ -287,16 +307,20 @@ class LiveReader:
         except BaseException as error:  # noqa: BLE001 - raised on the pipeline's side
             self._failed = error
 
-    def _offer(self, ready: _Ready) -> None:
-        self._offered = ready
-        while self._offered is not None and not self._stopping.is_set():
-            try:
-                self._ready.put(ready, timeout=_POLL_S)
-                self._offered = None
-            except queue.Full:
-                self._beat_at = time.monotonic()
-                self._commit()
-                self._broker.rest()  # which may hand over, and this goes too
+    def _offer(self, ready: _Ready, moves: int) -> None:
+        while not self._stopping.is_set():
+            with self._offering:
+                if moves != self._moves or self._handing_over.is_set():
+                    self._broker.refused(ready.fetched)
+                    self._refused = True
+                    return
+                if not self._ready.full():
+                    self._ready.put_nowait(ready)
+                    return
+            self._beat_at = time.monotonic()
+            self._commit()
+            self._broker.rest()
+            time.sleep(_FULL_S)
 
     def _prepare(self, fetched: Fetched) -> _Ready:
         now_us = self._now_us()
@@ -314,7 +338,8 @@ class LiveReader:
         watermark_us = self._watermark.at(now_us)
         needs_us = max(latest_us, watermark_us)
         last = fetched.complete and bool(partitions) and partitions <= set(fetched.ended)
-        return _Ready(fetched, batch, watermark_us, needs_us, last)
+        known = self._watermark.copy()
+        return _Ready(fetched, batch, watermark_us, needs_us, last, known)
 
     def _take_note(self, decoded: Decoded, fetched: Fetched) -> int:
         """Tells the watermark what each partition gave; returns the latest time that may wait."""
@@ -344,24 +369,23 @@ class LiveReader:
                 self._commit_failed = True
         return not self._owed
 
-    def _hand_over(self) -> list[Fetched]:
-        dropped = []
-        while True:
-            try:
-                dropped.append(self._ready.get_nowait().fetched)
-            except queue.Empty:
-                break
-        if self._offered is not None:
-            dropped.append(self._offered.fetched)
-            self._offered = None
-        if not self._finished.is_set():
-            self._handed_over.clear()
-            self._handing_over.set()
+    def _hand_over(self) -> None:
+        with self._offering:
+            self._moves += 1
+            self._refused = True
+            while True:
+                try:
+                    self._broker.refused(self._ready.get_nowait().fetched)
+                except queue.Empty:
+                    break
+            if not self._finished.is_set():
+                self._handed_over.clear()
+                self._handing_over.set()
+        if self._handing_over.is_set():
             if not self._handed_over.wait(_HAND_OVER_S):
                 _log.warning("partitions go to another job while their messages are being written")
             self._handing_over.clear()
         self._commit(wait=False)
-        return dropped
 
 
 class Times(NamedTuple):

@@ -92,7 +92,7 @@ class PubSubBroker:
         assert self._client is not None
         return self._client
 
-    def open(self, hand_over: Callable[[], list[Fetched]]) -> None:  # noqa: ARG002 - never needed
+    def open(self, hand_over: Callable[[], None]) -> None:  # noqa: ARG002 - never needed
         """Begins to pull; nothing is ever handed over, as messages have no partitions."""
         self._client = connect.client(SubscriberClient, self._address, "--source")
         works = [self._pull_on] * _PULLERS + [self._extend_on]
@@ -101,6 +101,9 @@ class PubSubBroker:
         ]
         for thread in self._threads:
             thread.start()
+
+    def refused(self, fetched: Fetched) -> None:
+        """Never called, as nothing is handed over."""
 
     def partitions(self) -> Collection[int]:
         """The only one."""

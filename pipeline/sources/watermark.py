@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Before any event.
 NEVER = -(2**62)
@@ -36,6 +36,13 @@ class Watermark:
         self._disorder_us = disorder_us
         self._partitions: dict[int, _Partition] = {}
         self._at = NEVER
+
+    def copy(self) -> Watermark:
+        """Another one that knows the same."""
+        other = Watermark(self._disorder_us)
+        other._at = self._at
+        other._partitions = {number: replace(kept) for number, kept in self._partitions.items()}
+        return other
 
     def keep(self, partitions: Collection[int]) -> None:
         """Goes on with these partitions alone; new ones begin with nothing known."""

@@ -38,7 +38,7 @@ class Memory:
         self.dropped: list[Fetched] = []
         self.threads: set[str] = set()
         self.refuses = self.closed = False
-        self.refused = self.fetches = 0
+        self.commits_refused = self.fetches = 0
         self.leave = threading.Event()
         self.left = threading.Event()
         self._chunks: deque[Chunk] = deque()
@@ -50,9 +50,12 @@ class Memory:
     def fail(self, error: BaseException) -> None:
         self._fails = error
 
-    def open(self, hand_over: Callable[[], list[Fetched]]) -> None:
+    def open(self, hand_over: Callable[[], None]) -> None:
         self._hand_over = hand_over
         self.threads.add(threading.current_thread().name)
+
+    def refused(self, fetched: Fetched) -> None:
+        self.dropped.append(fetched)
 
     def partitions(self) -> Collection[int]:
         return self.mine
@@ -92,12 +95,12 @@ class Memory:
     def _leave(self) -> None:
         if self.leave.is_set():
             self.leave.clear()
-            self.dropped = self._hand_over()
+            self._hand_over()
             self.left.set()
 
     def commit(self, positions: Sequence[Mapping[int, Any]], wait: bool = True) -> None:
         if self.refuses:
-            self.refused += 1
+            self.commits_refused += 1
             raise CommitFailed("the broker is away")
         newest: dict[int, int] = {}
         for each in positions:
@@ -345,7 +348,7 @@ def test_a_commit_that_fails_is_made_again_with_newer_ones(caplog: Any) -> None:
     broker.give({0: [1]}, {0: [2, 3]})
     with reading_from(broker) as pipeline, caplog.at_level(logging.WARNING):
         pipeline.take(2)
-        eventually(lambda: pipeline.step() and broker.refused > 3)
+        eventually(lambda: pipeline.step() and broker.commits_refused > 3)
         assert len(caplog.records) == 1
         assert caplog.messages == ["positions not committed, trying again (the broker is away)"]
         broker.refuses = False
@@ -354,8 +357,8 @@ def test_a_commit_that_fails_is_made_again_with_newer_ones(caplog: Any) -> None:
         broker.refuses = True  # another outage is told again, once
         broker.give({0: [4]})
         pipeline.take(3)
-        refused = broker.refused
-        eventually(lambda: pipeline.step() and broker.refused > refused + 3)
+        refused = broker.commits_refused
+        eventually(lambda: pipeline.step() and broker.commits_refused > refused + 3)
         assert len(caplog.records) == 2
 
 
@@ -478,6 +481,7 @@ def test_before_partitions_go_what_was_taken_is_written_and_committed() -> None:
         assert polled.watermark_us == moment(1) - DISORDER
         assert broker.commits == [({0: 2}, False)]
         # Fetched in vain, oldest first: two were ready and one was to be.
+        eventually(lambda: len(broker.dropped) == 3)
         assert [fetched.positions for fetched in broker.dropped] == [
             {0: (2, 3)}, {0: (3, 4)}, {0: (4, 5)}
         ]  # fmt: skip
@@ -533,6 +537,30 @@ def test_where_nothing_is_under_way_the_archive_is_asked_all_the_same() -> None:
         assert broker.commits == []
 
 
+def test_what_is_fetched_while_partitions_move_does_not_overtake_what_was_refused() -> None:
+    broker = Memory()
+    broker.give(*({0: [second]} for second in range(10)))
+    with reading_from(broker) as pipeline:
+        pipeline.take(2, before_us=moment(-1))
+        eventually(lambda: broker.fetches == len(pipeline.taken) + live._AHEAD + 1)
+        # A client calls from a thread of its own, and goes on fetching meanwhile.
+        moving = threading.Thread(target=pipeline.reader._hand_over)
+        moving.start()
+        eventually(lambda: len(broker.dropped) >= 8)
+        pipeline.reader.poll()
+        pipeline.reader.settled(NOTHING_WAITS)
+        moving.join(10)
+        assert [fetched.positions[0][0] for fetched in broker.dropped if fetched.rows] == [
+            2, 3, 4, 5, 6, 7, 8, 9
+        ]  # fmt: skip
+        # Fetched again; the watermark has not seen it before.
+        broker.offsets = {0: 2}
+        broker.give({0: [2]})
+        pipeline.taken = []
+        pipeline.take(1)
+        assert pipeline.reader.watermark_us == moment(2) - DISORDER
+
+
 def test_partitions_are_not_kept_for_ever(monkeypatch: Any, caplog: Any) -> None:
     monkeypatch.setattr(live, "_HAND_OVER_S", 0.1)
     broker = Memory()
@@ -560,7 +588,7 @@ def test_when_the_run_is_over_there_is_nothing_to_wait_for(monkeypatch: Any) -> 
         broker.refuses = True
         ending = threading.Thread(target=pipeline.reader.finish)
         ending.start()
-        eventually(lambda: broker.refused > 2)
+        eventually(lambda: broker.commits_refused > 2)
         broker.leave.set()
         assert broker.left.wait(10)
         broker.refuses = False
@@ -617,7 +645,7 @@ def test_an_outage_at_the_end_is_waited_for(caplog: Any) -> None:
         pipeline.take(1)
         threading.Timer(0.3, lambda: setattr(broker, "refuses", False)).start()
         pipeline.reader.finish()
-        assert broker.committed == {0: 1} and broker.refused
+        assert broker.committed == {0: 1} and broker.commits_refused
         assert len(caplog.messages) == 1 and "trying again" in caplog.messages[0]
 
 
@@ -661,7 +689,7 @@ def test_an_error_while_it_fetches_reaches_the_pipeline_after_what_came_before()
 
 def test_an_error_while_it_connects_or_decodes_reaches_the_pipeline() -> None:
     class Away(Memory):
-        def open(self, hand_over: Callable[[], list[Fetched]]) -> None:
+        def open(self, hand_over: Callable[[], None]) -> None:
             raise ConnectionError("nobody answers")
 
     def damaged(raw: RawBatch) -> tuple[Decoded, Rejects]:
