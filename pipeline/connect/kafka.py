@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 from kafka import KafkaAdminClient, KafkaProducer, errors
 from kafka.partitioner.default import DefaultPartitioner
 
-from pipeline.connect import CHECK_S, parameters, split_uri, within
+from pipeline.connect import CHECK_S, parameters, secrets, split_uri, within
 from pipeline.connect.kafka_probe import CHECK_LOGIN, MOST_PROBED, PROBE_S, why_silent
 from pipeline.errors import ConfigError
 
@@ -72,7 +72,7 @@ class KafkaAddress:
         Args:
             uri: `kafka://HOST:PORT[,HOST:PORT…]/TOPIC[?name=value…]`; the port defaults to 9092.
             flag: the flag that carried it, such as `--source`.
-            known: the parameters that may be given.
+            known: the parameters that may be given, beside `secret`.
 
         Raises:
             ConfigError: it can't be used; the message names the flag and the fix.
@@ -84,12 +84,21 @@ class KafkaAddress:
                 "digits, dots, dashes and underscores"
             )
         bootstrap = tuple(_host_port(part, uri, flag) for part in hosts.split(","))
-        return cls(bootstrap, topic, parameters(query, uri, known, flag))
+        return cls(bootstrap, topic, parameters(query, uri, (*known, secrets.PARAMETER), flag))
 
     @property
     def servers(self) -> list[str]:
         """The brokers as kafka-python's `bootstrap_servers`."""
         return list(self.bootstrap)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The environment that `client_settings` reads, with what the parameter `secret` holds.
+
+        Raises:
+            ConfigError: the secret can't be used.
+        """
+        return secrets.environment(self.parameters.get(secrets.PARAMETER), str(self))
 
     def __str__(self) -> str:
         return f"{SCHEME}://{','.join(self.bootstrap)}/{self.topic}"
@@ -228,7 +237,7 @@ def producer(address: KafkaAddress, **settings: Any) -> KafkaProducer:
         "metrics_enabled": False,
         "partitioner": _ByKey(),
         "max_request_size": _MOST_BYTES,
-        **client_settings(),
+        **client_settings(address.environment),
         **settings,
     }
     return KafkaProducer(bootstrap_servers=address.servers, **chosen)
@@ -310,7 +319,7 @@ def _reason(error: Exception | type[Exception]) -> str:
 
 def _ask(address: KafkaAddress, flag: str, question: Callable[[KafkaAdminClient], _T]) -> _T:
     """What a broker answers; ConfigError within about CHECK_S + 2 s if none does."""
-    settings = client_settings()
+    settings = client_settings(address.environment)
     protocol = settings.get("security_protocol", "PLAINTEXT")
     patience = CHECK_S - PROBE_S * min(len(address.bootstrap), MOST_PROBED)
     ends = time.monotonic() + patience

@@ -11,6 +11,7 @@ import apache_beam as beam
 from kafka.errors import KafkaError
 
 from pipeline.connect import kafka as connect
+from pipeline.connect import secrets
 from pipeline.errors import ConfigError, SourceFailed
 from pipeline.runner import Where
 from pipeline.sources import Received, Told, kafka_split
@@ -54,6 +55,11 @@ class KafkaSource(LiveSource):
         self._start = _start(uri, parameters.get("start") or "earliest")
         self._disorder_us = disorder_us(uri, parameters.get("disorder"))
         self._java = _is_java(uri, parameters.get("reader"), where, until_latest)
+        if self._java and secrets.PARAMETER in parameters:
+            raise ConfigError(
+                f"--source={uri}: with reader=java a secret would stand in the job's graph, where "
+                "others can see it; drop reader=java"
+            )
         self._decode = decode
         self._where = where
         self._until_latest = until_latest

@@ -28,7 +28,7 @@ def consumer(address: KafkaAddress, **settings: Any) -> KafkaConsumer:
         "reconnect_backoff_max_ms": 1000,
         "allow_auto_create_topics": False,
         "metrics_enabled": False,
-        **client_settings(),
+        **client_settings(address.environment),
         **settings,
     }
     return KafkaConsumer(bootstrap_servers=address.servers, **chosen)

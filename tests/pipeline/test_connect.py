@@ -52,7 +52,7 @@ def test_an_address_names_brokers_topic_and_parameters() -> None:
         ("kafka://h/ä", "can't be a topic"),
         ("kafka://h/..", "can't be a topic"),
         ("kafka://h/" + "t" * 250, "can't be a topic"),
-        ("kafka://h/t?grup=x", "no such parameter 'grup'; valid are group, start"),
+        ("kafka://h/t?grup=x", "no such parameter 'grup'; valid are group, secret, start"),
         ("kafka://h/t?group=x&group=y", "'group' is given twice"),
         ("kafka://h/t?group=", "'group' has no value"),
         ("kafka://h/t?group", "?name=value"),
