@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import re
 import sys
 import threading
 import time
@@ -12,13 +13,17 @@ from contextlib import ExitStack, contextmanager, nullcontext
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    GoogleCloudOptions,
+    PipelineOptions,
+    StandardOptions,
+)
 from apache_beam.runners.runner import PipelineResult
 from tqdm import tqdm
 
-from pipeline import account, job, options, registry, runner
+from pipeline import account, dataflow, describe, job, options, registry, runner
 from pipeline.checkpoint import Checkpoint
-from pipeline.errors import ConfigError, SourceFailed
+from pipeline.errors import ConfigError, SourceFailed, WarehouseFailed
 from pipeline.options import JobConfig
 from pipeline.progress import PROGRESS
 from pipeline.runner import Where
@@ -26,6 +31,8 @@ from pipeline.sinks import Sink, background, files
 from pipeline.sources import Source, Told
 from pipeline.stopping import stop_on_signals
 from pipeline.watch import Watch
+
+_WAREHOUSE_FAILED = re.compile(rf"{WarehouseFailed.__name__}: (.+?)(?: \[while running|\n|$)")
 
 
 @contextmanager
@@ -81,10 +88,14 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     started_s = time.time()
     told = Told(settled, kept.save if kept else Told.committing, look_again)
     source = registry.source(config, where, told)
-    sinks = registry.sinks(config, kept.since_s if kept else None)
+    sinks = registry.sinks(config, kept.since_s if kept else None, where)
     if config.metrics_port and not source.live:
         raise ConfigError("--metrics_port is for a job with a live source; drop it")
     source.check()
+    if runner.is_dataflow(beam_options):
+        dataflow.check(beam_options)
+    if config.dry_run:
+        return _dry_run(config, beam_options, source, sinks)
     sinks += [*([kept] if kept else []), *([watch] if source.live else [])]
     started = time.monotonic()
     with watch, ExitStack() as open_sinks:
@@ -92,6 +103,8 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
             open_sinks.callback(sink.finish)
             sink.prepare()
         result = _finished(config, beam_options, source, sinks, watch, kept)
+    if beam_options.view_as(GoogleCloudOptions).template_location:
+        return 0  # Only the graph was written; Dataflow runs it.
     found = account.of(result)
     latency = watch.latency_told() if source.live else ""
     for line in found.lines(time.monotonic() - started, latency):
@@ -99,6 +112,26 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     # Other engines' counters may miss what a bundle that was tried again had counted; there the
     # tables tell.
     return 0 if found.balances or where is not Where.HERE else 1
+
+
+def _dry_run(
+    config: JobConfig, beam_options: PipelineOptions, source: Source, sinks: Sequence[Sink]
+) -> int:
+    """Checks everything, prints configuration and graph, and has the runner translate it."""
+    for sink in sinks:
+        sink.check()
+    beam_options.view_as(StandardOptions).streaming |= source.live
+    chosen = runner.choose(beam_options, source.live)
+    pipeline = beam.Pipeline(runner=chosen, options=beam_options)
+    job.build(pipeline, config, source, sinks)
+    name = beam_options.view_as(StandardOptions).runner or "DirectRunner"
+    for line in (*describe.configuration(config, name), "", *describe.graph(pipeline)):
+        print(line)  # noqa: T201 - the command's output
+    if not runner.is_local(beam_options):
+        # Pickles every step, as the engine would be given it.
+        pipeline.to_runner_api()
+    print("\neverything is there; nothing was read or written")  # noqa: T201
+    return 0
 
 
 @contextmanager
@@ -141,11 +174,25 @@ def _finished(
         result = pipeline.run()
         if source.live:
             watch.follow(result)
+        if runner.is_dataflow(beam_options):
+            _follow_dataflow(result, beam_options)
+            return result
         # Only now: some runners put handlers of their own in place when they start.
         with stop_on_signals(source.stop) if source.live else nullcontext():
             result.wait_until_finish()
         source.finish()
     return result
+
+
+def _follow_dataflow(result: PipelineResult, beam_options: PipelineOptions) -> None:
+    """Waits for a job that goes on without this process."""
+    if beam_options.view_as(GoogleCloudOptions).template_location:
+        return
+    try:
+        result.wait_until_finish()
+    except KeyboardInterrupt:
+        print(dataflow.drain_hint(beam_options, result.job_id()), file=sys.stderr)  # noqa: T201
+        sys.exit(130)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -162,6 +209,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except (KeyboardInterrupt, RuntimeError) as error:
         # A runner wraps what a step raised.
+        if failed := _WAREHOUSE_FAILED.search(str(error)):
+            print(f"error: {failed[1]}", file=sys.stderr)  # noqa: T201
+            return 1
         if isinstance(error, RuntimeError) and "KeyboardInterrupt" not in str(error):
             raise
         print("interrupted; running it again goes on safely", file=sys.stderr)  # noqa: T201

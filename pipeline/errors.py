@@ -7,3 +7,7 @@ class ConfigError(ValueError):
 
 class SourceFailed(RuntimeError):
     """Reading a live source came to an end that waiting does not mend; the message says why."""
+
+
+class WarehouseFailed(RuntimeError):
+    """A warehouse can't be written, and waiting does not mend it; the message says the fix."""

@@ -101,6 +101,11 @@ def is_local(options: PipelineOptions) -> bool:
     )
 
 
+def is_dataflow(options: PipelineOptions) -> bool:
+    """Whether the job runs on Dataflow."""
+    return str(options.view_as(StandardOptions).runner).lower().endswith("dataflowrunner")
+
+
 def one_process(options: PipelineOptions) -> bool:
     """Whether a local job has no worker processes."""
     given = options.get_all_options()

@@ -30,6 +30,9 @@ class Produced:
 class Sink(ABC):
     """What every sink offers."""
 
+    def check(self) -> None:  # noqa: B027 - some have nothing that could be missing
+        """Finds out whether `prepare` would succeed; changes nothing; raises ConfigError."""
+
     @abstractmethod
     def prepare(self) -> None:
         """Checks and creates the targets before anything is read; raises ConfigError."""

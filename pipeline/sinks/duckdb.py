@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -312,20 +313,47 @@ class DuckDBSink(Sink):
         self._label = label
         self._profiles = tuple(used)
 
+    def check(self) -> None:
+        """Finds out whether the file, if there is one, can be written and has the right tables."""
+        self._check_path()
+        path = Path(self._path)
+        with self._told():
+            if path.exists():
+                with connection(self._path, patience_s=5.0) as database:
+                    shown = _run(database, "SELECT table_name FROM duckdb_tables()")
+                    there = {str(name) for (name,) in shown}
+                    for table in TABLES:
+                        if table.name in there:
+                            self._missing(database, table)
+                return
+            folder = next(parent for parent in path.absolute().parents if parent.exists())
+            if not (folder.is_dir() and os.access(folder, os.W_OK)):
+                raise OSError(f"{folder} can't be written")
+
     def prepare(self) -> None:
         """Makes the file and its tables, adds columns an older file lacks, writes the profiles."""
-        if not self._path or self._path == ":memory:":
-            raise ConfigError(
-                "--warehouse=duckdb: needs a file, such as duckdb:./data/warehouse.duckdb"
-            )
-        try:
+        self._check_path()
+        with self._told():
             Path(self._path).parent.mkdir(parents=True, exist_ok=True)
             with connection(self._path, patience_s=5.0) as database:
                 database.begin()
                 for table in TABLES:
-                    self._make(database, table)
+                    _run(database, forms.duckdb_ddl(table))
+                    for name, kind in self._missing(database, table).items():
+                        _run(database, f"ALTER TABLE {table.name} ADD COLUMN {name} {kind}")
                 self._write_profiles(database)
                 database.commit()
+
+    def _check_path(self) -> None:
+        if not self._path or self._path == ":memory:":
+            raise ConfigError(
+                "--warehouse=duckdb: needs a file, such as duckdb:./data/warehouse.duckdb"
+            )
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
         except Busy as error:
             raise ConfigError(str(error)) from error
         except (duckdb.Error, OSError) as error:
@@ -334,19 +362,19 @@ class DuckDBSink(Sink):
                 f"({str(error).splitlines()[0]}); give another path"
             ) from error
 
-    def _make(self, database: duckdb.DuckDBPyConnection, table: Table) -> None:
-        _run(database, forms.duckdb_ddl(table))
+    def _missing(self, database: duckdb.DuckDBPyConnection, table: Table) -> dict[str, str]:
+        """The columns that an older table lacks; ConfigError where one has another type."""
         described = _run(database, f"DESCRIBE {table.name}")
         there = {str(row[0]): str(row[1]) for row in described}
         spelled = {"TIMESTAMPTZ": "TIMESTAMP WITH TIME ZONE"}
-        for name, kind in forms.duckdb_types(table).items():
-            if name not in there:
-                _run(database, f"ALTER TABLE {table.name} ADD COLUMN {name} {kind}")
-            elif there[name] != spelled.get(kind, kind):
+        types = forms.duckdb_types(table)
+        for name, kind in types.items():
+            if there.get(name, kind) not in (kind, spelled.get(kind)):
                 raise ConfigError(
                     f"--warehouse=duckdb:{self._path}: column {table.name}.{name} is "
                     f"{there[name]} and should be {kind}; rename the table or give another path"
                 )
+        return {name: kind for name, kind in types.items() if name not in there}
 
     def _write_profiles(self, database: duckdb.DuckDBPyConnection) -> None:
         rows = pa.Table.from_pylist(

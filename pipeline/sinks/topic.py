@@ -124,9 +124,13 @@ class TopicSink(Sink):
         self._uri = uri
         self._checked = topic_at(uri, FLAG)
 
-    def prepare(self) -> None:
+    def check(self) -> None:
         """Finds out whether the topic is there and can be sent to."""
         self._checked.check()
+
+    def prepare(self) -> None:
+        """Finds out the same."""
+        self.check()
 
     def write(self, produced: Produced) -> None:
         """Adds nothing: it takes dead letters alone."""

@@ -1,0 +1,161 @@
+"""What only a job on Dataflow needs: project, region, bucket and API, found out before it starts."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+from google.api_core import exceptions
+from google.auth import exceptions as auth_exceptions
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import dataflow_v1beta3 as dataflow
+from google.cloud import storage
+from google.cloud.dataflow_v1beta3.services.jobs_v1_beta3.transports import (
+    JobsV1Beta3RestTransport,
+)
+
+from pipeline.connect import CHECK_S, within
+from pipeline.errors import ConfigError
+
+# Multi-regions and what the regions in them begin with.
+_WITHIN = {"US": "us-", "EU": "europe-", "ASIA": "asia-"}
+
+
+def check(options: PipelineOptions) -> None:
+    """Finds out within seconds whether Dataflow can take the job.
+
+    Raises:
+        ConfigError: project, region or bucket are missing or do not fit, or Dataflow must not be
+            used; the message names the flag and the fix.
+    """
+    cloud = options.view_as(GoogleCloudOptions)
+    if not cloud.project:
+        cloud.project = os.environ.get("GOOGLE_CLOUD_PROJECT")
+    for flag, example in (
+        ("project", "my-project"),
+        ("region", "europe-west3"),
+        ("temp_location", "gs://my-bucket/tmp"),
+    ):
+        if not getattr(cloud, flag):
+            raise ConfigError(f"--{flag}: DataflowRunner needs it; give --{flag}={example}")
+    _check_package(options)
+    _check_bucket(cloud.temp_location, cloud.project, cloud.region)
+    if not cloud.template_location:
+        # A template's launcher runs in Dataflow already.
+        _check_service(cloud)
+
+
+def _check_package(options: PipelineOptions) -> None:
+    given = options.get_all_options()
+    if not any(given.get(name) for name in ("setup_file", "sdk_container_image")):
+        raise ConfigError(
+            "--sdk_container_image: the workers need this package; give the image that make "
+            "template builds, or --setup_file=./setup.py (workers then start minutes later)"
+        )
+
+
+def drain_hint(options: PipelineOptions, job_id: str | None) -> str:
+    """How a job is drained that goes on in Dataflow when this process ends."""
+    cloud = options.view_as(GoogleCloudOptions)
+    return (
+        f"the job goes on in Dataflow; gcloud dataflow jobs drain {job_id or 'JOB_ID'} "
+        f"--project={cloud.project} --region={cloud.region} ends it in order"
+    )
+
+
+def _check_bucket(location: str, project: str, region: str) -> None:
+    scheme, _, rest = location.partition("://")
+    name = rest.partition("/")[0]
+    if scheme != "gs" or not name:
+        raise ConfigError(f"--temp_location={location}: must look like gs://BUCKET/PREFIX")
+    try:
+        bucket = within(CHECK_S, lambda: _bucket(project, name))
+    except exceptions.NotFound as error:
+        raise ConfigError(
+            f"--temp_location={location}: there is no bucket {name}; create it with "
+            f"gcloud storage buckets create gs://{name} --location={region}"
+        ) from error
+    except exceptions.Forbidden as error:
+        raise ConfigError(
+            f"--temp_location={location}: this account may not use the bucket {name}; grant it "
+            "roles/storage.objectAdmin and roles/storage.legacyBucketReader there"
+        ) from error
+    except auth_exceptions.GoogleAuthError as error:
+        raise ConfigError(
+            f"--temp_location={location}: no usable Google credentials "
+            f"({type(error).__name__}); run gcloud auth application-default login"
+        ) from error
+    except (exceptions.GoogleAPICallError, OSError) as error:
+        raise ConfigError(
+            f"--temp_location={location}: Cloud Storage does not answer ({error}); check the network"
+        ) from error
+    _check_location(bucket, location, region)
+
+
+def _bucket(project: str, name: str) -> Any:
+    client = storage.Client(project=project)  # type: ignore[no-untyped-call]
+    return client.get_bucket(name)  # type: ignore[no-untyped-call]
+
+
+def _check_location(bucket: Any, location: str, region: str) -> None:
+    kept_in = str(bucket.location or region).upper()
+    here = region.upper()
+    spans = [str(each).upper() for each in (bucket.data_locations or [])]
+    if here == kept_in or here in spans or region.startswith(_WITHIN.get(kept_in, "\0")):
+        return
+    # A dual region by one name, such as NAM4 or EUR4, holds what its continent's does.
+    if len(kept_in) == 4 and kept_in[3:].isdigit():
+        return
+    raise ConfigError(
+        f"--temp_location={location}: the bucket lies in {kept_in} and --region={region} "
+        f"elsewhere, so that everything would travel; use a bucket in {region}, or another region"
+    )
+
+
+def _check_service(cloud: GoogleCloudOptions) -> None:
+    try:
+        within(CHECK_S, lambda: _first_job(cloud))
+    except exceptions.Forbidden as error:
+        if "SERVICE_DISABLED" in str(error) or "has not been used" in str(error):
+            raise ConfigError(
+                f"--project={cloud.project}: the Dataflow API is not enabled; run "
+                f"gcloud services enable dataflow.googleapis.com --project={cloud.project}"
+            ) from error
+        raise ConfigError(
+            f"--project={cloud.project}: this account may not use Dataflow there; grant it "
+            f"roles/dataflow.developer ({_told(error)})"
+        ) from error
+    except exceptions.NotFound as error:
+        raise ConfigError(
+            f"--project={cloud.project}: no such project, or --region={cloud.region} is none "
+            f"({_told(error)})"
+        ) from error
+    except auth_exceptions.GoogleAuthError as error:
+        raise ConfigError(
+            f"--project={cloud.project}: no usable Google credentials ({type(error).__name__}); "
+            "run gcloud auth application-default login"
+        ) from error
+    except (exceptions.GoogleAPICallError, OSError) as error:
+        raise ConfigError(
+            f"--project={cloud.project}: Dataflow does not answer ({_told(error)}); check "
+            "--region, --dataflow_endpoint and the network"
+        ) from error
+
+
+def _first_job(cloud: GoogleCloudOptions) -> None:
+    endpoint = cloud.dataflow_endpoint or "https://dataflow.googleapis.com"
+    scheme, _, host = endpoint.partition("://")
+    credentials = None
+    if scheme == "http":  # only a stand-in listens without encryption
+        credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
+    transport = JobsV1Beta3RestTransport(
+        host=host.rstrip("/"), url_scheme=scheme, credentials=credentials
+    )
+    client = dataflow.JobsV1Beta3Client(transport=transport)
+    request = dataflow.ListJobsRequest(project_id=cloud.project, location=cloud.region, page_size=1)
+    client.list_jobs(request, timeout=CHECK_S)
+
+
+def _told(error: Exception) -> str:
+    return str(getattr(error, "message", None) or error)
