@@ -47,6 +47,10 @@ def _one(kind: str, source: str, out: Path) -> dict[str, Any]:
         from tests.benchmarks import live
 
         return live.one(kind, source, out)
+    if kind.startswith("bigquery-"):
+        from tests.benchmarks import bigquery
+
+        return bigquery.one(kind, source, out)
     stages: dict[str, float] = {}
     if kind == "limit":
         from tests.benchmarks import plain_loop
@@ -142,7 +146,7 @@ def main() -> None:
     parser.add_argument("--naive_readings", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--large", type=int, default=10_000_000, help="readings, memory run")
-    parser.add_argument("--only", choices=("speed", "memory", "live"))
+    parser.add_argument("--only", choices=("speed", "memory", "live", "bigquery"))
     parser.add_argument("--one", nargs=3, metavar=("KIND", "SOURCE", "OUT"), help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.one:
@@ -163,6 +167,16 @@ def main() -> None:
                 scratch,
                 flags.readings,
                 flags.naive_readings,
+                flags.rounds,
+                lambda kind, source: _spawn(kind, source, scratch),
+            )
+        if flags.only in (None, "bigquery"):
+            from tests.benchmarks import bigquery
+
+            # The emulator needs a second for some thousand rows.
+            bigquery.speed(
+                scratch,
+                flags.naive_readings // 2,
                 flags.rounds,
                 lambda kind, source: _spawn(kind, source, scratch),
             )
