@@ -181,6 +181,8 @@ def _finished(
         with stop_on_signals(source.stop) if source.live else nullcontext():
             result.wait_until_finish()
         source.finish()
+    for sink in sinks:
+        sink.complete()
     return result
 
 

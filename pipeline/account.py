@@ -22,6 +22,8 @@ class Account:
         dead_letters: what could not become a reading.
         late: readings among `written` that had lost their place in the order.
         flagged: readings among `written` with at least one quality flag.
+        refused: rows that a warehouse did not take; they are dead letters beside those counted
+            here, which never became readings.
     """
 
     read: int = 0
@@ -30,6 +32,7 @@ class Account:
     dead_letters: int = 0
     late: int = 0
     flagged: int = 0
+    refused: int = 0
 
     @property
     def balances(self) -> bool:
@@ -50,6 +53,11 @@ class Account:
             f"read {self.read:,} {sign} written {self.written:,} + {parts}",
             f"late {self.late:,}, flagged {self.flagged:,}; {seconds:.1f} s, {rate:,.0f} readings/s"
             + (f"; {latency}" if latency else ""),
+            *(
+                [f"a warehouse refused {self.refused:,} rows: see its reason in the dead letters"]
+                if self.refused
+                else []
+            ),
         ]
 
 

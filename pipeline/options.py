@@ -83,7 +83,7 @@ class JobOptions(PipelineOptions):
             choices=list(BIGQUERY_DELIVERIES),
             default=BIGQUERY_DELIVERIES[0],
             help="of storage_write: at_least_once (a crash or retry may write a reading twice, "
-            "which the models drop), or exactly_once (on Dataflow and Flink); "
+            "which the models drop), or exactly_once (on Dataflow); "
             f"default: {BIGQUERY_DELIVERIES[0]}",
         )
         group.add_argument(

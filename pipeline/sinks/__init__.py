@@ -54,5 +54,8 @@ class Sink(ABC):
     def look_again(self, since_s: float) -> None:  # noqa: B027 - most find out by themselves
         """Another job has written here since a time, seconds since 1970, and this one goes on."""
 
+    def complete(self) -> None:  # noqa: B027 - most are complete when their steps are
+        """Writes what is left; called once the job has come to its end as it should."""
+
     def finish(self) -> None:  # noqa: B027 - most hold nothing
         """Lets go of what it holds open; called when the job is over, however it ended."""
