@@ -13,6 +13,19 @@ ARGS ?=
 # The warehouse that `models` builds on.
 WAREHOUSE ?= duckdb:data/warehouse.duckdb
 
+# A deployment on Google Cloud: PROJECT and BUCKET (an existing bucket for Terraform's state and the
+# templates) have to be given, the rest has defaults.
+REGION ?= us-central1
+NAME ?= battery
+TAG ?= $(shell git describe --always --dirty)
+IMAGE ?= $(REGION)-docker.pkg.dev/$(PROJECT)/$(NAME)/pipeline:$(TAG)
+TEMPLATE ?= gs://$(BUCKET)/templates/$(NAME)-$(TAG).json
+TERRAFORM = terraform -chdir=deploy/terraform
+TERRAFORM_VARS = -var=project=$(PROJECT) -var=region=$(REGION) -var=name=$(NAME)
+
+# $(call need,NAMES): stops with the name of the first that is missing.
+need = $(foreach name,$(1),$(if $($(name)),,$(error $(name) is not set; such as: make $@ PROJECT=my-project REGION=us-central1 BUCKET=my-bucket)))
+
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON := $(BIN)/python
@@ -31,7 +44,7 @@ FIND_PYTHON = for candidate in python3.11 python3 python; do \
 	echo "Python 3.11 was not found as python3.11, python3 or python. Install it and run this again." >&2; \
 	exit 1
 
-.PHONY: help install run models test test-long lint format bench chaos soak lock clean
+.PHONY: help install run models test test-long lint format bench chaos soak template deploy lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -95,6 +108,23 @@ chaos: install ## Kill the live job and the broker again and again; nothing may 
 
 soak: install ## Run the live job for half an hour at a steady rate; shows memory, lag, latency (ARGS: --help)
 	@$(PYTHON) -m tests.endurance soak $(ARGS)
+
+# With DOCKER=1 the image is built on this machine, otherwise by Cloud Build.
+template: install ## Build the image and write the Flex Template to BUCKET (PROJECT, BUCKET, REGION; DOCKER=1 builds here)
+	$(call need,PROJECT BUCKET)
+	@$(if $(DOCKER),docker buildx build --platform=linux/amd64 --push --file=deploy/template/Dockerfile --tag=$(IMAGE) .,\
+	  gcloud builds submit --project=$(PROJECT) --region=$(REGION) \
+	  --config=deploy/template/cloudbuild.yaml --substitutions=_IMAGE=$(IMAGE) .)
+	@$(PYTHON) deploy/template/spec.py --image=$(IMAGE) --out=$(TEMPLATE)
+
+# The image needs its repository first; then everything else. Terraform shows each plan and asks
+# (ARGS=-auto-approve: it does not).
+deploy: install ## Create or update everything on Google Cloud, the job too (PROJECT, BUCKET, REGION)
+	$(call need,PROJECT BUCKET)
+	@$(TERRAFORM) init -reconfigure -backend-config=bucket=$(BUCKET) -backend-config=prefix=terraform/$(NAME)
+	@$(TERRAFORM) apply -target=google_artifact_registry_repository.images $(TERRAFORM_VARS) $(ARGS)
+	@$(MAKE) template
+	@$(TERRAFORM) apply $(TERRAFORM_VARS) -var=template=$(TEMPLATE) -var=image=$(IMAGE) $(ARGS)
 
 # Versions already locked stay unless setup.py rules them out; UPGRADE=1 takes the newest allowed.
 # The runtime lock comes first and binds the other one.
