@@ -18,12 +18,17 @@ INSTALL_REQUIRES = [
     # Sources and sinks.
     "google-cloud-pubsub>=2.44,<3",  # the Pub/Sub source, publisher and dead-letter topic
     "google-cloud-bigquery>=3.40,<4",  # the BigQuery sink: tables, load jobs, queries
+    "google-cloud-bigquery-storage>=2.30,<3",  # its Storage Write API, which takes Arrow as it is
+    "google-cloud-storage>=3.1,<4",  # gs:// lakes: creates objects only where there is none
+    "google-cloud-dataflow-client>=0.10,<1",  # asks Dataflow before a launch; checks the template
+    "google-cloud-secret-manager>=2.20,<3",  # Kafka's login where workers have no environment
     # Kafka in pure Python, no broker-side or native library to install. crc32c makes consuming
     # nine times faster; lz4, snappy and zstd read topics compressed that way. 3.x is a new major
     # whose behaviour the source relies on.
     "kafka-python[crc32c,lz4,snappy,zstd]>=3.0.12,<3.1",
     "boto3>=1.40,<2",  # the client behind s3:// lakes; Beam's aws extra leaves its age open
     "duckdb>=2.0,<3",  # the local warehouse, and MotherDuck (md:)
+    "cassandra-driver>=3.30,<4",  # the Cassandra sink: the project's own driver, compiled wheels
     "python-calamine>=0.9,<1",  # reads Excel workbooks, an order faster than openpyxl
     # Batches and their kernels.
     "numpy>=2.2,<2.5",  # vectorised kernels; Beam 2.77 caps it below 2.5
@@ -50,6 +55,10 @@ EXTRAS_REQUIRE = {
         "pytest-timeout>=2.4,<3",  # a hanging stream fails its test instead of the whole run
         "hypothesis>=6.150,<7",  # property tests: no input breaks a decoder or loses a row
         "moto[s3,server]>=5.2,<6",  # an S3 server for the s3:// lake's tests
+        "nbclient>=0.10,<0.12",  # executes the notebook from first cell to last
+        "nbformat>=5.10,<6",  # reads it, and checks that it is a notebook
+        "ipykernel>=7,<8",  # the Python that its cells run in
+        "matplotlib>=3.10,<4",  # its plot
         "ruff>=0.17,<0.18",  # linter and formatter; a new minor may change what it reports
         # 2.x needs a newer pathspec than dbt-core 1.11 allows (<0.13).
         "mypy>=1.19,<2",

@@ -27,9 +27,10 @@ from pipeline.errors import ConfigError, SourceFailed, WarehouseFailed
 from pipeline.options import JobConfig
 from pipeline.progress import PROGRESS
 from pipeline.runner import Where
-from pipeline.sinks import Sink, background, files
+from pipeline.sinks import Sink, background
 from pipeline.sources import Source, Told
 from pipeline.stopping import stop_on_signals
+from pipeline.stores import local
 from pipeline.watch import Watch
 
 _WAREHOUSE_FAILED = re.compile(rf"{WarehouseFailed.__name__}: (.+?)(?: \[while running|\n|$)")
@@ -166,7 +167,7 @@ def _finished(
     shuffle = runner.local_shuffle(beam_options, source.live)
     # A live source here asks what is durable before it gives anything back.
     ahead = background.writing_ahead() if source.live and here else nullcontext()
-    kept_safe = files.synced() if source.live or kept else nullcontext()
+    kept_safe = local.synced() if source.live or kept else nullcontext()
     with ahead, kept_safe, shuffle, _collecting(source.live), _progress_bar(source, shown):
         pipeline = beam.Pipeline(runner=chosen, options=beam_options)
         job.build(pipeline, config, source, sinks, kept.remembered() if kept else None)

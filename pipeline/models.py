@@ -14,6 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipeline.errors import ConfigError
+from pipeline.sinks.duckdb.motherduck import MotherDuck
 
 PROJECT = Path(__file__).resolve().parent.parent / "dbt_project"
 
@@ -25,10 +26,14 @@ def environment(warehouse: str) -> dict[str, str]:
         ConfigError: no dbt target serves such a warehouse, or it is not there.
     """
     kind, _, place = warehouse.partition(":")
+    if kind == "bigquery":
+        return _bigquery(warehouse)
+    if kind == "md":
+        return MotherDuck.parse(warehouse).dbt_variables()
     if kind != "duckdb" or not place:
         raise ConfigError(
             f"--warehouse={warehouse}: the models are built on duckdb:PATH, such as "
-            "duckdb:data/warehouse.duckdb"
+            "duckdb:data/warehouse.duckdb, on md:DATABASE, or on bigquery://PROJECT/DATASET"
         )
     path = Path(place)
     if not path.is_file():
@@ -38,17 +43,43 @@ def environment(warehouse: str) -> dict[str, str]:
     return {"DBT_TARGET": "duckdb", "DUCKDB_PATH": str(path.resolve())}
 
 
+def _bigquery(warehouse: str) -> dict[str, str]:
+    from pipeline.sinks.bigquery import preflight, tables
+    from pipeline.sinks.bigquery.address import Address
+    from schemas.reading import READING
+
+    address = Address.parse(warehouse)
+    dataset = preflight.ask(address, preflight.LOOK_S, lambda: preflight.dataset(address))
+    found = preflight.ask(address, preflight.LOOK_S, lambda: tables.look(address))
+    if READING.name not in found:
+        raise ConfigError(
+            f"--warehouse={warehouse}: there is no table {READING.name}; run python -m pipeline "
+            "first"
+        )
+    return {
+        "DBT_TARGET": "bigquery",
+        "BIGQUERY_PROJECT": address.project,
+        "BIGQUERY_DATASET": address.dataset,
+        "BIGQUERY_LOCATION": dataset.location or "US",
+    }
+
+
 _NODE = re.compile(r"(\d+) of (\d+) (?!START)[A-Z]")
 _COUNTS = re.compile(r"\b([A-Z-]+)=(\d+)")
 
 
 def build(
-    warehouse: str, select: str | None = None, unit_tests: bool = False
+    warehouse: str,
+    select: str | None = None,
+    unit_tests: bool = False,
+    full_refresh: bool = False,
+    data_tests: bool = True,
 ) -> tuple[bool, dict[str, int]]:
     """Builds and tests all models, or those that dbt's `select` names.
 
-    The data tests always run; the unit tests, which look at the formulas and not at the data, only
-    where they are asked for.
+    The data tests run unless they are left out; the unit tests, which look at the formulas and not
+    at the data, only where they are asked for. With `full_refresh` the models that would add what is new are built
+    from all readings, as they must be once after their formulas or the profiles' columns changed.
 
     dbt runs in a process of its own: in ours it would keep the warehouse's file open. Where it
     fails, what it said is printed.
@@ -62,6 +93,10 @@ def build(
         command += ["--select", select]
     if not unit_tests:
         command += ["--exclude-resource-type", "unit_test"]
+    if not data_tests:
+        command += ["--exclude-resource-type", "test"]
+    if full_refresh:
+        command += ["--full-refresh"]
     surroundings = os.environ | environment(warehouse) | {"DO_NOT_TRACK": "1"}
     said: list[str] = []
     counts: dict[str, int] = {}
@@ -90,10 +125,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--warehouse", default="duckdb:data/warehouse.duckdb")
     parser.add_argument("--select", help="build only these, in dbt's own notation")
     parser.add_argument("--unit_tests", action="store_true", help="run dbt's unit tests too")
+    parser.add_argument(
+        "--full_refresh", action="store_true",
+        help="build everything from all readings, after a change of the models' formulas",
+    )  # fmt: skip
     flags = parser.parse_args(argv)
     started = time.monotonic()
     try:
-        success, counts = build(flags.warehouse, flags.select, flags.unit_tests)
+        success, counts = build(flags.warehouse, flags.select, flags.unit_tests, flags.full_refresh)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 2

@@ -67,8 +67,9 @@ class JobOptions(PipelineOptions):
         group.add_argument(
             "--warehouse",
             action="append",
-            help="duckdb:PATH, bigquery://PROJECT/DATASET, or none; may be given more than once; "
-            f"default: {DEFAULT_WAREHOUSE}",
+            help="duckdb:PATH, md:DATABASE, bigquery://PROJECT/DATASET, cassandra://HOST[:PORT]"
+            "/KEYSPACE[?consistency=…&ttl=DAYS&round=FIELD:DIGITS], or none; may be given more "
+            f"than once; default: {DEFAULT_WAREHOUSE}",
         )
         group.add_argument(
             "--bigquery_method",

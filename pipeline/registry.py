@@ -8,7 +8,8 @@ from pipeline.errors import ConfigError
 from pipeline.options import JobConfig
 from pipeline.runner import Where
 from pipeline.sinks import Sink
-from pipeline.sinks.duckdb import DuckDBSink
+from pipeline.sinks.bigquery import BigQuerySink
+from pipeline.sinks.duckdb import DuckDBSink, MotherDuckSink
 from pipeline.sinks.lake import LakeSink
 from pipeline.sinks.topic import TopicSink
 from pipeline.sources import Source, Told
@@ -63,24 +64,79 @@ def source(
     )
 
 
-def sinks(config: JobConfig, since_s: float | None = None) -> list[Sink]:
+def sinks(config: JobConfig, since_s: float | None = None, where: Where = Where.HERE) -> list[Sink]:
     """The lake and warehouses of `--lake` and `--warehouse`; ConfigError if one is unknown.
 
     Args:
         config: the job's.
         since_s: since when the last run of a live job wrote what it could not commit, seconds
             since 1970, if there was one.
+        where: what kind of runner the job runs on.
     """
     found: list[Sink] = []
     if config.lake is not None:
-        if scheme(config.lake):
-            raise ConfigError(f"--lake={config.lake}: the lake must be a local folder, or none")
-        found.append(LakeSink(config.lake, config.source, since_s))
+        loaded = config.bigquery_method == "file_loads" and any(
+            scheme(uri) == "bigquery" for uri in config.warehouses
+        )
+        found.append(
+            LakeSink(
+                config.lake,
+                config.source,
+                since_s,
+                where,
+                config.lake_file_bytes,
+                config.lake_file_wait_s,
+                statistics=loaded,
+            )
+        )
     for place, uri in enumerate(config.warehouses, start=1):
-        if scheme(uri) != "duckdb":
-            raise ConfigError(f"--warehouse={uri}: no such warehouse; give duckdb:PATH or none")
-        label = "DuckDB" if place == 1 else f"DuckDB{place}"
-        found.append(DuckDBSink(uri.partition(":")[2], config.profiles, label))
+        number = "" if place == 1 else str(place)
+        if scheme(uri) == "duckdb":
+            label = f"DuckDB{number}"
+            found.append(DuckDBSink(uri.partition(":")[2], config.profiles, label))
+        elif scheme(uri) == "md":
+            found.append(MotherDuckSink(uri, config.profiles, f"MotherDuck{number}"))
+        elif scheme(uri) == "bigquery":
+            found.append(_bigquery(config, uri, where, f"BigQuery{number}"))
+        elif scheme(uri) == "cassandra":
+            found.append(_cassandra(config, uri, f"Cassandra{number}"))
+        else:
+            raise ConfigError(
+                f"--warehouse={uri}: no such warehouse; give duckdb:PATH, md:DATABASE, "
+                "bigquery://PROJECT/DATASET, cassandra://HOST/KEYSPACE or none"
+            )
     if config.dead_letter_topic is not None:
         found.append(TopicSink(config.dead_letter_topic))
     return found
+
+
+def _bigquery(config: JobConfig, uri: str, where: Where, label: str) -> BigQuerySink:
+    others = [config.lake, *config.warehouses, config.dead_letter_topic]
+    kept = [other for other in others if other is not None and other != uri]
+    return BigQuerySink(
+        uri,
+        source=config.source,
+        used=config.profiles,
+        where=where,
+        method=config.bigquery_method,
+        delivery=config.bigquery_delivery,
+        lake=config.lake,
+        kept_where=kept[0] if kept else None,
+        load_every_s=config.bigquery_load_every_s,
+        label=label,
+    )
+
+
+def _cassandra(config: JobConfig, uri: str, label: str) -> Sink:
+    # Only now: the driver takes half a second to import.
+    from pipeline.sinks.cassandra import CassandraSink
+
+    others = [config.lake, *config.warehouses, config.dead_letter_topic]
+    kept = [other for other in others if other is not None and other != uri]
+    return CassandraSink(
+        uri,
+        source=config.source,
+        used=config.profiles,
+        kept_where=kept[0] if kept else None,
+        label=label,
+    )

@@ -114,16 +114,45 @@ def duckdb_types(table: Table) -> dict[str, str]:
     return {field.name: _DUCKDB[field.kind] for field in table.fields}
 
 
-def cassandra_ddl(table: Table = READING, name: str = "sensor_data") -> str:
-    """CREATE TABLE for Cassandra: a partition per equipment and UTC day, newest reading last.
+def cassandra_name(table: Table) -> str:
+    """The table's name in Cassandra: readings are `sensor_data` there."""
+    return "sensor_data" if table == READING else table.name
 
-    A row is addressed by (equipment, day, time, reading_id), so writing it twice changes nothing
-    and two readings of one microsecond both stay.
+
+def cassandra_types(table: Table) -> dict[str, str]:
+    """Column name to Cassandra type, in order.
+
+    A table of events also has the UTC `day` of its time, which is part of the partition's key;
+    and because Cassandra's timestamps are milliseconds, readings have their time in microseconds,
+    too.
     """
-    columns = ["    event_day date"]
-    columns += [f"    {field.name} {_CASSANDRA[field.kind]}" for field in table.fields]
-    columns.append("    PRIMARY KEY ((equipment_id, event_day), recorded_at, reading_id)")
-    body = ",\n".join(columns)
+    types = {"day": "date"} if table.partition else {}
+    for field in table.fields:
+        types[field.name] = _CASSANDRA[field.kind]
+        if table == READING and field.name == table.partition:
+            types[f"{field.name}_us"] = "bigint"
+    return types
+
+
+def cassandra_key(table: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The columns of the partition's key and those that order its rows.
+
+    Events have a partition for each day of an equipment, or of an error's type. A row is addressed
+    by its key, too, so writing it twice changes nothing and two readings of one millisecond both
+    stay.
+    """
+    if not table.partition:
+        return (table.key,), ()
+    return (table.cluster[0], "day"), (table.partition, table.key)
+
+
+def cassandra_ddl(table: Table = READING, keyspace: str | None = None) -> str:
+    """CREATE TABLE for Cassandra; the newest row of a partition is its last."""
+    name = f'"{keyspace}".{cassandra_name(table)}' if keyspace else cassandra_name(table)
+    partition, order = cassandra_key(table)
+    columns = [f"    {name} {kind}" for name, kind in cassandra_types(table).items()]
+    key = ", ".join((f"({', '.join(partition)})", *order))
+    body = ",\n".join([*columns, f"    PRIMARY KEY ({key})"])
     return f"CREATE TABLE IF NOT EXISTS {name} (\n{body}\n)"
 
 
@@ -165,6 +194,8 @@ def dbt_sources(tables: Iterable[Table]) -> str:
             entry["config"] = {
                 "loaded_at_field": "ingested_at",
                 "freshness": {
+                    # Every partition: the table on BigQuery demands a filter.
+                    "filter": "recorded_at >= timestamp '0001-01-01 00:00:00+00'",
                     "warn_after": {"count": 2, "period": "hour"},
                     "error_after": {"count": 24, "period": "hour"},
                 },

@@ -80,6 +80,56 @@
     case when not is_nan({{ value }}) and not is_inf({{ value }}) then {{ value }} end
 {%- endmacro -%}
 
+{#- The start of a UTC day, given as a date of Jinja's. -#}
+{%- macro utc_midnight(day) -%}
+    {{ return(adapter.dispatch('utc_midnight')(day)) }}
+{%- endmacro -%}
+
+{%- macro default__utc_midnight(day) -%}
+    {{ return("timestamptz '" ~ day ~ " 00:00:00+00'") }}
+{%- endmacro -%}
+
+{%- macro bigquery__utc_midnight(day) -%}
+    {{ return("timestamp '" ~ day ~ " 00:00:00+00'") }}
+{%- endmacro -%}
+
+{#- A string literal. -#}
+{%- macro text_literal(text) -%}
+    {{ return(adapter.dispatch('text_literal')(text)) }}
+{%- endmacro -%}
+
+{%- macro default__text_literal(text) -%}
+    {{ return("'" ~ text | replace("'", "''") ~ "'") }}
+{%- endmacro -%}
+
+{%- macro bigquery__text_literal(text) -%}
+    {%- set escaped = text | replace('\\', '\\\\') | replace("'", "\\'") | replace('\n', '\\n') -%}
+    {{ return("'" ~ escaped ~ "'") }}
+{%- endmacro -%}
+
+{#- A hash of `text`, comparable within one warehouse. -#}
+{%- macro text_hash(text) -%}
+    {{ return(adapter.dispatch('text_hash')(text)) }}
+{%- endmacro -%}
+
+{%- macro default__text_hash(text) -%} md5({{ text }}) {%- endmacro -%}
+
+{%- macro bigquery__text_hash(text) -%} to_hex(md5({{ text }})) {%- endmacro -%}
+
+{#-
+    A filter that leaves every row: the job's tables on BigQuery demand one on the column that they
+    are partitioned by.
+-#}
+{%- macro in_every_partition(column) -%}
+    {{ return(adapter.dispatch('in_every_partition')(column)) }}
+{%- endmacro -%}
+
+{%- macro default__in_every_partition(column) -%}{%- endmacro -%}
+
+{%- macro bigquery__in_every_partition(column) -%}
+    where {{ column }} >= timestamp '0001-01-01 00:00:00+00'
+{%- endmacro -%}
+
 {#- Arrays ---------------------------------------------------------------------------------- -#}
 
 {#- An array of strings, never null. -#}

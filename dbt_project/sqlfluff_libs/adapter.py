@@ -2,9 +2,15 @@
 its own name, which lints as any function does."""
 
 SQL = {
+    "clusters": "",
     "float_type": "double",
+    "in_every_partition": "",
     "legacy_reading_columns": "",
+    "partitions": "",
+    "replacement": "",
+    "text_literal": "'{0}'",
     "unnest_as": "unnest({0}) as unnested_{1} ({1})",
+    "with_rest_of_days": "select * from {0}",
 }
 
 

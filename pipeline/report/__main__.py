@@ -17,7 +17,9 @@ class _Flags(argparse.ArgumentParser):
     """A parser that raises instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; the flags are --warehouse=duckdb:PATH and --out=FILE")
+        raise ConfigError(
+            f"{message}; the flags are --warehouse=duckdb:PATH (or md:DATABASE) and --out=FILE"
+        )
 
 
 def write(out: Path, text: str) -> None:
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--warehouse",
         default="duckdb:data/warehouse.duckdb",
-        help="duckdb:PATH, with the models built; default: %(default)s",
+        help="duckdb:PATH or md:DATABASE, with the models built; default: %(default)s",
     )
     parser.add_argument(
         "--out",

@@ -1,4 +1,4 @@
-"""Reads what the report shows from the dbt models of a DuckDB warehouse."""
+"""Reads what the report shows from the dbt models of a DuckDB file or a MotherDuck database."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +13,7 @@ import duckdb
 import pandas as pd
 
 from pipeline.errors import ConfigError
+from pipeline.report.warehouse import opened
 from schemas.reading import QUALITY_FLAGS
 
 QUANTITIES = ("voltage_{}_v", "temperature_{}_c", "frequency_{}_hz")
@@ -95,7 +95,10 @@ COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _CELLS = """
     select
         equipment.equipment_id, equipment.readings,
-        life.* exclude (equipment_id, eol_80_nominal_at),
+        life.nominal_capacity_ah, life.nominal_capacity_source, life.initial_capacity_ah,
+        life.cycles, life.complete_cycles, life.capacity_ah, life.soh_nominal,
+        life.equivalent_full_cycles, life.status, life.eol_80_nominal_cycle, life.knee_cycle,
+        life.remaining_cycles, life.remaining_cycles_low, life.remaining_cycles_high,
         cast(cast(life.eol_80_nominal_at at time zone 'UTC' as date) as varchar) as eol_on,
         efficiency.coulombic, efficiency.energy,
         coalesce(days.flagged, 0) as flagged,
@@ -215,32 +218,12 @@ class Marts:
     @classmethod
     @contextlib.contextmanager
     def open(cls, warehouse: str) -> Iterator[Marts]:
-        """The models of the warehouse that a duckdb: URI names, open for reading.
+        """The models of the warehouse that a duckdb: or md: URI names, open for reading.
 
         Raises:
             ConfigError: it is not there, can't be opened, or lacks models.
         """
-        kind, _, place = warehouse.partition(":")
-        if kind != "duckdb" or not place:
-            raise ConfigError(
-                f"--warehouse={warehouse}: the report reads duckdb:PATH, such as "
-                "duckdb:data/warehouse.duckdb"
-            )
-        if not Path(place).is_file():
-            raise ConfigError(
-                f"--warehouse={warehouse}: there is no such file; run python -m pipeline first"
-            )
-        try:
-            database = duckdb.connect(place, read_only=True)
-        except duckdb.Error as error:
-            fix = (
-                "wait until the program that writes to it has finished"
-                if "lock" in str(error)
-                else "give the file that python -m pipeline wrote"
-            )
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"--warehouse={warehouse}: {reason}; {fix}") from error
-        with contextlib.closing(database):
+        with opened(warehouse) as database:
             _check(database, warehouse)
             yield cls(database)
 
@@ -320,7 +303,8 @@ def _check(database: duckdb.DuckDBPyConnection, warehouse: str) -> None:
     """Raises ConfigError where a model or a column is missing."""
     there: dict[str, set[str]] = {}
     for table, column in database.execute(
-        "select table_name, column_name from information_schema.columns where table_schema = 'main'"
+        """select table_name, column_name from information_schema.columns
+        where table_catalog = current_database() and table_schema = 'main'"""
     ).fetchall():
         there.setdefault(table, set()).add(column)
     missing = [

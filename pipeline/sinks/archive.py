@@ -7,39 +7,26 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from pathlib import Path
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from apache_beam import coders
-from apache_beam.transforms.timeutil import TimeDomain
-from apache_beam.transforms.userstate import (
-    BagStateSpec,
-    ReadModifyWriteStateSpec,
-    TimerSpec,
-    on_timer,
-)
-from apache_beam.utils.timestamp import Timestamp
 
-from pipeline.sinks.background import Background
 from pipeline.sinks.files import digest, write_parquet
-from transforms.batch import PackedBatch, PackedBatchCoder, RawBatch, stack
-from transforms.order import EARLIEST, window_end
+from pipeline.stores import Store, Stored, store_at
 
 _HOUR_US = 3_600_000_000
-# So many messages are worth a file at once; fewer wait for more.
-_FILE_ROWS = 20_000
-_WAIT_US = 60_000_000
 # Hours whose files are known by heart; a stream writes into one or two at a time.
 _HOURS = 8
 # And of these so many files' messages, which a restart reads once more.
 _FILES = 8
 _RANGES = b"offsets"
+# So many footers are read at once where a server has to be asked.
+_LOOKERS = 8
 
 
 def hour_folder(arrived_us: int) -> str:
@@ -62,17 +49,20 @@ class _Known:
     is, too: a topic that was deleted and made anew counts from 0 again.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._ranges: dict[str, list[tuple[int, int, Path]]] = {}
+    def __init__(self, store: Store, folder: str) -> None:
+        self._uri = store.uri
+        self._ranges: dict[str, list[tuple[int, int, str]]] = {}
         self._ids: set[tuple[str, int]] = set()
-        for path in sorted(folder.glob("*.parquet")):
-            ranges = (pq.read_schema(path).metadata or {}).get(_RANGES)
-            if ranges is not None:
-                self.add_ranges(json.loads(ranges), path)
-            else:
-                self._ids |= _messages(path)
+        files = list(store.files(folder))
+        with ThreadPoolExecutor(1 if store.near else _LOOKERS) as pool:
+            found = pool.map(lambda stored: _told_by(store, stored), files)
+            for stored, ranges in zip(files, found, strict=True):
+                if ranges is not None:
+                    self.add_ranges(ranges, stored.path)
+                else:
+                    self._ids |= _messages(store.uri, stored.path)
 
-    def add_ranges(self, ranges: Mapping[str, tuple[int, int]], path: Path) -> None:
+    def add_ranges(self, ranges: Mapping[str, tuple[int, int]], path: str) -> None:
         for prefix, (first, last) in ranges.items():
             self._ranges.setdefault(prefix, []).append((first, last, path))
 
@@ -89,7 +79,14 @@ class _Known:
             for low, high, path in self._ranges.get(prefix, ())
             if low <= last and high >= first
         }
-        return set().union(*(_messages(path) for path in near))
+        return set().union(*(_messages(self._uri, path) for path in near))
+
+
+def _told_by(store: Store, stored: Stored) -> Mapping[str, tuple[int, int]] | None:
+    """What a file's footer says of the offsets in it."""
+    with store.open(stored.path, stored.size) as file:
+        found = (pq.read_schema(file).metadata or {}).get(_RANGES)
+    return None if found is None else json.loads(found)
 
 
 def _identities(table: pa.Table) -> set[tuple[str, int]]:
@@ -98,14 +95,14 @@ def _identities(table: pa.Table) -> set[tuple[str, int]]:
 
 
 @lru_cache(maxsize=_FILES)
-def _messages(path: Path) -> frozenset[tuple[str, int]]:
+def _messages(uri: str, path: str) -> frozenset[tuple[str, int]]:
     """Position and hash of the payload of each of a file's messages."""
-    columns = ["position", "payload"]
-    return frozenset(_identities(pq.read_table(path, columns=columns, partitioning=None)))
+    with store_at(uri).open(path) as file:
+        return frozenset(_identities(pq.read_table(file, columns=["position", "payload"])))
 
 
 # Per process: DoFns come and go, and what was written must not be looked up again and again.
-_known: OrderedDict[Path, _Known] = OrderedDict()
+_known: OrderedDict[tuple[str, str], _Known] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -115,31 +112,36 @@ def look_again() -> None:
         _known.clear()
 
 
-def write_messages(root: Path, table: pa.Table) -> None:
-    """Writes the messages (schema MESSAGES) that `root` does not hold yet, by hour of arrival."""
+def by_hour(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
+    """Cuts messages (schema MESSAGES) by the hour of their arrival, its start in µs since 1970."""
     hours = table.column("arrived_at").cast(pa.int64()).fill_null(0).to_numpy() // _HOUR_US
     for hour in np.unique(hours).tolist():
         mine = hours == hour
-        part = table if mine.all() else table.filter(pa.array(mine))
+        yield hour * _HOUR_US, table if mine.all() else table.filter(pa.array(mine))
+
+
+def write_messages(store: Store, root: str, table: pa.Table) -> None:
+    """Writes the messages (schema MESSAGES) that `root` does not hold yet, by hour of arrival."""
+    for hour, part in by_hour(table):
         with _lock:
-            folder = root / hour_folder(hour * _HOUR_US)
+            folder = f"{root}/{hour_folder(hour)}"
             # A message whose producer's clock is ahead counts as come when it is read, and may
             # have been read in the hour before.
-            before = root / hour_folder((hour - 1) * _HOUR_US)
-            _write_hour(folder, part, _known_in(folder), _known_in(before))
+            before = f"{root}/{hour_folder(hour - _HOUR_US)}"
+            _write_hour(store, folder, part, _known_in(store, folder), _known_in(store, before))
 
 
-def _known_in(folder: Path) -> _Known:
-    known = _known.get(folder)
+def _known_in(store: Store, folder: str) -> _Known:
+    known = _known.get((store.uri, folder))
     if known is None:
-        known = _known[folder] = _Known(folder)
+        known = _known[store.uri, folder] = _Known(store, folder)
         if len(_known) > _HOURS:
             _known.popitem(last=False)
     return known
 
 
-def _write_hour(folder: Path, table: pa.Table, known: _Known, before: _Known) -> None:
-    ranges = _ranges(table.column("position"))
+def _write_hour(store: Store, folder: str, table: pa.Table, known: _Known, before: _Known) -> None:
+    ranges = ranges_of(table.column("position"))
     held = known.among(ranges) | before.among(ranges)
     if held:
         payloads = map(hash, table.column("payload").to_pylist())
@@ -147,10 +149,7 @@ def _write_hour(folder: Path, table: pa.Table, known: _Known, before: _Known) ->
         table = table.filter(pa.array([message not in held for message in messages], pa.bool_()))
     if not table.num_rows:
         return
-    if ranges is not None:
-        table = table.replace_schema_metadata({_RANGES: json.dumps(ranges)})
-    path = folder / f"{_name(table)}.parquet"
-    write_parquet(path, table)
+    path = write_named(store, folder, table, ranges)
     # Only now: what failed is tried again.
     if ranges is None:
         known.add_ids(table)
@@ -158,11 +157,22 @@ def _write_hour(folder: Path, table: pa.Table, known: _Known, before: _Known) ->
         known.add_ranges(ranges, path)
 
 
+def write_named(
+    store: Store, folder: str, table: pa.Table, ranges: Mapping[str, tuple[int, int]] | None
+) -> str:
+    """The path of the file it writes."""
+    if ranges is not None:
+        table = table.replace_schema_metadata({_RANGES: json.dumps(ranges)})
+    path = f"{folder}/{_name(table)}.parquet"
+    write_parquet(store, path, table)
+    return path
+
+
 def _name(table: pa.Table) -> str:
     return digest([table.column("payload"), table.column("position")])
 
 
-def _ranges(positions: pa.ChunkedArray) -> dict[str, tuple[int, int]] | None:
+def ranges_of(positions: pa.ChunkedArray) -> dict[str, tuple[int, int]] | None:
     """First and last offset per partition; None where positions are no offsets."""
     split = pc.split_pattern(positions.combine_chunks(), "/", max_splits=1, reverse=True)
     if not pc.all(pc.equal(pc.list_value_length(split), 2)).as_py():
@@ -175,100 +185,3 @@ def _ranges(positions: pa.ChunkedArray) -> dict[str, tuple[int, int]] | None:
         mine = offsets[codes == code]
         found[prefix] = (int(mine.min()), int(mine.max()))
     return found
-
-
-def _root(folder: str, source: str) -> Path:
-    return Path(folder, "raw", f"source={slug(source)}")
-
-
-class ArchiveBatches(beam.DoFn):
-    """Writes every raw batch as it comes, for sources whose batches are large.
-
-    Args:
-        folder: the lake.
-        source: the source as configured.
-        same: whether the source gives the same batches whenever it is read. Then a batch's content
-            names its one file; months of history would else be cut into a file per hour.
-    """
-
-    def __init__(self, folder: str, source: str, same: bool) -> None:
-        self._root = _root(folder, source)
-        self._same = same
-
-    def process(self, raw: RawBatch) -> None:
-        """Writes one batch."""
-        if not raw.table.num_rows:
-            return
-        if not self._same:
-            write_messages(self._root, raw.table)
-            return
-        first = raw.table.column("arrived_at").cast(pa.int64())[0].as_py()
-        place = self._root / hour_folder(raw.origin.arrived_at_us if first is None else first)
-        write_parquet(place / f"{_name(raw.table)}.parquet", raw.table)
-
-
-class ArchiveStream(beam.DoFn):
-    """Gathers small batches of a stream, by (any key, raw batch), and writes few large files."""
-
-    WAITING = BagStateSpec("waiting", PackedBatchCoder())
-    ROWS = ReadModifyWriteStateSpec("rows", coders.VarIntCoder())
-    EARLIEST = ReadModifyWriteStateSpec(EARLIEST, coders.VarIntCoder())
-    DUE = TimerSpec("due", TimeDomain.WATERMARK)
-
-    def __init__(self, folder: str, source: str) -> None:
-        self._root = _root(folder, source)
-        self._background: Background | None = None
-
-    def setup(self) -> None:
-        """Makes the thread that writes."""
-        if self._background is None:
-            self._background = Background(threads=1, waiting=4)
-
-    def finish_bundle(self) -> None:
-        """Waits until all is written."""
-        assert self._background is not None
-        self._background.drain()
-
-    def process(  # type: ignore[no-untyped-def]
-        self,
-        element: tuple[int, RawBatch],
-        at=beam.DoFn.TimestampParam,
-        waiting=beam.DoFn.StateParam(WAITING),
-        rows=beam.DoFn.StateParam(ROWS),
-        earliest=beam.DoFn.StateParam(EARLIEST),
-        due=beam.DoFn.TimerParam(DUE),
-    ) -> None:
-        """Keeps a batch until there are enough messages for a file, or a minute is over."""
-        table = element[1].table
-        there = (rows.read() or 0) + table.num_rows
-        # A batch without messages asks for all that waits.
-        if there >= _FILE_ROWS or not table.num_rows:
-            pieces = [*(piece.table for piece in waiting.read()), table]
-            self._write([piece for piece in pieces if piece.num_rows])
-            waiting.clear()
-            rows.clear()
-            earliest.clear()
-            return
-        if earliest.read() is None:
-            earliest.write(int(at.micros))
-            due.set(Timestamp(micros=window_end(int(at.micros), _WAIT_US) - 1))
-        waiting.add(PackedBatch(table).packed())
-        rows.write(there)
-
-    @on_timer(DUE)
-    def flush(  # type: ignore[no-untyped-def]
-        self,
-        waiting=beam.DoFn.StateParam(WAITING),
-        rows=beam.DoFn.StateParam(ROWS),
-        earliest=beam.DoFn.StateParam(EARLIEST),
-    ) -> None:
-        """Writes what waits."""
-        self._write([piece.table for piece in waiting.read()])
-        waiting.clear()
-        rows.clear()
-        earliest.clear()
-
-    def _write(self, tables: list[pa.Table]) -> None:
-        if tables:
-            assert self._background is not None
-            self._background.submit(write_messages, self._root, stack(tables))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from pipeline.stores import Store
 
 # Clocks of a file system and of the machine may differ by this.
 _SLACK_S = 2.0
@@ -17,50 +17,67 @@ _SLACK_S = 2.0
 @dataclass(frozen=True)
 class _Recent:
     keys: pa.Array
-    when: str
-    latest: object  # the latest time `when` among them
+    latest: object  # the latest time among them
 
 
-# By folder and key. Per process, because DoFns are copied.
-_recent: dict[tuple[str, str], _Recent] = {}
+# Per process, because DoFns are copied. By store and root; by store, root and day.
+_since: dict[tuple[str, str], float] = {}
+_recent: dict[tuple[str, str, str], _Recent | None] = {}
 
 
-def look(folder: Path, key: str, when: str, since_s: float) -> None:
-    """Learns the keys in the files that were written below `folder` since a time.
+def look(store: Store, root: str, since_s: float) -> None:
+    """From now on `left_out` leaves out what was written below `root` since a time.
+
+    A day's files are looked at when the first rows for that day come: a lake has many days, of
+    which a job that goes on writes few.
 
     Args:
-        folder: holds `dt=…/*.parquet`.
-        key: the column that identifies a row.
-        when: a column of times which a row always has the same.
+        store: where it is.
+        root: holds `dt=…/*.parquet`.
         since_s: seconds since 1970.
     """
-    keys: list[pa.Array] = []
-    latest = None
-    for path in _written(folder, since_s - _SLACK_S):
-        table = pq.read_table(path, columns=[key, when], partitioning=None)
-        keys += table.column(key).chunks
-        newest = pc.max(table.column(when)).as_py()
-        latest = newest if latest is None else max(latest, newest)
-    # At once: another thread may be writing.
-    if keys:
-        _recent[str(folder), key] = _Recent(pa.concat_arrays(keys), when, latest)
-    else:
-        _recent.pop((str(folder), key), None)
+    for place in [place for place in _recent if place[:2] == (store.uri, root)]:
+        _recent.pop(place, None)
+    _since[store.uri, root] = since_s
 
 
-def _written(folder: Path, since_s: float) -> Iterator[Path]:
-    for day in sorted(folder.glob("dt=*")):
-        # A folder's time changes with every file that comes into it.
-        if day.stat().st_mtime >= since_s:
-            for path in sorted(day.glob("*.parquet")):
-                if path.stat().st_mtime >= since_s:
-                    yield path
+def forget(store: Store, root: str) -> None:
+    """From now on nothing below `root` is left out."""
+    _since.pop((store.uri, root), None)
 
 
-def left_out(folder: Path, key: str, rows: pa.Table) -> pa.Table:
-    """The rows without those that `look` has found."""
-    recent = _recent.get((str(folder), key))
-    if recent is None or pc.min(rows.column(recent.when)).as_py() > recent.latest:
+def left_out(store: Store, root: str, day: str, key: str, when: str, rows: pa.Table) -> pa.Table:
+    """The rows of one day without those that its files held already.
+
+    Args:
+        store: where they are.
+        root: see `look`.
+        day: `dt=…`.
+        key: the column that identifies a row.
+        when: a column of times which a row always has the same.
+        rows: what is to be written.
+    """
+    since_s = _since.get((store.uri, root))
+    if since_s is None:
+        return rows
+    place = (store.uri, root, day)
+    if place not in _recent:
+        # Another thread may do the same and find more: what is there is there.
+        _recent[place] = _found(store, f"{root}/{day}", since_s - _SLACK_S, key, when)
+    recent = _recent[place]
+    if recent is None or pc.min(rows.column(when)).as_py() > recent.latest:
         return rows
     known = pc.is_in(rows.column(key), value_set=recent.keys)
     return rows.filter(pc.invert(known)) if pc.any(known).as_py() else rows
+
+
+def _found(store: Store, folder: str, since_s: float, key: str, when: str) -> _Recent | None:
+    keys: list[pa.Array] = []
+    latest = None
+    for stored in store.files(folder, since_s):
+        with store.open(stored.path, stored.size) as file:
+            table = pq.read_table(file, columns=[key, when])
+        keys += table.column(key).chunks
+        newest = pc.max(table.column(when)).as_py()
+        latest = newest if latest is None else max(latest, newest)
+    return _Recent(pa.concat_arrays(keys), latest) if keys else None

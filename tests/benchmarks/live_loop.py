@@ -16,11 +16,12 @@ from pipeline.connect.kafka import KafkaAddress
 from pipeline.sinks.archive import write_messages
 from pipeline.sinks.duckdb import DuckDBSink, insert_new, warehouse
 from pipeline.sinks.files import digest, write_parquet
-from pipeline.sinks.lake import by_day
+from pipeline.sinks.lake_tables import by_day
 from pipeline.sources.kafka_client import committed, consumer
 from pipeline.sources.kafka_records import Records
 from pipeline.sources.live import believed_times
 from pipeline.sources.watermark import NEVER, Watermark
+from pipeline.stores.local import LocalStore
 from schemas import profiles
 from schemas.reading import READING, WINDOW_STATS
 from tests.benchmarks.plain_loop import BATCH, SHARDS, WINDOW_US, Stages
@@ -94,8 +95,8 @@ class _Sinks:
     """Lake and warehouse, and what is gathered for them."""
 
     def __init__(self, out: Path, topic: str, stages: Stages) -> None:
-        self._lake = out / "lake"
-        self._raw = self._lake / "raw" / f"source={topic}"
+        self._lake = LocalStore(str(out / "lake"))
+        self._raw = f"raw/source={topic}"
         self._path = str(out / "warehouse.duckdb")
         self._stages = stages
         self._readings: list[pa.Table] = []
@@ -105,7 +106,7 @@ class _Sinks:
 
     def archive(self, messages: pa.Table) -> None:
         with self._stages.of("archive"):
-            write_messages(self._raw, messages)
+            write_messages(self._lake, self._raw, messages)
 
     def add(self, ordered: pa.Table) -> None:
         with self._stages.of("enrich"):
@@ -121,7 +122,7 @@ class _Sinks:
         with self._stages.of("parquet"):
             for day, rows in by_day(readings, "recorded_at"):
                 name = f"{digest([rows.column('reading_id')])}.parquet"
-                write_parquet(self._lake / "readings" / f"dt={day}" / name, rows)
+                write_parquet(self._lake, f"readings/dt={day}/{name}", rows)
         with self._stages.of("duckdb"), warehouse(self._path).borrowed() as database:
             database.begin()
             insert_new(database, READING, readings)

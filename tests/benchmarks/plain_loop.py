@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from pipeline.sinks.duckdb import DuckDBSink, connection, insert_new
 from pipeline.sinks.files import write_parquet
-from pipeline.sinks.lake import by_day
+from pipeline.sinks.lake_tables import by_day
+from pipeline.stores.local import LocalStore
 from schemas import profiles
 from schemas.forms import UTC_MICROSECONDS
 from schemas.reading import READING, WINDOW_STATS
@@ -100,7 +101,8 @@ def run(source: Path, out: Path) -> tuple[int, dict[str, float]]:
                 stats = summarise(part.table, WINDOW_US)
             with stages.of("parquet"):
                 for day, rows in by_day(readings, "recorded_at"):
-                    write_parquet(out / "lake" / f"dt={day}" / f"{shard}-{written}.parquet", rows)
+                    path = f"dt={day}/{shard}-{written}.parquet"
+                    write_parquet(LocalStore(str(out / "lake")), path, rows)
             written += readings.num_rows
             held.append((readings, stats))
             if sum(rows.num_rows for rows, _ in held) >= 500_000:

@@ -30,6 +30,8 @@ class Rig:
         pace: how long the scenarios' pauses are, compared with the long form.
         choose: for random moments.
         figures: what is worth telling beside the counts.
+        flags: of every job, beside its own.
+        lake: the folder where the jobs' lake lies, if flags have them write elsewhere.
     """
 
     broker: Broker
@@ -40,6 +42,8 @@ class Rig:
     pace: float = 1.0
     choose: random.Random = field(default_factory=random.Random)
     figures: dict[str, float] = field(default_factory=dict)
+    flags: Sequence[str] = ()
+    lake: Path | None = None
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +64,8 @@ class Rig:
         """Starts a job on the topic; all jobs share group, lake and warehouse."""
         source = f"kafka://{self.broker.bootstrap}/{self.topic}?group={self.topic}{parameters}"
         name = f"job-{len(self.jobs)}"
-        job = Job(name, self.folder, source, f"--window={self.window_s}", *flags)
+        job = Job(name, self.folder, source, f"--window={self.window_s}", *self.flags, *flags)
+        job.lake = self.lake or job.lake
         self.jobs.append(self._stack.enter_context(job))
         return job
 

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.services.bigquery import BigQuery
+from tests.services.cassandra import Node, cassandra_node
 from tests.services.engines import Prism
+from tests.services.gcs import Gcs
 from tests.services.kafka import Broker, kafka_broker
 from tests.services.processes import Unavailable
 from tests.services.pubsub import PubSub
@@ -45,3 +48,38 @@ def prism(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prism]:
         pytest.skip(str(reason))
     with engine:
         yield engine
+
+
+@pytest.fixture(scope="session")
+def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gcs]:
+    """A fake Cloud Storage; tests put its `environment` into that of what they run."""
+    storage = Gcs(tmp_path_factory.mktemp("gcs"))
+    try:
+        storage.start()
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    with storage:
+        yield storage
+
+
+@pytest.fixture(scope="session")
+def bigquery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BigQuery]:
+    """A BigQuery emulator; tests put its `environment` into that of what they run."""
+    emulator = BigQuery(tmp_path_factory.mktemp("bigquery"))
+    try:
+        emulator.start()
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    with emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="session")
+def cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A Cassandra; tests put its `environment` into that of what they run."""
+    try:
+        node = cassandra_node(tmp_path_factory.mktemp("cassandra"))
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    with node:
+        yield node

@@ -64,8 +64,9 @@ class Dataflow(ThreadingHTTPServer):
 
 
 @pytest.fixture
-def dataflow() -> Iterator[Dataflow]:
+def dataflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dataflow]:
     server = Dataflow()
+    monkeypatch.setenv("DATAFLOW_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
@@ -106,7 +107,7 @@ def test_what_is_missing_is_told_as_without_it(tmp_path: Path) -> None:
     assert ran.err.startswith("error: --source=")
 
 
-def on_dataflow(dataflow: Dataflow, bucket: str, *more: str) -> list[str]:
+def on_dataflow(bucket: str, *more: str) -> list[str]:
     return [
         "--dry_run",
         "--runner=DataflowRunner",
@@ -114,7 +115,6 @@ def on_dataflow(dataflow: Dataflow, bucket: str, *more: str) -> list[str]:
         "--region=us-central1",
         f"--temp_location=gs://{bucket}/tmp",
         "--sdk_container_image=example.test/pipeline:1",
-        f"--dataflow_endpoint=http://127.0.0.1:{dataflow.server_port}",
         *more,
     ]
 
@@ -127,7 +127,6 @@ def test_a_job_for_dataflow_builds_pickles_and_keeps_its_step_names(
     bucket, dataset = gcs.make_bucket(), bigquery.new_dataset()
     environment = {**pubsub.environment, **bigquery.environment, **gcs.environment}
     flags = on_dataflow(
-        dataflow,
         bucket,
         f"--source=pubsub://{pubsub.project}/{subscription}",
         f"--lake=gs://{bucket}/lake",
@@ -160,12 +159,11 @@ STEPS: list[str] = []
         ("--sdk_container_image", "", "the workers need this package"),
     ],
 )
-def test_what_dataflow_needs_is_named(
-    dataflow: Dataflow, gcs: Gcs, flag: str, gives: str, says: str
-) -> None:
+@pytest.mark.usefixtures("dataflow")
+def test_what_dataflow_needs_is_named(gcs: Gcs, flag: str, gives: str, says: str) -> None:
     flags = [
         given
-        for given in on_dataflow(dataflow, gcs.make_bucket(), "--lake=none", "--warehouse=none")
+        for given in on_dataflow(gcs.make_bucket(), "--lake=none", "--warehouse=none")
         if given.partition("=")[0] != flag
     ]
     began = time.monotonic()
@@ -189,7 +187,7 @@ def test_an_api_that_may_not_be_used_is_told(
     dataflow: Dataflow, gcs: Gcs, answer: dict[str, object], says: str
 ) -> None:
     dataflow.answer, dataflow.status = answer, 403
-    flags = on_dataflow(dataflow, gcs.make_bucket(), "--lake=none", "--warehouse=none")
+    flags = on_dataflow(gcs.make_bucket(), "--lake=none", "--warehouse=none")
     ran = pipeline(*flags, **gcs.environment)
     assert ran.returncode == 2
     assert ran.stderr.startswith("error: --project=test-project: ")

@@ -109,7 +109,7 @@ def live(target: Path, source: str, flags: Sequence[str]) -> Iterator[Live]:
     command = [
         sys.executable, "-m", "pipeline", f"--source={source}", f"--lake={target / 'lake'}",
         f"--warehouse=duckdb:{target / 'warehouse.duckdb'}", "--account_every=0.5",
-        "--no_progress", WINDOW, *flags,
+        "--no_progress", "--lake_file_wait=2", WINDOW, *flags,
     ]  # fmt: skip
     with (target / "out").open("wb") as out, (target / "err").open("wb") as err:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err)

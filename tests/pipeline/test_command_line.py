@@ -27,7 +27,7 @@ WRONG = [
     (["--source=ftp://host/x"], "--source=ftp://host/x", "local, gs://, s3://"),
     (["--source=simulator:?cells=4"], "'cells'", "valid are"),
     (["--source=simulator:?equipment=none"], "'equipment'", "whole number"),
-    (["--lake=ftp://x"], "--lake=ftp://x", "local folder"),
+    (["--lake=ftp://x"], "--lake=ftp://x", "give a folder, gs://BUCKET/PREFIX"),
     (["--source=/no/such/folder"], "--source", "/no/such/folder"),
 ]
 

@@ -61,7 +61,10 @@ def test_no_form_misses_or_adds_a_column(table):
     assert [column["name"] for column in forms.bigquery_schema(table)] == names
     assert column_names_of(forms.duckdb_ddl(table)) == names
     assert list(forms.duckdb_types(table)) == names
-    assert column_names_of(forms.cassandra_ddl(table)) == ["event_day", *names]
+    added = {"day", "recorded_at_us"}
+    found = column_names_of(forms.cassandra_ddl(table))
+    assert [name for name in found if name not in added] == names
+    assert list(forms.cassandra_types(table)) == found
     sources = yaml.safe_load(forms.dbt_sources([table]))["sources"][0]["tables"]
     assert [column["name"] for column in sources[0]["columns"]] == names
     sent = [field.name for field in table.fields if not field.derived]
@@ -164,13 +167,27 @@ def test_bigquery_accepts_every_column(table):
 def test_cassandra_keeps_a_partition_per_equipment_and_day():
     statement = forms.cassandra_ddl()
     assert statement.startswith("CREATE TABLE IF NOT EXISTS sensor_data (\n")
-    assert "PRIMARY KEY ((equipment_id, event_day), recorded_at, reading_id)\n)" in statement
-    assert "    event_day date," in statement
-    assert "    voltage_v double," in statement
-    assert "    quality_flags frozen<list<text>>," in statement
-    assert forms.cassandra_ddl(READING, "other").startswith("CREATE TABLE IF NOT EXISTS other (")
-    known = {"text", "bigint", "double", "timestamp", "blob", "date", "frozen<list<text>>"}
-    assert set(re.findall(r"^    [a-z_]+ ([a-z<>]+),", statement, re.MULTILINE)) <= known
+    assert "    PRIMARY KEY ((equipment_id, day), recorded_at, reading_id)\n)" in statement
+    assert "    day date,\n" in statement
+    assert "    recorded_at timestamp,\n    recorded_at_us bigint,\n" in statement
+    assert "    voltage_v double,\n" in statement
+    assert "    quality_flags frozen<list<text>>,\n" in statement
+    placed = forms.cassandra_ddl(READING, "Fleet")
+    assert placed.startswith('CREATE TABLE IF NOT EXISTS "Fleet".sensor_data (\n')
+
+
+@by_table
+def test_cassandra_finds_a_row_by_its_key(table):
+    partition, order = forms.cassandra_key(table)
+    types = forms.cassandra_types(table)
+    assert {*partition, *order} <= set(types)
+    assert (*partition, *order)[-1] == table.key
+    assert ("day" in types) == ("day" in partition) == bool(table.partition)
+    # A key can't be null.
+    assert all(table.field(name).required for name in (*partition, *order) if name != "day")
+    assert set(types.values()) <= {
+        "text", "bigint", "double", "timestamp", "blob", "date", "frozen<list<text>>",
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +249,7 @@ def test_the_dbt_projects_sources_are_the_derived_ones():
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_can_be_printed(form, capsys):
     assert main([form, "window_stats"]) == 0
-    assert "window_stats" in capsys.readouterr().out or form in ("arrow", "bigquery", "cassandra")
+    assert "window_stats" in capsys.readouterr().out or form in ("arrow", "bigquery")
     assert "stats_id" in render(form, "window_stats")
 
 

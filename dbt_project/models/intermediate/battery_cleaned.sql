@@ -1,22 +1,39 @@
-{{ config(materialized='table') }}
+{{ config(
+    materialized='incremental',
+    incremental_strategy=replacement(),
+    unique_key='reading_id',
+    on_schema_change='append_new_columns',
+    partition_by=partitions('recorded_at'),
+    cluster_by=clusters(['equipment_id', 'test_key'])
+) }}
+{%- set days = changed_days(ref('battery_ts')) if adds_to_itself() else none %}
 
 with
 
 readings as (
 
     select * from {{ ref('battery_ts') }}
+    where
+        {{ is_usable_reading() }}
+        and {{ is_on_days('recorded_at', days) }}
 
 ),
 
 -- One row per reading_id, whichever upload or delivery attempt brought it; the order makes the
--- winner the same on every run.
+-- winner the same on every run. The id holds the time: all copies are of one day.
 deduplicated as (
 
-    select *
+    select
+        *,
+        count(*) over (partition by reading_id) as deliveries
     from readings
     qualify row_number() over (
         partition by reading_id
-        order by source_file asc nulls last, ingested_at asc nulls last
+        order by
+            source_file asc nulls last,
+            ingested_at asc nulls last,
+            array_to_string(quality_flags, ',') asc nulls last,
+            time_delta_s asc nulls last
     ) = 1
 
 ),
@@ -41,8 +58,8 @@ bounded as (
         case when step_time_s >= 0 then {{ finite('step_time_s') }} end as step_time_s,
         case when cycle_index >= 0 then cycle_index end as cycle_index,
         case when step_index >= 0 then step_index end as step_index,
-        {{ finite('voltage_v') }} as voltage_v,
-        {{ finite('current_a') }} as current_a,
+        voltage_v,
+        current_a,
         case when charge_capacity_ah >= 0 then {{ finite('charge_capacity_ah') }} end
             as charge_capacity_ah,
         case when discharge_capacity_ah >= 0 then {{ finite('discharge_capacity_ah') }} end
@@ -59,13 +76,10 @@ bounded as (
         case when frequency_hz >= 0 then {{ finite('frequency_hz') }} end as frequency_hz,
         time_delta_s as stream_time_delta_s,
         {{ string_array('quality_flags') }} as quality_flags,
-        extra
+        extra,
+        deliveries
 
     from deduplicated
-    where
-        reading_id is not null
-        and equipment_id is not null
-        and recorded_at is not null
 
 ),
 
@@ -77,7 +91,6 @@ cleaned as (
         {{ array_has('quality_flags', "'late'") }} as is_late
 
     from bounded
-    where voltage_v is not null and current_a is not null
 
 )
 

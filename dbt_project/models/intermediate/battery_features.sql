@@ -1,10 +1,20 @@
-{{ config(materialized='table') }}
+{{ config(
+    materialized='incremental',
+    incremental_strategy=replacement(),
+    unique_key='equipment_id',
+    on_schema_change='append_new_columns',
+    partition_by=partitions('recorded_at'),
+    cluster_by=clusters(['equipment_id', 'test_key'])
+) }}
+{%- set sequence = ref('int_reading_sequence') -%}
+{%- set changed = changed_equipment(sequence) if adds_to_itself() else none %}
 
 with
 
 sequenced as (
 
-    select * from {{ ref('int_reading_sequence') }}
+    select * from {{ sequence }}
+    where {{ is_among('equipment_id', changed) }}
 
 ),
 
@@ -331,10 +341,14 @@ final as (
         is_gap,
         is_late,
         is_flagged,
-        quality_flags
+        quality_flags,
+
+        -- what it was built from
+        deliveries,
+        limits_hash
 
     from with_cycles
 
 )
 
-select * from final
+{{ with_rest_of_days('final', changed, sequence) }}

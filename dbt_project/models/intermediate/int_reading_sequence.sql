@@ -25,7 +25,8 @@ with_limits as (
             equipment.rated_current_a,
             equipment.nominal_capacity_ah,
             max(abs(readings.current_a)) over (partition by readings.equipment_id)
-        ) as rest_current_a
+        ) as rest_current_a,
+        {{ limits_hash('equipment') }} as limits_hash
 
     from readings
     left join equipment on readings.equipment_id = equipment.equipment_id
@@ -62,7 +63,7 @@ with_previous as (
 
     from with_phase
     window reading_sequence as (
-        partition by test_key
+        partition by equipment_id, test_key
         order by {{ reading_order() }}
     )
 
@@ -118,7 +119,7 @@ final as (
     select
         *,
         sum(case when is_step_start then 1 else 0 end) over (
-            partition by test_key
+            partition by equipment_id, test_key
             order by reading_seq
             rows between unbounded preceding and current row
         ) as step_run

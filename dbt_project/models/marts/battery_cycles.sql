@@ -1,3 +1,5 @@
+{{ config(cluster_by=clusters(['equipment_id'])) }}
+
 with
 
 readings as (

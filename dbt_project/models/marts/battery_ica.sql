@@ -1,3 +1,4 @@
+{{ config(cluster_by=clusters(['equipment_id', 'cycle_number'])) }}
 {%- set bin_v = var('ica_bin_v') -%}
 with
 

@@ -1,3 +1,8 @@
+{{ config(
+    partition_by=partitions('started_at', 'timestamp', 'month'),
+    cluster_by=clusters(['equipment_id', 'test_key'])
+) }}
+
 with
 
 readings as (

@@ -1,3 +1,7 @@
+{{ config(
+    partition_by=partitions('ingested_on', 'date', 'month'),
+    cluster_by=clusters(['source_name'])
+) }}
 {%- set flags = [
     'gap', 'stuck', 'counter_reset', 'counter_jump', 'late', 'voltage_out_of_range',
     'current_out_of_range', 'temperature_out_of_range', 'frequency_out_of_range',

@@ -1,3 +1,8 @@
+{{ config(
+    partition_by=partitions('day', 'date', 'month'),
+    cluster_by=clusters(['equipment_id'])
+) }}
+
 with
 
 readings as (

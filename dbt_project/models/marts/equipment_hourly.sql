@@ -1,3 +1,5 @@
+{{ config(partition_by=partitions('hour_at'), cluster_by=clusters(['equipment_id'])) }}
+
 with
 
 readings as (

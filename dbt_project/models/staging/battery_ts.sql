@@ -3,6 +3,7 @@ with
 source as (
 
     select * from {{ source('pipeline', 'readings') }}
+    {{ in_every_partition('recorded_at') }}
 
 ),
 

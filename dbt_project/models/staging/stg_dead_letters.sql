@@ -3,6 +3,7 @@ with
 source as (
 
     select * from {{ source('pipeline', 'dead_letters') }}
+    {{ in_every_partition('ingested_at') }}
 
 ),
 

@@ -3,6 +3,7 @@ with
 source as (
 
     select * from {{ source('pipeline', 'window_stats') }}
+    {{ in_every_partition('window_start') }}
 
 ),
 

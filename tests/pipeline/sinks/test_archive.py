@@ -17,14 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.sinks import archive
-from pipeline.sinks.archive import (
-    ArchiveBatches,
-    ArchiveStream,
-    hour_folder,
-    look_again,
-    slug,
-    write_messages,
-)
+from pipeline.sinks.archive import hour_folder, look_again, slug
+from pipeline.sinks.archive_steps import ArchiveBatches, ArchiveStream
+from pipeline.stores.local import LocalStore
 from pipeline.streaming import live, mendings
 from pipeline.streaming.live import NOTHING_WAITS, Polled, ReadLive
 from tests.pipeline.streaming.test_live import Script, new_pipeline, ran
@@ -61,6 +56,10 @@ def table(messages: dict[str, int | None]) -> pa.Table:
 
 def offsets(*numbers: int, part: str = "t/0", at: int = 0) -> pa.Table:
     return table({f"{part}/{number}": at + number for number in numbers})
+
+
+def write_messages(root: Path, messages: pa.Table) -> None:
+    archive.write_messages(LocalStore(str(root.parent)), root.name, messages)
 
 
 def files(root: Path) -> list[Path]:
@@ -292,10 +291,12 @@ def test_what_could_not_be_written_is_tried_again(tmp_path: Path) -> None:
 
 
 def test_large_batches_are_written_as_they_come(tmp_path: Path) -> None:
-    step = ArchiveBatches(str(tmp_path), "kafka://b/t", same=False)
+    step = ArchiveBatches(LocalStore(str(tmp_path)), "kafka://b/t", same=False)
+    step.setup()
     step.process(raw(*range(3)))
     step.process(raw())
     step.process(raw(*range(1, 5)))
+    step.finish_bundle()
     root = tmp_path / "raw" / "source=kafka_b_t"
     assert held(root) == once(*positions(range(5))) and len(files(tmp_path)) == 2
 
@@ -323,7 +324,7 @@ def archived(tmp_path: Path, polls: list[Polled]) -> Script:
         | ReadLive("archived", script)
         | beam.Map(lambda batch: (0, batch)).with_output_types(tuple[int, RawBatch])
     )
-    _ = keyed | beam.ParDo(ArchiveStream(str(tmp_path), "test://archive"))
+    _ = keyed | beam.ParDo(ArchiveStream(LocalStore(str(tmp_path)), "test://archive"))
     assert ran(pipeline) == "DONE"
     return script
 

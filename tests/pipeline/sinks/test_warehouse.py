@@ -22,13 +22,14 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipeline.errors import ConfigError
 from pipeline.sinks import Produced
-from pipeline.sinks import duckdb as sink
 from pipeline.sinks.duckdb import (
     Busy,
     DuckDBSink,
     Warehouse,
     connection,
+    file,
     insert_new,
+    sink,
     warehouse,
 )
 from schemas import forms
@@ -103,7 +104,7 @@ def shell(path: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_it_stays_open_while_it_is_used(held: Warehouse, path: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr(sink, "_IDLE_S", 60.0)
+    monkeypatch.setattr(file, "_IDLE_S", 60.0)
     with held.borrowed() as first:
         assert first.execute("SELECT current_setting('TimeZone')").fetchone() == ("UTC",)
     with held.borrowed() as second:
@@ -114,7 +115,7 @@ def test_it_stays_open_while_it_is_used(held: Warehouse, path: str, monkeypatch:
 
 
 def test_others_get_at_it_when_nothing_comes(held: Warehouse, path: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr(sink, "_IDLE_S", 0.2)
+    monkeypatch.setattr(file, "_IDLE_S", 0.2)
     put(held, 1)
     put(held, 2)
     eventually(lambda: held._database is None)
@@ -127,7 +128,7 @@ def test_others_get_at_it_when_nothing_comes(held: Warehouse, path: str, monkeyp
 def test_it_is_not_idle_between_two_writes_close_to_each_other(
     held: Warehouse, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(sink, "_IDLE_S", 0.8)
+    monkeypatch.setattr(file, "_IDLE_S", 0.8)
     put(held, 0)
     first = held._database
     for number in range(15):
@@ -137,7 +138,7 @@ def test_it_is_not_idle_between_two_writes_close_to_each_other(
 
 
 def test_it_is_closed_now_and_then_however_much_comes(held: Warehouse, monkeypatch: Any) -> None:
-    monkeypatch.setattr(sink, "_HELD_S", 0.2)
+    monkeypatch.setattr(file, "_HELD_S", 0.2)
     put(held, 1)
     eventually(lambda: put(held, 1) or held._database is None)
     put(held, 2)
@@ -145,10 +146,10 @@ def test_it_is_closed_now_and_then_however_much_comes(held: Warehouse, monkeypat
 
 
 def test_an_old_opening_s_clock_does_not_close_a_new_one(held: Warehouse, monkeypatch: Any) -> None:
-    monkeypatch.setattr(sink, "_IDLE_S", 0.3)
+    monkeypatch.setattr(file, "_IDLE_S", 0.3)
     put(held, 1)
     held.close()
-    monkeypatch.setattr(sink, "_IDLE_S", 60.0)
+    monkeypatch.setattr(file, "_IDLE_S", 60.0)
     put(held, 2)
     second = held._database
     time.sleep(0.4)
@@ -228,7 +229,7 @@ def test_threads_have_it_one_at_a_time(held: Warehouse) -> None:
 
 
 def test_workers_take_turns(held: Warehouse, path: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr(sink, "_IDLE_S", 60.0)
+    monkeypatch.setattr(file, "_IDLE_S", 60.0)
     put(held, 1)
     other = Warehouse(path)  # as another process of the job has it
     waits = threading.Thread(target=put, args=(other, 2))
@@ -275,8 +276,7 @@ def test_another_program_that_does_not_end_is_told(held: Warehouse, path: str) -
 def test_one_that_is_in_the_way_at_the_start_is_told_with_the_flag(
     path: str, monkeypatch: Any
 ) -> None:
-    impatient = sink.connection
-    monkeypatch.setattr(sink, "connection", lambda path, patience_s: impatient(path, 0.1))
+    monkeypatch.setattr(file, "_PATIENCE_AT_START_S", 0.1)
     with shell(path), pytest.raises(ConfigError, match=r"^--warehouse=duckdb:.*another program"):
         DuckDBSink(path, PROFILES).prepare()
 

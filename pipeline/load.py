@@ -1,0 +1,49 @@
+"""python -m pipeline.load: loads a lake's files into BigQuery, each once; for schedulers and by hand."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from pipeline.errors import ConfigError, WarehouseFailed
+from pipeline.sinks.bigquery import Address, file_loads, preflight, tables
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status: 1 if files could not be loaded, 2 for a wrong flag."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.load",
+        description="Loads the Parquet files of a lake that are not in BigQuery yet.",
+        epilog="It may run beside a job that loads, and be killed: every file is loaded once.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--lake", required=True, help="gs://BUCKET/PREFIX")
+    parser.add_argument("--warehouse", required=True, help="bigquery://PROJECT/DATASET")
+    flags = parser.parse_args(argv)
+    try:
+        return _load(flags.lake, Address.parse(flags.warehouse))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except WarehouseFailed as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+
+
+def _load(lake: str, address: Address) -> int:
+    store = file_loads.lake_in_cloud(lake)
+    store.check()
+    found = preflight.look(address, lambda place: file_loads.check_location(address, store, place))
+    preflight.ask(address, preflight.MAKE_S, lambda: tables.make(address, found))
+    done = file_loads.load_new(lake, address)
+    print(f"loaded {done.files:,} files with {done.rows:,} rows into {address}")  # noqa: T201
+    for path, reason in done.failed.items():
+        print(f"error: {path} is set aside: {reason}", file=sys.stderr)  # noqa: T201
+    return 1 if done.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

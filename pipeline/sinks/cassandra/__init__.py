@@ -1,0 +1,89 @@
+"""The Cassandra warehouse: tables of one keyspace, in which a replay changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import apache_beam as beam
+from cassandra.cluster import Session
+
+from pipeline.connect.cassandra import ask, connection
+from pipeline.sinks import Produced, Sink, refused
+from pipeline.sinks.cassandra import tables
+from pipeline.sinks.cassandra.profiles import write_profiles
+from pipeline.sinks.cassandra.target import FLAG, Target
+from pipeline.sinks.cassandra.write import Write
+from schemas.profiles import Profile
+from schemas.reading import DEAD_LETTER, READING, WINDOW_STATS, Table
+
+__all__ = ["CassandraSink", "Target"]
+
+# Of a dead letter; a node takes 12 MB by default, and the other columns need little.
+_MOST_PAYLOAD_BYTES = 8 << 20
+
+
+class CassandraSink(Sink):
+    """Tables `sensor_data` (the readings), `dead_letters`, `window_stats`, `equipment_profiles`.
+
+    Args:
+        uri: `cassandra://HOST[:PORT][,HOST…]/KEYSPACE[?…]`, see `Target.parse`.
+        source: the job's source as configured, without secrets.
+        used: the profiles the job uses.
+        kept_where: where dead letters are, beside this warehouse, as messages tell it; None:
+            nowhere.
+        label: what the names of its steps begin with.
+
+    Raises:
+        ConfigError: the URI can't be used.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        source: str,
+        used: Sequence[Profile],
+        kept_where: str | None = None,
+        label: str = "Cassandra",
+    ) -> None:
+        self._target = Target.parse(uri)
+        self._source = source.partition("?")[0]
+        self._profiles = tuple(used)
+        self._kept_where = kept_where
+        self._label = label
+
+    def check(self) -> None:
+        """Looks whether somebody answers and what is there may be written to; changes nothing."""
+        ask(self._target.address, FLAG, lambda session: tables.look(session, self._target))
+
+    def prepare(self) -> None:
+        """Makes keyspace and tables, adds columns an older table lacks, writes the profiles."""
+
+        def make(session: Session) -> None:
+            tables.make(session, self._target, tables.look(session, self._target))
+            write_profiles(session, self._target, self._profiles)
+
+        ask(self._target.address, FLAG, make)
+
+    def write(self, produced: Produced) -> beam.PCollection:
+        """Adds the steps that write readings and window statistics."""
+        refusals = [
+            self._write(READING, produced.readings),
+            self._write(WINDOW_STATS, produced.window_stats),
+        ]
+        return tuple(refusals) | f"{self._label}_refused" >> beam.Flatten()
+
+    def write_dead_letters(self, letters: beam.PCollection) -> None:
+        """Adds the steps that write dead letters."""
+        name = f"{self._label}_{DEAD_LETTER.name}"
+        fit = refused.Fit(self._kept_where, _MOST_PAYLOAD_BYTES)
+        kept = refused.KeptElsewhere(self._target.told, self._kept_where)
+        again = self._write(DEAD_LETTER, letters | f"{name}_fit" >> beam.ParDo(fit))
+        _ = again | f"{name}_kept" >> beam.ParDo(kept)
+
+    def _write(self, table: Table, rows: beam.PCollection) -> beam.PCollection:
+        step = beam.ParDo(Write(self._target, table, self._source))
+        return rows | f"{self._label}_{table.name}" >> step
+
+    def finish(self) -> None:
+        """Ends this process's session."""
+        connection(self._target.address).close()

@@ -1,0 +1,211 @@
+"""A DuckDB file: open for one writer at a time, and never longer than others can wait."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import duckdb
+
+from pipeline.errors import ConfigError
+from pipeline.sinks.duckdb.place import SETTINGS, Place, Writer
+from pipeline.sinks.duckdb.rows import run
+
+_T = TypeVar("_T")
+
+# How long another program may keep the file open before the job gives up: while it runs, and
+# when it starts.
+_PATIENCE_S = 60.0
+_PATIENCE_AT_START_S = 5.0
+# How long the file stays open without being written, and at most.
+_IDLE_S = 1.0
+_HELD_S = 5.0
+
+
+class Busy(RuntimeError):
+    """Another program holds the warehouse's file."""
+
+
+@dataclass(frozen=True)
+class File(Place):
+    """A DuckDB file.
+
+    Attributes:
+        path: where it is.
+    """
+
+    path: str
+
+    def __post_init__(self) -> None:
+        if not self.path or self.path == ":memory:":
+            raise ConfigError(
+                "--warehouse=duckdb: needs a file, such as duckdb:./data/warehouse.duckdb"
+            )
+
+    @property
+    def uri(self) -> str:
+        """`duckdb:PATH`."""
+        return f"duckdb:{self.path}"
+
+    @contextlib.contextmanager
+    def connected(self, create: bool) -> Iterator[duckdb.DuckDBPyConnection | None]:
+        """The file, open for writing; see `Place`."""
+        path = Path(self.path)
+        try:
+            if not create and not path.exists():
+                _check_folder(path)
+                yield None
+                return
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with connection(self.path, _PATIENCE_AT_START_S) as database:
+                yield database
+        except Busy as error:
+            raise ConfigError(str(error)) from error
+        except (duckdb.Error, OSError) as error:
+            raise ConfigError(
+                f"--warehouse={self.uri}: can't be used as a DuckDB file "
+                f"({str(error).splitlines()[0]}); give another path"
+            ) from error
+
+    def writer(self) -> Warehouse:
+        """This process's writer of the file."""
+        return warehouse(self.path)
+
+
+class Warehouse(Writer):
+    """A warehouse's file, open for writing as long as there is something to write.
+
+    DuckDB lets one process write. Workers of the job take turns by a lock beside the file; a
+    program that is not ours (a shell, a notebook) is waited for. Opening and closing costs more
+    than the rows of a window do, so the file stays open until nothing has come for a second, and
+    no longer than some seconds, so that others get at it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._turn = threading.Lock()
+        self._lock: BinaryIO | None = None
+        self._database: duckdb.DuckDBPyConnection | None = None
+        self._opened_at = self._used_at = 0.0
+        self._openings = 0
+
+    @contextlib.contextmanager
+    def borrowed(self, patience_s: float | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The file, for one thread at a time.
+
+        Raises:
+            Busy: another program kept it open for `patience_s`.
+        """
+        with self._turn:
+            database = self._database or self._open(patience_s or _PATIENCE_S)
+            try:
+                yield database
+            except BaseException:
+                self._close()
+                raise
+            self._used_at = time.monotonic()
+            if self._used_at - self._opened_at > _HELD_S:
+                self._close()
+
+    def write(self, work: Callable[[duckdb.DuckDBPyConnection], _T]) -> _T:
+        """Does `work` within one transaction."""
+        with self.borrowed() as database:
+            database.begin()
+            result = work(database)
+            database.commit()
+        return result
+
+    def close(self) -> None:
+        """Lets others get at the file."""
+        with self._turn:
+            self._close()
+
+    def _open(self, patience_s: float) -> duckdb.DuckDBPyConnection:
+        self._lock = Path(f"{self._path}.lock").open("wb")  # noqa: SIM115 - held while it is open
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            self._database = _open(self._path, patience_s)
+        except BaseException:
+            self._close()
+            raise
+        self._opened_at = time.monotonic()
+        self._openings += 1
+        closer = threading.Thread(target=self._close_idle, args=(self._openings,), daemon=True)
+        closer.start()
+        return self._database
+
+    def _close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _close_idle(self, opening: int) -> None:
+        while True:
+            time.sleep(_IDLE_S / 2)
+            with self._turn:
+                if self._database is None or self._openings != opening:
+                    return
+                if time.monotonic() - max(self._used_at, self._opened_at) >= _IDLE_S:
+                    self._close()
+                    return
+
+
+_warehouses: dict[str, Warehouse] = {}
+_making = threading.Lock()
+
+
+def warehouse(path: str) -> Warehouse:
+    """This process's warehouse in a file."""
+    with _making:
+        return _warehouses.setdefault(path, Warehouse(path))
+
+
+@contextlib.contextmanager
+def connection(path: str, patience_s: float | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The warehouse, open for writing; closed again at the end.
+
+    Raises:
+        Busy: another program kept the file open for `patience_s`.
+    """
+    alone = Warehouse(path)
+    try:
+        with alone.borrowed(patience_s) as database:
+            yield database
+    finally:
+        alone.close()
+
+
+def _open(path: str, patience_s: float) -> duckdb.DuckDBPyConnection:
+    give_up = time.monotonic() + patience_s
+    while True:
+        try:
+            database = duckdb.connect(path, config=SETTINGS)
+            # Only known once the time zone extension is loaded, so not a setting of connect.
+            run(database, "SET TimeZone = 'UTC'")
+            return database
+        except duckdb.IOException as error:
+            if "Could not set lock" not in str(error):
+                raise
+            if time.monotonic() > give_up:
+                raise Busy(
+                    f"--warehouse=duckdb:{path}: another program keeps the file open; close it "
+                    "(a DuckDB shell or notebook), or connect there with read_only=True"
+                ) from error
+            time.sleep(0.1)
+
+
+def _check_folder(path: Path) -> None:
+    """Raises OSError unless a file could be made there."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise OSError(f"{folder} can't be written")

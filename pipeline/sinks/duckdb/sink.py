@@ -1,0 +1,124 @@
+"""The sink of DuckDB's tables, in a file or at MotherDuck, where a replay changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam.metrics import Metrics
+
+from pipeline.sinks import Produced, Sink
+from pipeline.sinks.background import Background
+from pipeline.sinks.duckdb import tables
+from pipeline.sinks.duckdb.file import File
+from pipeline.sinks.duckdb.motherduck import MotherDuck
+from pipeline.sinks.duckdb.place import Place
+from pipeline.sinks.duckdb.rows import insert_new
+from schemas.profiles import Profile
+from schemas.reading import DEAD_LETTER, READING, WINDOW_STATS, Table
+
+# Rows gathered before they are written: a transaction and a join against what is there cost
+# more than the rows do.
+_FLUSH_ROWS = 150_000
+_FLUSH_BYTES = 64 * 1024 * 1024
+
+
+def _insert(place: Place, table: Table, rows: pa.Table) -> tuple[int, int]:
+    """Inserts in one transaction; returns how many rows were new and how many there already."""
+    inserted = place.writer().write(lambda database: insert_new(database, table, rows))
+    return inserted, int(rows.num_rows) - inserted
+
+
+class _Insert(beam.DoFn):
+    """Gathers a bundle's rows and inserts them, many to a transaction."""
+
+    def __init__(self, place: Place, table: Table) -> None:
+        self._place = place
+        self._table = table
+        self._held: list[pa.Table] = []
+        self._rows = self._bytes = 0
+        self._background: Background | None = None
+        self._inserted = Metrics.counter("duckdb", f"{table.name}_inserted")
+        self._known = Metrics.counter("duckdb", f"{table.name}_already_there")
+
+    def setup(self) -> None:
+        if self._background is None:
+            self._background = Background(threads=1, waiting=1)
+
+    def start_bundle(self) -> None:
+        self._clear()
+
+    def process(self, rows: pa.Table) -> None:
+        self._held.append(rows)
+        self._rows += rows.num_rows
+        self._bytes += rows.nbytes
+        if self._rows >= _FLUSH_ROWS or self._bytes >= _FLUSH_BYTES:
+            self._flush()
+
+    def finish_bundle(self) -> None:
+        self._flush()
+        assert self._background is not None
+        for inserted, known in self._background.drain():
+            self._inserted.inc(inserted)
+            self._known.inc(known)
+
+    def _clear(self) -> None:
+        self._held, self._rows, self._bytes = [], 0, 0
+
+    def _flush(self) -> None:
+        if self._held:
+            assert self._background is not None
+            self._background.submit(_insert, self._place, self._table, pa.concat_tables(self._held))
+            self._clear()
+
+
+class _TablesSink(Sink):
+    """Tables `readings`, `dead_letters`, `window_stats` and `equipment_profiles` in one place."""
+
+    def __init__(self, place: Place, used: Sequence[Profile], label: str) -> None:
+        self._place = place
+        self._label = label
+        self._profiles = tuple(used)
+
+    def check(self) -> None:
+        """Finds out whether the place, if it is there, can be written and has the right tables."""
+        with self._place.connected(create=False) as database:
+            if database is not None:
+                tables.check(database, self._place.uri)
+
+    def prepare(self) -> None:
+        """Makes the place and its tables, adds columns older ones lack, writes the profiles."""
+        with self._place.connected(create=True) as database:
+            assert database is not None
+            tables.prepare(database, self._profiles, self._place.uri)
+
+    def write(self, produced: Produced) -> None:
+        """Adds the steps that insert readings and window statistics."""
+        self._insert(READING, produced.readings)
+        self._insert(WINDOW_STATS, produced.window_stats)
+
+    def write_dead_letters(self, letters: beam.PCollection) -> None:
+        """Adds the step that inserts dead letters."""
+        self._insert(DEAD_LETTER, letters)
+
+    def _insert(self, table: Table, rows: beam.PCollection) -> None:
+        _ = rows | f"{self._label}_{table.name}" >> beam.ParDo(_Insert(self._place, table))
+
+    def finish(self) -> None:
+        """Closes the connection."""
+        self._place.writer().close()
+
+
+class DuckDBSink(_TablesSink):
+    """The tables in one file."""
+
+    def __init__(self, path: str, used: Sequence[Profile], label: str = "DuckDB") -> None:
+        super().__init__(File(path), used, label)
+
+
+class MotherDuckSink(_TablesSink):
+    """The tables in one database at MotherDuck; `uri` is `md:DATABASE`."""
+
+    def __init__(self, uri: str, used: Sequence[Profile], label: str = "MotherDuck") -> None:
+        super().__init__(MotherDuck.parse(uri), used, label)

@@ -1,0 +1,117 @@
+"""Where the lake's files live: a folder here, Google Cloud Storage or S3; one file each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Protocol
+
+import pyarrow as pa
+
+from pipeline.errors import ConfigError
+
+
+class Stored(NamedTuple):
+    """A file of a store.
+
+    Attributes:
+        path: below the store.
+        size: bytes.
+        modified_s: when it was put there, seconds since 1970.
+    """
+
+    path: str
+    size: int
+    modified_s: float
+
+
+class Store(Protocol):
+    """A place for files that are written once: whole or not at all, never over another.
+
+    Paths are below it, with `/` between their parts. It can be pickled.
+
+    Attributes:
+        uri: as configured.
+        near: whether asking it something costs next to nothing.
+    """
+
+    uri: str
+    near: bool
+
+    def check(self) -> None:
+        """Finds out whether it is there and can be used; leaves nothing behind.
+
+        Raises:
+            ConfigError: it can't; names --lake and the fix.
+        """
+
+    def prepare(self) -> None:
+        """Checks, and makes what is only missing because nothing was written yet."""
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file."""
+
+    def create(self, path: str, data: bytes | pa.Buffer) -> bool:
+        """Puts a file there; False if there is one already, which stays as it is.
+
+        False also where an earlier attempt of this very call got there and its answer was lost.
+        """
+
+    def create_from(self, path: str, local: Path, modified_us: int) -> bool:
+        """The same from a file on this machine, of any size.
+
+        Args:
+            path: where it goes.
+            local: the file.
+            modified_us: its modification time, µs since 1970, which is kept.
+        """
+
+    def files(self, folder: str, since_s: float | None = None) -> Iterator[Stored]:
+        """The files below a folder, none if there is no such folder; hidden ones are left out.
+
+        Args:
+            folder: its path; empty for all there is.
+            since_s: leaves out what was put there earlier, seconds since 1970.
+        """
+
+    def open(self, path: str, size: int | None = None) -> BinaryIO:
+        """A file to read, seekable; `size` in bytes saves a remote store a question."""
+
+
+def store_at(uri: str) -> Store:
+    """The store that `--lake` names.
+
+    Args:
+        uri: a folder, `gs://BUCKET/PREFIX` or `s3://BUCKET/PREFIX`.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        from pipeline.stores.local import LocalStore
+
+        return LocalStore(uri)
+    bucket, _, prefix = rest.partition("/")
+    if "@" in bucket:
+        raise ConfigError(
+            f"--lake={scheme}://{bucket.rpartition('@')[2]}/{prefix}: a name or password must not "
+            "stand in the address, where others can see it; credentials come from the environment"
+        )
+    if scheme.lower() not in ("gs", "s3"):
+        raise ConfigError(
+            f"--lake={uri}: no such lake; give a folder, gs://BUCKET/PREFIX, s3://BUCKET/PREFIX "
+            "or none"
+        )
+    if not bucket or any(sign in rest for sign in "*?[]#"):
+        raise ConfigError(
+            f"--lake={uri}: must look like {scheme}://BUCKET/PREFIX, without any of * ? [ ] #"
+        )
+    prefix = "/".join(part for part in prefix.split("/") if part)
+    if scheme.lower() == "gs":
+        from pipeline.stores.gcs import GcsStore
+
+        return GcsStore(uri, bucket, prefix)
+    from pipeline.stores.s3 import S3Store
+
+    return S3Store(uri, bucket, prefix)

@@ -1,0 +1,205 @@
+"""A lake in Google Cloud Storage."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import os
+import secrets
+from collections.abc import Iterator
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+import requests
+from google.api_core import exceptions
+from google.api_core.retry import Retry
+from google.auth import exceptions as auth_exceptions
+from google.cloud import storage
+from google.cloud.storage.exceptions import InvalidResponse
+
+from pipeline.connect import within
+from pipeline.errors import ConfigError
+from pipeline.stores import Stored
+from pipeline.stores.remote import (
+    ANSWER_S,
+    CHECK_S,
+    CONNECT_S,
+    LARGE_BYTES,
+    hidden,
+    passing,
+    reader,
+    retrying,
+)
+
+_TIMEOUT = (CONNECT_S, ANSWER_S)
+# So much of a large file is in memory while it goes up.
+_CHUNK_BYTES = 16 * 1024 * 1024
+# No object has it: what asks for it is refused, after permissions have been looked at.
+_NO_GENERATION = 1
+_CREDENTIALS = (
+    "set GOOGLE_APPLICATION_CREDENTIALS to a key file or run gcloud auth application-default login"
+)
+
+
+class GcsStore:
+    """A prefix of a bucket. Objects appear when their upload is complete, and only if new.
+
+    Credentials are the application's default ones; STORAGE_EMULATOR_HOST is honoured.
+    """
+
+    near = False
+
+    def __init__(self, uri: str, bucket: str, prefix: str) -> None:
+        self.uri = uri
+        self.bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+
+    def check(self) -> None:
+        """Lists, reads and writes what isn't there."""
+        try:
+            within(CHECK_S, self._try)
+        except TimeoutError as error:
+            raise self._wrong("did not answer", f"check the network; or {_CREDENTIALS}") from error
+        except auth_exceptions.GoogleAuthError as error:
+            raise self._wrong(f"no credentials ({error})", _CREDENTIALS) from error
+        except exceptions.NotFound as error:
+            raise self._wrong(
+                f"there is no bucket {self.bucket}",
+                f"create it (gcloud storage buckets create gs://{self.bucket}), or name another",
+            ) from error
+        except (exceptions.Forbidden, exceptions.Unauthorized) as error:
+            raise self._wrong(
+                f"this account may not use it ({error.message})",
+                "grant it roles/storage.objectUser on the bucket, or name another",
+            ) from error
+        except (exceptions.GoogleAPICallError, requests.RequestException, ValueError) as error:
+            raise self._wrong(f"can't be used ({error})", "check the address") from error
+
+    def location(self) -> str | None:
+        """Where the bucket's data lie, such as EU or US-CENTRAL1; None if that may not be known."""
+        try:
+            found = (
+                _client().get_bucket(self.bucket, timeout=_TIMEOUT, retry=self._retry("")).location
+            )
+        except exceptions.Forbidden:
+            return None
+        return cast("str | None", found)
+
+    def prepare(self) -> None:
+        """Checks; a prefix needs not be made."""
+        self.check()
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such an object."""
+        return bool(self._blob(path).exists(timeout=_TIMEOUT, retry=self._retry(path)))
+
+    def create(self, path: str, data: bytes | pa.Buffer) -> bool:
+        """Uploads an object, unless it is there."""
+        # An upload that fails half way begins again.
+        content = memoryview(data)
+        return self._upload(path, io.BytesIO(content), content.nbytes, None)
+
+    def create_from(self, path: str, local: Path, modified_us: int) -> bool:
+        """Uploads a file, unless it is there."""
+        with local.open("rb") as file:
+            return self._upload(path, file, local.stat().st_size, modified_us)
+
+    def files(self, folder: str, since_s: float | None = None) -> Iterator[Stored]:
+        """The objects below a folder, by name."""
+        for blob in _client().list_blobs(
+            self.bucket,
+            prefix=f"{self._prefix}{folder}/" if folder else self._prefix,
+            fields="items(name,size,updated),nextPageToken",
+            timeout=_TIMEOUT,
+            retry=self._retry(folder),
+        ):
+            path, modified_s = blob.name.removeprefix(self._prefix), blob.updated.timestamp()
+            if not hidden(path) and modified_s >= (since_s or 0):
+                yield Stored(path, blob.size, modified_s)
+
+    def open(self, path: str, size: int | None = None) -> BinaryIO:
+        """An object to read."""
+        blob, retry = self._blob(path), self._retry(path)
+        if size is None:
+            blob.reload(timeout=_TIMEOUT, retry=retry)
+            size = int(blob.size)
+        return reader(size, partial(_fetch, blob, retry))
+
+    def _upload(self, path: str, file: Any, size: int, modified_us: int | None) -> bool:
+        if size > LARGE_BYTES and self.exists(path):
+            return False
+        blob = self._blob(path)
+        blob.chunk_size = _CHUNK_BYTES
+        if modified_us is not None:
+            blob.custom_time = dt.datetime.fromtimestamp(modified_us / 1e6, dt.UTC)
+        try:
+            blob.upload_from_file(
+                file,
+                rewind=True,
+                size=size,
+                content_type="application/octet-stream",
+                if_generation_match=0,
+                timeout=_TIMEOUT,
+                retry=self._retry(path),
+            )
+        except exceptions.PreconditionFailed:
+            return False
+        return True
+
+    def _try(self) -> None:
+        client, path = _client(), f".check-{secrets.token_hex(8)}"
+        list(client.list_blobs(self.bucket, prefix=f"{self._prefix}{path}", retry=None))
+        blob = self._blob(path)
+        blob.exists(retry=None)
+        try:
+            blob.upload_from_string(b"", if_generation_match=_NO_GENERATION, retry=None)
+        except exceptions.PreconditionFailed:
+            return
+        # A server that looks at no conditions.
+        blob.delete(retry=None)
+        raise ValueError("the server ignores if_generation_match, so files could be overwritten")
+
+    def _blob(self, path: str) -> Any:
+        return _client().bucket(self.bucket).blob(f"{self._prefix}{path}")
+
+    def _retry(self, path: str) -> Retry:
+        return retrying(f"gs://{self.bucket}/{self._prefix}{path}", _soon_over)
+
+    def _wrong(self, what: str, fix: str) -> ConfigError:
+        return ConfigError(f"--lake={self.uri}: {what}; {fix}")
+
+
+def _fetch(blob: Any, retry: Retry, start: int, end: int) -> bytes:
+    data = blob.download_as_bytes(
+        start=start, end=end - 1, raw_download=True, timeout=_TIMEOUT, retry=retry
+    )
+    return cast("bytes", data)
+
+
+def _soon_over(error: Exception) -> bool:
+    if isinstance(error, exceptions.GoogleAPICallError):
+        return passing(error.code)
+    if isinstance(error, InvalidResponse):
+        return passing(error.response.status_code)
+    if isinstance(error, auth_exceptions.TransportError):
+        return True
+    return isinstance(error, requests.RequestException | ConnectionError)
+
+
+def _client() -> Any:
+    """One per process and surroundings: it can't be pickled, and holds connections."""
+    return _client_for(
+        os.getpid(),
+        os.environ.get("STORAGE_EMULATOR_HOST"),
+        os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"),
+    )
+
+
+@lru_cache(maxsize=4)
+def _client_for(_process: int, _host: str | None, _credentials: str | None) -> Any:
+    # The project is only needed to make buckets.
+    return storage.Client(  # type: ignore[no-untyped-call]
+        project=os.environ.get("GOOGLE_CLOUD_PROJECT") or None
+    )

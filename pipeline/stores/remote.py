@@ -1,0 +1,99 @@
+"""What stores in the cloud share: patience with a server, and files that are read in ranges."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable
+from typing import BinaryIO, cast
+
+from google.api_core.retry import Retry
+
+# A server that is down for longer ends the job, which can be started again.
+PATIENCE_S = 180.0
+# An error has to be on the screen before anybody wonders whether the job hangs.
+CHECK_S = 12.0
+CONNECT_S = 10.0
+ANSWER_S = 60.0
+# A larger file is looked for first: where it is there already, sending it would be in vain.
+LARGE_BYTES = 8 * 1024 * 1024
+# A Parquet file's footer mostly fits in it.
+_BUFFER_BYTES = 64 * 1024
+
+_log = logging.getLogger(__name__)
+
+
+def passing(status: int | None) -> bool:
+    """Whether an HTTP status may be another one soon."""
+    return status is not None and (status in (408, 429) or (500 <= status != 501))
+
+
+def retrying(what: str, soon_over: Callable[[Exception], bool]) -> Retry:
+    """Tries again for PATIENCE_S, at growing intervals; logs the first failure.
+
+    Args:
+        what: the file, for the log.
+        soon_over: whether it is worth to try again after an error.
+    """
+    told = False
+
+    def tell(error: Exception) -> None:
+        nonlocal told
+        if not told:
+            _log.warning("%s: %s; trying again for %.0f s", what, error, PATIENCE_S)
+        told = True
+
+    return Retry(predicate=soon_over, initial=0.25, maximum=15.0, timeout=PATIENCE_S, on_error=tell)
+
+
+def hidden(path: str) -> bool:
+    """Whether it isn't a file of the lake: a marker of a folder, or something that hides."""
+    return path.endswith("/") or "/." in f"/{path}"
+
+
+def reader(size: int, fetch: Callable[[int, int], bytes]) -> BinaryIO:
+    """A file of so many bytes, which `fetch` gets from one place to another, exclusive."""
+    return cast("BinaryIO", io.BufferedReader(_Ranged(size, fetch), _BUFFER_BYTES))
+
+
+class _Ranged(io.RawIOBase):
+    """A file that is fetched piece by piece, each read a request."""
+
+    def __init__(self, size: int, fetch: Callable[[int, int], bytes]) -> None:
+        super().__init__()
+        self._size = size
+        self._fetch = fetch
+        self._at = 0
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def tell(self) -> int:
+        """The place of the next read."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Goes elsewhere; costs no request."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(base + offset, 0)
+        return self._at
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        """Fills the buffer, less at the file's end."""
+        end = min(self._at + len(buffer), self._size)
+        if end <= self._at:
+            return 0
+        data = self._fetch(self._at, end)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def readall(self) -> bytes:
+        """All from here on, in one request."""
+        start, self._at = self._at, max(self._at, self._size)
+        return self._fetch(start, self._size) if start < self._size else b""

@@ -1,0 +1,1 @@
+"""Tests of deploy/airflow: its functions here, its DAGs in an Airflow of their own."""

@@ -1,0 +1,217 @@
+"""The lake's steps on every store, and as runners with many workers have them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from pipeline.runner import Where
+from pipeline.sinks import Produced, archive, recent
+from pipeline.sinks.archive import look_again, write_messages
+from pipeline.sinks.lake import LakeSink
+from pipeline.sinks.lake_files import archive_file
+from pipeline.sinks.lake_tables import READINGS, by_day, write_day
+from pipeline.sources import RawFile
+from pipeline.stores import Store
+from tests.pipeline.sinks.test_archive import offsets, once, positions
+from tests.pipeline.stores.conftest import (
+    Place,
+    fake_gcs,
+    gcs_environment,
+    place,
+    remote,
+    s3_environment,
+    s3_server,
+)
+from transforms.batch import BatchKind, Origin, RawBatch
+
+__all__ = ["fake_gcs", "gcs_environment", "place", "remote", "s3_environment", "s3_server"]
+
+NOON = dt.datetime(2024, 6, 1, 12, tzinfo=dt.UTC)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_known() -> Iterator[None]:
+    look_again()
+    yield
+    look_again()
+
+
+def readings(first: int, count: int, day: int = 0) -> pa.Table:
+    """As much of readings as the lake looks at."""
+    moments = [NOON + dt.timedelta(days=day, seconds=number) for number in range(count)]
+    return pa.table(
+        {
+            "reading_id": pa.array([f"{day}-{first + n:06}" for n in range(count)]),
+            "recorded_at": pa.array(moments, pa.timestamp("us", "UTC")),
+        }
+    )
+
+
+def raw(*numbers: int, part: str = "t/0") -> RawBatch:
+    return RawBatch(offsets(*numbers, part=part), BatchKind.MESSAGES, Origin("kafka://b/t"))
+
+
+def tables(store: Store, folder: str) -> list[pa.Table]:
+    found = []
+    for stored in store.files(folder):
+        with store.open(stored.path) as file:
+            found.append(pq.read_table(io.BytesIO(file.read())))
+    return found
+
+
+def ids(store: Store) -> list[str]:
+    return sorted(
+        name for table in tables(store, "readings") for name in table["reading_id"].to_pylist()
+    )
+
+
+def held(store: Store, folder: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for table in tables(store, folder):
+        for name in table["position"].to_pylist():
+            found[name] = found.get(name, 0) + 1
+    return found
+
+
+def ran(
+    store: Store,
+    where: Where,
+    made: Sequence[pa.Table],
+    messages: Sequence[RawBatch] = (),
+    file_bytes: int = 1 << 20,
+) -> None:
+    """The sink's steps on bounded input."""
+    sink = LakeSink(store.uri, "kafka://b/t", where=where, file_bytes=file_bytes)
+    sink.prepare()
+    with beam.Pipeline(FnApiRunner()) as pipeline:
+
+        def given(name: str, elements: Sequence[object]) -> beam.PCollection:
+            kind = RawBatch if name == "raw" else pa.Table
+            made = pipeline | name >> beam.Create(list(elements), reshuffle=False)
+            return made | f"{name}Typed" >> beam.Map(lambda each: each).with_output_types(kind)
+
+        stats = given("stats", [])
+        produced = Produced(
+            raw=given("raw", messages), files=None, readings=given("readings", made),
+            window_stats=stats, tails=stats,
+        )  # fmt: skip
+        assert sink.write(produced) is None
+
+
+# --- gathering ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", [Where.HERE, Where.KEPT])
+def test_a_day_is_a_file_and_the_order_of_what_comes_changes_nothing(
+    place: Place, where: Where
+) -> None:
+    parts = [readings(n * 100, 50, day) for n, day in itertools.product(range(4), range(3))]
+    # One that holds two days.
+    parts.append(pa.concat_tables([readings(1000, 10, 0), readings(1000, 10, 1)]))
+    ran(place.store, where, parts)
+    files = {name: found for name, found in place.versions().items() if "readings" in name}
+    days = {name.split("/")[-2] for name in files}
+    assert days == {"dt=2024-06-01", "dt=2024-06-02", "dt=2024-06-03"}
+    # With many workers a day is divided among some of them.
+    assert len(files) == 3 if where is Where.HERE else 3 <= len(files) <= 12
+    assert ids(place.store) == sorted(
+        name for part in parts for name in part["reading_id"].to_pylist()
+    )
+    ran(place.store, where, parts[::-1])
+    assert {name: found for name, found in place.versions().items() if "readings" in name} == files
+
+
+def test_files_have_the_size_that_is_asked_for(place: Place) -> None:
+    parts = [readings(n * 1000, 1000) for n in range(8)]
+    ran(place.store, Where.HERE, parts, file_bytes=parts[0].nbytes // 4 * 3)
+    assert sorted(table.num_rows for table in tables(place.store, "readings")) == [2000, 3000, 3000]
+
+
+def test_messages_of_a_stream_are_gathered_by_many_workers(place: Place) -> None:
+    batches = [raw(*range(n * 10, n * 10 + 10), part=f"t/{n % 2}") for n in range(12)]
+    ran(place.store, Where.KEPT, [], batches)
+    found = held(place.store, "raw/source=kafka_b_t")
+    wanted = [name for batch in batches for name in batch.table["position"].to_pylist()]
+    assert found == once(*wanted)
+    assert len(list(place.store.files("raw"))) <= 4
+    # A job on the local runner that goes on there knows what is held.
+    write_messages(place.store, "raw/source=kafka_b_t", offsets(*range(5), part="t/0"))
+    assert held(place.store, "raw/source=kafka_b_t") == found
+
+
+# --- restarts -----------------------------------------------------------------------------------
+
+
+def test_an_archive_on_a_server_is_known_by_its_footers(remote: Place) -> None:
+    assert remote.faults is not None
+    for begin in range(0, 200, 10):
+        write_messages(remote.store, "raw/x", offsets(*range(begin, begin + 10)))
+    look_again()
+    remote.faults.plan()
+    write_messages(remote.store, "raw/x", offsets(*range(195, 210)))
+    # Two hours are listed, each footer is read once, one file is read, one is written.
+    assert len(remote.faults.seen) <= 2 + 20 + 4 + 1
+    assert held(remote.store, "raw/x") == once(*positions(range(210)))
+    remote.faults.plan()
+    write_messages(remote.store, "raw/x", offsets(*range(210, 220)))
+    assert len(remote.faults.seen) == 1
+    assert len(archive._known) <= archive._HOURS
+
+
+def test_what_a_run_before_had_written_is_left_out(place: Place) -> None:
+    began_s = time.time()
+    write_day(place.store, READINGS, "2024-06-01", readings(0, 10))
+    for first, count in ((0, 20), (5, 15)):
+        recent.look(place.store, "readings", began_s)
+        for day, part in by_day(readings(first, count), "recorded_at"):
+            write_day(place.store, READINGS, day, part)
+    write_day(place.store, READINGS, "2024-06-02", readings(0, 3, day=1))
+    names = ids(place.store)
+    assert len(names) == len(set(names)) == 23
+    if place.faults is not None:
+        place.faults.plan()
+        write_day(place.store, READINGS, "2024-06-01", readings(30, 5))
+        assert len(place.faults.seen) == 1
+    recent.forget(place.store, "readings")
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def test_a_file_is_archived_once_with_its_name_and_content(place: Place, tmp_path: Path) -> None:
+    local = tmp_path / "in" / "C1.csv"
+    local.parent.mkdir()
+    local.write_bytes(b"a,b\n1,2\n")
+    at_us = 1_717_243_200_000_000
+    for _ in range(2):
+        archive_file(place.store, RawFile(str(local), "C1/C1.csv", at_us, 8))
+    (name,) = [path for path in place.versions() if "raw" in path]
+    assert name.startswith("the/lake/raw/source=files/dt=2024-06-01/hr=12/")
+    assert name.endswith("/C1/C1.csv")
+    local.write_bytes(b"a,b\n1,3\n")
+    archive_file(place.store, RawFile(str(local), "C1/C1.csv", at_us, 8))
+    assert len([path for path in place.versions() if "raw" in path]) == 2
+
+
+def test_what_lies_in_the_archive_is_not_archived_again(tmp_path: Path) -> None:
+    for lake, source, whole in (
+        ("gs://b/lake", "gs://b/lake/raw", False),
+        ("gs://b/lake/", "gs://b/lake", False),
+        ("gs://b/lake", "gs://b/lake2/raw", True),
+        ("gs://b/lake", "s3://b/lake/raw", True),
+        (str(tmp_path), str(tmp_path / "raw" / "x.zip"), False),
+        (str(tmp_path), "gs://b/lake/raw", True),
+        (str(tmp_path), str(tmp_path.parent), True),
+    ):
+        assert LakeSink(lake, source)._archive is whole

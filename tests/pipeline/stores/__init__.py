@@ -1,0 +1,1 @@
+"""Tests of pipeline/stores, against a folder, a fake Cloud Storage and an S3 server."""

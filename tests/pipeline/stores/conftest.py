@@ -1,0 +1,121 @@
+"""The three stores, each empty, and a proxy that lets their servers fail."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from pipeline.stores import Store, store_at
+from tests.pipeline.stores.faults import Faults
+from tests.services.gcs import Gcs
+from tests.services.processes import Unavailable, free_port
+
+
+@dataclass
+class Place:
+    """Where a store under test is.
+
+    Attributes:
+        store: the store, empty.
+        faults: lets its server fail; None where there is no server.
+        versions: the names in it, each with what changes when it is written again.
+    """
+
+    store: Store
+    faults: Faults | None
+    versions: Callable[[], dict[str, object]]
+
+
+@pytest.fixture(scope="session")
+def fake_gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gcs, Faults]]:
+    port = free_port()
+    with Faults(port) as faults:
+        server = Gcs(tmp_path_factory.mktemp("gcs"), port, faults.url)
+        try:
+            server.start()
+        except Unavailable as reason:
+            pytest.skip(str(reason))
+        with server:
+            yield server, faults
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Faults]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    with Faults(server.get_host_and_port()[1]) as faults:
+        yield faults
+    server.stop()
+
+
+@pytest.fixture
+def gcs_environment(fake_gcs: tuple[Gcs, Faults], monkeypatch: pytest.MonkeyPatch) -> Gcs:
+    for name, value in fake_gcs[0].environment.items():
+        monkeypatch.setenv(name, value)
+    return fake_gcs[0]
+
+
+@pytest.fixture
+def s3_environment(s3_server: Faults, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The endpoint."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_server.url,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return s3_server.url
+
+
+@pytest.fixture(params=["folder", "gs", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Each of the stores in turn."""
+    return make_place(request.param, request, tmp_path)
+
+
+@pytest.fixture(params=["gs", "s3"])
+def remote(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Each of the stores that have a server."""
+    return make_place(request.param, request, tmp_path)
+
+
+def make_place(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """A new store."""
+    if kind == "gs":
+        server: Gcs = request.getfixturevalue("gcs_environment")
+        faults = request.getfixturevalue("fake_gcs")[1]
+        bucket = server.make_bucket()
+        faults.plan()
+        return Place(
+            store_at(f"gs://{bucket}/the/lake"), faults, lambda: dict(server.objects(bucket))
+        )
+    if kind == "s3":
+        request.getfixturevalue("s3_environment")
+        faults = request.getfixturevalue("s3_server")
+        client = boto3.client("s3")
+        bucket = f"bucket-{uuid.uuid4().hex[:12]}"
+        client.create_bucket(Bucket=bucket)
+        faults.plan()
+
+        def versions() -> dict[str, object]:
+            found = client.list_objects_v2(Bucket=bucket).get("Contents", ())
+            return {each["Key"]: (each["ETag"], each["LastModified"]) for each in found}
+
+        return Place(store_at(f"s3://{bucket}/the/lake"), faults, versions)
+    root = tmp_path / "the" / "lake"
+
+    def stats() -> dict[str, object]:
+        return {
+            path.relative_to(tmp_path).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns)
+            for path in sorted(tmp_path.rglob("*"))
+            if path.is_file()
+        }
+
+    return Place(store_at(str(root)), None, stats)

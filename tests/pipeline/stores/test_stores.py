@@ -1,0 +1,329 @@
+"""What every store promises: whole or not at all, never over another, found again."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.stores import store_at
+from pipeline.stores.remote import LARGE_BYTES
+from tests.pipeline.stores.conftest import Place, make_place
+from tests.pipeline.stores.faults import CUT, LOST, Fault
+
+NOON_US = 1_717_243_200_000_000
+LARGE = os.urandom(1 << 20) * (LARGE_BYTES // (1 << 20) + 1)
+
+
+def test_what_is_created_is_there(place: Place) -> None:
+    store = place.store
+    store.check()
+    assert store.create("readings/dt=2024-06-01/a.parquet", b"first")
+    assert store.create("readings/dt=2024-06-01/b.parquet", pa.py_buffer(b"second"))
+    assert store.create("empty", b"")
+    with store.open("readings/dt=2024-06-01/a.parquet") as file:
+        assert file.read() == b"first"
+    with store.open("readings/dt=2024-06-01/b.parquet", size=6) as file:
+        assert file.read() == b"second"
+    assert store.exists("empty") and not store.exists("readings/dt=2024-06-01")
+    assert set(place.versions()) == {
+        "the/lake/empty",
+        "the/lake/readings/dt=2024-06-01/a.parquet",
+        "the/lake/readings/dt=2024-06-01/b.parquet",
+    }
+
+
+def test_nothing_is_written_over_another(place: Place) -> None:
+    place.store.create("a", b"first")
+    before = place.versions()
+    assert not place.store.create("a", b"second")
+    assert place.versions() == before
+    with place.store.open("a") as file:
+        assert file.read() == b"first"
+
+
+@pytest.mark.parametrize("size", [3, len(LARGE)])
+def test_a_file_is_taken_as_it_is(place: Place, tmp_path: Path, size: int) -> None:
+    local = tmp_path / "local.zip"
+    local.write_bytes(LARGE[:size])
+    assert place.store.create_from("raw/x/local.zip", local, NOON_US)
+    before = place.versions()
+    local.write_bytes(b"other")
+    assert not place.store.create_from("raw/x/local.zip", local, NOON_US)
+    after = place.versions()
+    assert {name: after[name] for name in before if "raw/" in name} == {
+        name: before[name] for name in before if "raw/" in name
+    }
+    with place.store.open("raw/x/local.zip") as file:
+        assert file.read() == LARGE[:size]
+
+
+def test_of_many_at_once_one_creates(place: Place) -> None:
+    contents = [bytes([number]) * 50_000 for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda data: place.store.create("one", data), contents))
+    assert sum(made) == 1
+    with place.store.open("one") as file:
+        assert file.read() == contents[made.index(True)]
+    assert list(place.versions()) == ["the/lake/one"]
+
+
+def test_files_are_found_below_a_folder(place: Place) -> None:
+    store = place.store
+    for path in ("a/dt=1/x", "a/dt=1/y", "a/dt=2/x", "ab/x", "a/.hidden/x", "a/dt=2/.part", "x"):
+        store.create(path, path.encode())
+    found = {each.path: each for each in store.files("a")}
+    assert list(found) == ["a/dt=1/x", "a/dt=1/y", "a/dt=2/x"]
+    assert {each.size for each in found.values()} == {8}
+    assert all(abs(each.modified_s - time.time()) < 60 for each in found.values())
+    assert [each.path for each in store.files("a/dt=1")] == ["a/dt=1/x", "a/dt=1/y"]
+    assert list(store.files("none")) == []
+    everything = sorted(each.path for each in store.files(""))
+    assert everything == ["a/dt=1/x", "a/dt=1/y", "a/dt=2/x", "ab/x", "x"]
+
+
+def test_files_since_a_time(place: Place) -> None:
+    store = place.store
+    store.create("a/old", b"")
+    time.sleep(2.1)  # S3 knows whole seconds
+    since_s = time.time()
+    time.sleep(0.1)
+    store.create("a/new", b"")
+    assert [each.path for each in store.files("a", since_s)] == ["a/new"]
+    assert list(store.files("a", time.time() + 60)) == []
+
+
+def test_many_files_are_listed_in_pages(remote: Place) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: remote.store.create(f"a/{n:04}", b""), range(1003)))
+    assert [each.path for each in remote.store.files("a")] == [f"a/{n:04}" for n in range(1003)]
+
+
+def test_a_copy_in_another_process_is_the_same_store(place: Place) -> None:
+    place.store.create("a", b"first")
+    copy = pickle.loads(pickle.dumps(place.store))
+    assert copy.uri == place.store.uri and copy.exists("a") and not copy.create("a", b"second")
+
+
+def test_parquet_is_read_in_ranges(remote: Place) -> None:
+    columns = {f"column{n}": pa.array(range(n, n + 100_000)) for n in range(20)}
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink)
+    data = sink.getvalue()
+    remote.store.create("a.parquet", data)
+    assert remote.faults is not None
+    remote.faults.plan()
+    with remote.store.open("a.parquet", data.size) as file:
+        assert pq.read_schema(file).names == list(columns)
+    assert len(remote.faults.seen) <= 2
+    with remote.store.open("a.parquet", data.size) as file:
+        assert pq.read_table(file, columns=["column7"]).column(0).to_pylist()[:2] == [7, 8]
+    assert len(remote.faults.seen) <= 8
+
+
+# --- servers that fail --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "faults", [(503, 503), (429,), (500, 502, 504), (CUT,), (LOST,), (LOST, 503), (CUT, LOST)]
+)
+def test_an_upload_is_tried_again(
+    remote: Place, caplog: pytest.LogCaptureFixture, faults: tuple[Fault, ...]
+) -> None:
+    assert remote.faults is not None
+    remote.faults.plan(*faults)
+    made = remote.store.create("a", b"data")
+    assert remote.faults.left == 0
+    # What got there at first, unheard, is there at the second.
+    assert made is (LOST not in faults)
+    assert list(remote.versions()) == ["the/lake/a"]
+    with remote.store.open("a") as file:
+        assert file.read() == b"data"
+    told = [record for record in caplog.records if record.name == "pipeline.stores.remote"]
+    assert len(told) == 1 and "the/lake/a" in told[0].getMessage()
+
+
+@pytest.mark.parametrize("faults", [(503,), (LOST,), (CUT, 503), (LOST, LOST)])
+def test_a_large_upload_is_tried_again(
+    remote: Place, tmp_path: Path, faults: tuple[Fault, ...]
+) -> None:
+    local = tmp_path / "local.zip"
+    local.write_bytes(LARGE)
+    assert remote.faults is not None
+    remote.faults.plan(*faults)
+    remote.store.create_from("a", local, NOON_US)
+    assert remote.faults.left == 0
+    with remote.store.open("a") as file:
+        assert file.read() == LARGE
+
+
+def test_parts_of_a_very_large_upload(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.stores.s3._SINGLE_BYTES", 1)
+    monkeypatch.setattr("pipeline.stores.s3._PART_BYTES", 5 << 20)
+    place = make_place("s3", request, tmp_path)
+    bucket, faults = place.store.bucket, place.faults  # type: ignore[attr-defined]
+    assert faults is not None
+    client = boto3.client("s3")
+    local = tmp_path / "local.zip"
+    local.write_bytes(LARGE)
+    # A part, another one, and putting them together.
+    faults.plan(LOST, CUT, 503, of="uploadId")
+    assert place.store.create_from("a", local, NOON_US)
+    assert faults.left == 0
+    with place.store.open("a") as file:
+        assert file.read() == LARGE
+    faults.plan(*[400] * 3, of="partNumber=2")
+    with pytest.raises(Exception, match="400"):
+        place.store.create_from("b", local, NOON_US)
+    faults.plan()
+    assert list(place.versions()) == ["the/lake/a"]
+    assert not client.list_multipart_uploads(Bucket=bucket).get("Uploads")
+    # Of putting them together the answer is lost.
+    faults.plan(*[LOST] * 3, of="uploadId", methods="POST")
+    assert place.store.create_from("b", local, NOON_US)
+    with place.store.open("b") as file:
+        assert file.read() == LARGE
+
+
+def test_reads_are_tried_again(remote: Place) -> None:
+    remote.store.create("a/b", b"data")
+    assert remote.faults is not None
+    for faults in ((503,), (CUT, 500), (LOST,)):
+        remote.faults.plan(*faults, methods="GET HEAD")
+        assert [each.path for each in remote.store.files("a")] == ["a/b"]
+        assert remote.faults.left == 0
+        remote.faults.plan(*faults, methods="GET HEAD")
+        assert remote.store.exists("a/b")
+        assert remote.faults.left == 0
+        remote.faults.plan(*faults, methods="GET")
+        with remote.store.open("a/b", 4) as file:
+            assert file.read() == b"data"
+        assert remote.faults.left == 0
+
+
+@pytest.mark.parametrize("fault", [403, 400, 404])
+def test_what_does_not_pass_is_an_error_at_once(remote: Place, fault: int) -> None:
+    assert remote.faults is not None
+    remote.faults.plan(fault)
+    with pytest.raises(Exception, match=str(fault)):
+        remote.store.create("a", b"data")
+    assert len(remote.faults.seen) == 1 and not remote.versions()
+
+
+def test_patience_ends(remote: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.stores.remote.PATIENCE_S", 1.0)
+    assert remote.faults is not None
+    remote.faults.plan(*[503] * 100)
+    began = time.monotonic()
+    with pytest.raises(Exception, match=r"503|Timeout"):
+        remote.store.create("a", b"data")
+    assert time.monotonic() - began < 10
+    remote.faults.plan()
+
+
+# --- launch -------------------------------------------------------------------------------------
+
+
+def test_a_check_leaves_nothing_behind(place: Place) -> None:
+    place.store.create("a", b"")
+    for _ in range(2):
+        place.store.check()
+    assert list(place.versions()) == ["the/lake/a"]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"^--lake=.*file.*can't be written .*; give a folder"):
+        store_at(str(tmp_path / "file")).check()
+
+
+def test_what_killed_jobs_left_goes_after_a_day(tmp_path: Path) -> None:
+    for name, age_s in ((".old.partial", 90_000), (".new.partial", 80_000)):
+        (tmp_path / name).write_text("")
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+    store_at(str(tmp_path)).prepare()
+    assert [path.name for path in tmp_path.iterdir()] == [".new.partial"]
+
+
+@pytest.mark.parametrize("scheme", ["gs", "s3"])
+def test_a_bucket_that_is_not_there(
+    scheme: str, gcs_environment: object, s3_environment: str
+) -> None:
+    uri = f"{scheme}://no-such-bucket-here/lake"
+    with pytest.raises(ConfigError, match=f"^--lake={uri}: there is no bucket .*; create it"):
+        store_at(uri).check()
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [(403, "may not use it .*; grant it"), (400, "can't be used")],
+)
+@pytest.mark.parametrize("method", ["GET", "POST PUT"])
+def test_a_bucket_that_may_not_be_used(remote: Place, method: str, status: int, told: str) -> None:
+    assert remote.faults is not None
+    remote.faults.plan(*[status] * 3, methods=method)
+    with pytest.raises(ConfigError, match=f"^--lake={remote.store.uri}: .*{told}"):
+        remote.store.check()
+    remote.faults.plan()
+    assert not remote.versions()
+
+
+@pytest.mark.parametrize("scheme", ["gs", "s3"])
+def test_a_server_that_does_not_answer(
+    scheme: str, gcs_environment: object, s3_environment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match=f"^--lake={scheme}://b/lake: .*(answer|can't be used)"):
+        store_at(f"{scheme}://b/lake").check()
+    assert time.monotonic() - began < 15
+
+
+def test_google_without_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+    with pytest.raises(ConfigError, match=r"no credentials .*; set GOOGLE_APPLICATION_CREDENTIALS"):
+        store_at("gs://bucket/lake").check()
+
+
+def test_s3_without_credentials(monkeypatch: pytest.MonkeyPatch, s3_environment: str) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/none")
+    with pytest.raises(ConfigError, match=r"no credentials; set AWS_ACCESS_KEY_ID"):
+        store_at("s3://bucket/lake").check()
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("gs://", "must look like gs://BUCKET/PREFIX"),
+        ("s3:///x", "must look like s3://BUCKET/PREFIX"),
+        ("gs://b/x*", "without any of"),
+        ("ftp://b/x", "no such lake; give a folder, gs://"),
+        ("s3://key:secret@b/x", "must not stand in the address"),
+    ],
+)
+def test_addresses_that_are_none(uri: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told) as error:
+        store_at(uri)
+    assert "secret" not in str(error.value)
+
+
+def test_addresses_may_be_written_in_several_ways(gcs_environment: object) -> None:
+    for uri in ("gs://b/a//c/", "GS://b/a/c"):
+        store = store_at(uri)
+        assert (store.bucket, store._prefix) == ("b", "a/c/")  # type: ignore[attr-defined]
+    assert store_at("gs://b")._prefix == ""  # type: ignore[attr-defined]
