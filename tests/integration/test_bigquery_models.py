@@ -162,6 +162,7 @@ def test_readings_delivered_twice_count_once(fleet: Ran, whole: File) -> None:
 
 @pytest.mark.integration
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_bigquery_gives_what_duckdb_gives(
     at_emulator: BigQuery, fleet: Ran, later: dict[str, pa.Table], whole: File
@@ -173,18 +174,6 @@ def test_bigquery_gives_what_duckdb_gives(
         "battery_cleaned": ("recorded_at", "DAY", ["equipment_id", "test_key"]),
         "equipment_daily": ("day", "MONTH", ["equipment_id"]),
     }
-
-
-@pytest.mark.integration
-@pytest.mark.long
-@pytest.mark.timeout(900)
-def test_the_data_tests_pass_on_bigquery(
-    at_emulator: BigQuery, fleet: Ran, later: dict[str, pa.Table]
-) -> None:
-    dataset = Dataset(at_emulator)
-    dataset.load(job_rows(fleet.warehouse, FIRST))
-    dataset.load(later)
-    build(dataset, data_tests=True)
 
 
 @pytest.mark.integration

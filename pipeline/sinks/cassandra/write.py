@@ -23,7 +23,8 @@ from cassandra.cluster import ResponseFuture, Session
 from cassandra.query import BatchStatement, BatchType, BoundStatement, PreparedStatement
 
 from pipeline import account
-from pipeline.connect.cassandra import PASSING, connection, said
+from pipeline.connect.cassandra import PASSING, connection
+from pipeline.connect.cassandra_errors import said
 from pipeline.errors import ConfigError, WarehouseFailed
 from pipeline.sinks import refused
 from pipeline.sinks.cassandra import encode, tables
