@@ -257,6 +257,7 @@ def test_dbt_s_target_gets_as_far_as_the_connection(place: MotherDuck, tmp_path:
     away = {"HTTP_PROXY": "http://127.0.0.1:9", "HOME": str(tmp_path)}
     ended = dbt("debug", f"--profiles-dir={models.PROJECT}", **place.dbt_variables(), **away)
     assert ended.returncode
+    assert TOKEN not in ended.stdout + ended.stderr
     assert "path: md:battery" in ended.stdout
     assert 'extension "motherduck"' in ended.stdout
 
