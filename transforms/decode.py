@@ -334,7 +334,7 @@ def _own_columns(
     else:
         arrived = pa.nulls(rows, UTC_MICROSECONDS)
         default_file = pa.repeat(pa.scalar(origin.source_file, pa.string()), rows)
-        ids = []
+        ids = _told_ids(found.get("source_file"), origin)
     fallback = pa.scalar(origin.equipment_id, pa.string())
     parts = [found.get("equipment_id"), *ids, fallback]
     found["equipment_id"] = _as_column(
@@ -356,11 +356,22 @@ def _as_column(value: Any, rows: int) -> pa.Array:
     return value.combine_chunks() if isinstance(value, pa.ChunkedArray) else value
 
 
+def _told_ids(files: Any, origin: Origin) -> list[pa.Array]:
+    """The equipment of the files that the rows of an export say they are from.
+
+    Not where somebody has said which equipment it is: that of its own name is a guess.
+    """
+    guess = naming.equipment_from_path(origin.source_file or "")
+    if files is None or origin.equipment_id not in (None, guess):
+        return []
+    return _path_ids(_as_column(files, len(files)))
+
+
 def _path_ids(files: pa.Array) -> list[pa.Array]:
     if files.null_count == len(files):
         return []
     encoded = files.dictionary_encode()
-    names = [naming.equipment_from_path(path) for path in encoded.dictionary.to_pylist()]
+    names = [naming.equipment_from_path(path) or None for path in encoded.dictionary.to_pylist()]
     return [pa.array(names, pa.string()).take(encoded.indices)]
 
 

@@ -10,14 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import yaml
 from google.cloud.pubsub import SubscriberClient
+from moto.server import ThreadedMotoServer
 
 from pipeline.options import config_from, parse
 from pipeline.publishing.options import publication
 from tests.deploy.dockerfile import instructions, stages
-from tests.services import cache, cassandra, gcs, kafka, minio, pubsub
+from tests.services import cache, cassandra, gcs, kafka, pubsub
 from tests.services.processes import Service, Unavailable, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -220,8 +222,7 @@ def test_documents_name_services_profiles_and_files_that_there_are(path: Path) -
             assert set(re.findall(r"(?:localhost|127\.0\.0\.1):(\d+)", paragraph)) <= ports
 
 
-def test_versions_are_those_of_the_tests() -> None:
-    assert SERVICES["minio"]["image"].endswith(f":{minio.MINIO}")
+def test_cassandra_is_that_of_the_tests() -> None:
     assert SERVICES["cassandra"]["image"] == f"cassandra:{cassandra.CASSANDRA}"
 
 
@@ -279,18 +280,24 @@ def test_the_subscription_is_made(pubsub: pubsub.PubSub, monkeypatch: pytest.Mon
     assert found.topic == f"projects/{project}/topics/battery"
 
 
-@pytest.mark.integration
-@pytest.mark.long
-def test_the_bucket_is_made(tmp_path: Path) -> None:
-    server = minio.Minio(tmp_path)
+def test_the_bucket_is_made() -> None:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    given = {**SERVICES["bucket"]["environment"], "AWS_ENDPOINT_URL": url}
     try:
-        server.start()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    with server:
-        run_twice("bucket", server.environment)
-        buckets = server.client().list_buckets()["Buckets"]
-    assert "battery" in [bucket["Name"] for bucket in buckets]
+        run_twice("bucket", given)
+        client = boto3.client(
+            "s3",
+            endpoint_url=url,
+            region_name=given["AWS_DEFAULT_REGION"],
+            aws_access_key_id=given["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=given["AWS_SECRET_ACCESS_KEY"],
+        )
+        assert [bucket["Name"] for bucket in client.list_buckets()["Buckets"]] == ["battery"]
+    finally:
+        server.stop()
 
 
 @pytest.mark.integration

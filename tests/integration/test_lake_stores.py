@@ -18,6 +18,8 @@ from moto.server import ThreadedMotoServer
 from pipeline.stores import Store, store_at
 from tests.running import run
 from tests.services.gcs import Gcs
+from tests.services.minio import Minio
+from tests.services.processes import Unavailable
 
 pytestmark = pytest.mark.integration
 
@@ -67,7 +69,18 @@ def endpoint() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["gs", "s3"])
+@pytest.fixture(scope="module")
+def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Minio]:
+    server = Minio(tmp_path_factory.mktemp("minio"))
+    try:
+        server.start()
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    with server:
+        yield server
+
+
+@pytest.fixture(params=["gs", "s3", pytest.param("minio", marks=pytest.mark.long)])
 def lake(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Lake:
     """A new lake in a new bucket, with the environment that leads there."""
     if request.param == "gs":
@@ -75,6 +88,11 @@ def lake(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Lak
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         return Lake(f"gs://{server.make_bucket()}/the/lake")
+    if request.param == "minio":
+        minio: Minio = request.getfixturevalue("minio")
+        for name, value in minio.environment.items():
+            monkeypatch.setenv(name, value)
+        return Lake(f"s3://{minio.make_bucket()}/the/lake")
     monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("endpoint"))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")

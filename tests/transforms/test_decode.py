@@ -65,6 +65,22 @@ CALCE = {
 }
 
 
+@pytest.mark.parametrize(
+    ("equipment_id", "expected"),
+    [
+        ("export", ["CS2_35", "CS2_36", "export"]),  # a guess from the export's own name
+        (None, ["CS2_35", "CS2_36", None]),
+        ("LAB7", ["LAB7"] * 3),  # somebody has said so
+    ],
+)
+def test_the_rows_of_an_export_are_of_the_files_that_they_name(equipment_id, expected):
+    files = ["CS2_35/CS2_35_8_18_10.xlsx", "CS2_36/CS2_36_8_18_10.xlsx", ""]
+    exported = {"voltage(v)": [3.5, 3.6, 3.7], "current(a)": [0.0, 0.0, 0.0],
+                "date_time": ["2024-06-01T12:00:00Z"] * 3, "source_file": files}  # fmt: skip
+    table = decode(rows(exported, source_file="export.parquet", equipment_id=equipment_id), "UTC")
+    assert column(table[0].table, "equipment_id") == expected
+
+
 def test_a_calce_workbook_is_read_as_it_is():
     table = decoded(rows(CALCE, source_file="CS2_35/a.xlsx", equipment_id="CS2_35"))
     assert column(table, "recorded_at")[0] == START

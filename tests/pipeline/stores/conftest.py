@@ -14,6 +14,7 @@ from moto.server import ThreadedMotoServer
 from pipeline.stores import Store, store_at
 from tests.pipeline.stores.faults import Faults
 from tests.services.gcs import Gcs
+from tests.services.minio import Minio
 from tests.services.processes import Unavailable, free_port
 
 
@@ -54,6 +55,17 @@ def s3_server() -> Iterator[Faults]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def minio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Minio, Faults]]:
+    server = Minio(tmp_path_factory.mktemp("minio"))
+    try:
+        server.start()
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    with server, Faults(server.port) as faults:
+        yield server, faults
+
+
 @pytest.fixture
 def gcs_environment(fake_gcs: tuple[Gcs, Faults], monkeypatch: pytest.MonkeyPatch) -> Gcs:
     for name, value in fake_gcs[0].environment.items():
@@ -74,7 +86,10 @@ def s3_environment(s3_server: Faults, monkeypatch: pytest.MonkeyPatch) -> str:
     return s3_server.url
 
 
-@pytest.fixture(params=["folder", "gs", "s3"])
+MINIO = pytest.param("minio", marks=pytest.mark.long)
+
+
+@pytest.fixture(params=["folder", "gs", "s3", MINIO])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """Each of the stores in turn."""
     return make_place(request.param, request, tmp_path)
@@ -96,9 +111,15 @@ def make_place(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Pla
         return Place(
             store_at(f"gs://{bucket}/the/lake"), faults, lambda: dict(server.objects(bucket))
         )
-    if kind == "s3":
-        request.getfixturevalue("s3_environment")
-        faults = request.getfixturevalue("s3_server")
+    if kind in ("s3", "minio"):
+        if kind == "s3":
+            request.getfixturevalue("s3_environment")
+            faults = request.getfixturevalue("s3_server")
+        else:
+            minio, faults = request.getfixturevalue("minio_server")
+            monkeypatch = request.getfixturevalue("monkeypatch")
+            for name, value in (minio.environment | {"AWS_ENDPOINT_URL": faults.url}).items():
+                monkeypatch.setenv(name, value)
         client = boto3.client("s3")
         bucket = f"bucket-{uuid.uuid4().hex[:12]}"
         client.create_bucket(Bucket=bucket)
