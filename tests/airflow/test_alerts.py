@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from email import message_from_string, policy
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from include import alerts
@@ -18,6 +19,12 @@ from tests.airflow.conftest import Webhook
 from tests.services import airflow as service
 from tests.services.airflow import Airflow
 from tests.services.pubsub import PubSub
+
+
+# It may have to be installed first.
+def needs_airflow(test: Any) -> Any:
+    return pytest.mark.integration(pytest.mark.long(pytest.mark.timeout(1500)(test)))
+
 
 SEND = "from include import alerts; print('TOOK', alerts.send('It failed', 'Because of <that>.'))"
 
@@ -64,8 +71,7 @@ def mail() -> Iterator[socketserver.ThreadingTCPServer]:
         thread.join()
 
 
-@pytest.mark.integration
-@pytest.mark.long
+@needs_airflow
 def test_slack_and_mail_get_it_and_a_broken_channel_keeps_nothing_from_them(
     airflow: Airflow, webhook: Webhook, mail: socketserver.ThreadingTCPServer
 ) -> None:
@@ -93,8 +99,7 @@ def test_slack_and_mail_get_it_and_a_broken_channel_keeps_nothing_from_them(
     assert "Because of &lt;that&gt;." in part.get_content()
 
 
-@pytest.mark.integration
-@pytest.mark.long
+@needs_airflow
 def test_pubsub_gets_it(airflow: Airflow, pubsub: PubSub) -> None:
     topic = pubsub.new_topic("alerts")
     subscription = pubsub.new_subscription(topic)
@@ -116,8 +121,7 @@ def test_pubsub_gets_it(airflow: Airflow, pubsub: PubSub) -> None:
     ]
 
 
-@pytest.mark.integration
-@pytest.mark.long
+@needs_airflow
 def test_without_connections_the_log_has_it(airflow: Airflow) -> None:
     assert send(airflow, {}) == "[]"
 

@@ -137,12 +137,12 @@ def test_a_command_that_fails_tells_its_end(
 
 
 def test_the_batchs_steps_are_commands_the_project_takes() -> None:
-    steps = batch.Steps("/work", "kafka://broker:9092/sensor_data", "duckdb:/w.duckdb", START, END)
+    steps = batch.Steps("/batch", "kafka://broker:9092/sensor_data", "duckdb:/w.duckdb", START, END)
     generated = config_from(parse(steps.generate(machines=4, every_s=60)[3:]))
     assert "readings=240" in generated.source and "start=2024-06-01T12:00:00Z" in generated.source
-    assert generated.lake == "/work/20240601T1200/generated"
+    assert generated.lake == "/batch/20240601T1200/generated"
     produced = publication(steps.produce()[3:])
-    assert produced.job.source == "/work/20240601T1200/generated/raw"
+    assert produced.job.source == "/batch/20240601T1200/generated/raw"
     assert produced.to == "kafka://broker:9092/sensor_data"
     consumed = config_from(parse(steps.consume()[3:]))
     assert consumed.until_latest and consumed.source.endswith("?group=sensor_batch")

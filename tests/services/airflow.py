@@ -65,13 +65,16 @@ class Airflow:
     def run(
         self, *arguments: str, environment: Mapping[str, str] | None = None, timeout: float = 1500
     ) -> subprocess.CompletedProcess[str]:
-        """`airflow ARGUMENTS`; its outcome, good or bad, with all it said as standard output."""
-        return subprocess.run(
+        """`airflow ARGUMENTS`; its outcome, with all it said as output and in `airflow.log`."""
+        done = subprocess.run(
             [str(python()), "-m", "airflow", *arguments],
             env={**os.environ, **self.environment, **(environment or {})},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout,
             stdin=subprocess.DEVNULL, check=False,
         )  # fmt: skip
+        with (self.home / "airflow.log").open("a") as log:
+            log.write(done.stdout)
+        return done
 
     def dag_test(
         self,

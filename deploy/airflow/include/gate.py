@@ -88,7 +88,10 @@ def problems(found: Found, quality: Found, limits: Thresholds, end: datetime) ->
 def age_of(found: Found, end: datetime) -> timedelta:
     """How long before `end` the newest arrival came; below zero if it came after it."""
     newest = found["newest"]
-    return end - datetime.fromisoformat(newest) if newest else timedelta(0)
+    if not newest:
+        return timedelta(0)
+    # By seconds: Airflow's times are of a kind of their own, and so would be their difference.
+    return timedelta(seconds=end.timestamp() - datetime.fromisoformat(newest).timestamp())
 
 
 def stale(found: Found, end: datetime) -> str:
