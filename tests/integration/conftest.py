@@ -9,6 +9,7 @@ import pytest
 from tests.services.bigquery import BigQuery
 from tests.services.cassandra import Node, cassandra_node
 from tests.services.engines import Prism
+from tests.services.fixtures import started
 from tests.services.gcs import Gcs
 from tests.services.kafka import Broker, kafka_broker
 from tests.services.processes import Unavailable
@@ -29,49 +30,25 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 @pytest.fixture(scope="session")
 def pubsub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PubSub]:
     """The Pub/Sub emulator; tests put its `environment` into that of what they run."""
-    emulator = PubSub(tmp_path_factory.mktemp("pubsub"))
-    try:
-        emulator.start()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    with emulator:
-        yield emulator
+    yield from started(PubSub(tmp_path_factory.mktemp("pubsub")))
 
 
 @pytest.fixture(scope="session")
 def prism(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prism]:
     """A Prism, built the first time; its `flags` bring a job to it."""
-    engine = Prism(tmp_path_factory.mktemp("prism"))
-    try:
-        engine.start()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    with engine:
-        yield engine
+    yield from started(Prism(tmp_path_factory.mktemp("prism")))
 
 
 @pytest.fixture(scope="session")
 def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gcs]:
     """A fake Cloud Storage; tests put its `environment` into that of what they run."""
-    storage = Gcs(tmp_path_factory.mktemp("gcs"))
-    try:
-        storage.start()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    with storage:
-        yield storage
+    yield from started(Gcs(tmp_path_factory.mktemp("gcs")))
 
 
 @pytest.fixture(scope="session")
-def bigquery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BigQuery]:
-    """A BigQuery emulator; tests put its `environment` into that of what they run."""
-    emulator = BigQuery(tmp_path_factory.mktemp("bigquery"))
-    try:
-        emulator.start()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    with emulator:
-        yield emulator
+def bigquery(tmp_path_factory: pytest.TempPathFactory, gcs: Gcs) -> Iterator[BigQuery]:
+    """A BigQuery emulator that loads from the fake Cloud Storage; as there."""
+    yield from started(BigQuery(tmp_path_factory.mktemp("bigquery"), gcs_root=gcs.root))
 
 
 @pytest.fixture(scope="session")

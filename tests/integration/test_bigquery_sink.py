@@ -44,7 +44,6 @@ from tests.services.bigquery import BigQuery
 from tests.services.engines import Prism
 from tests.services.faults import FaultyBigQuery
 from tests.services.gcs import Gcs
-from tests.services.processes import Unavailable
 
 pytestmark = pytest.mark.integration
 
@@ -57,16 +56,9 @@ def ways(*names: str) -> list[Any]:
     return [pytest.param(n, marks=[pytest.mark.long] * (n != "storage_write")) for n in names]
 
 
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory, gcs: Gcs) -> Iterator[BigQuery]:
-    """One that reads what is in the fake Cloud Storage."""
-    found = BigQuery(tmp_path_factory.mktemp("bigquery"), gcs_root=gcs.root)
-    try:
-        found.start()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    with found:
-        yield found
+@pytest.fixture
+def emulator(bigquery: BigQuery) -> BigQuery:
+    return bigquery
 
 
 @pytest.fixture

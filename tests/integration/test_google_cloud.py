@@ -6,7 +6,6 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from tests.services.bigquery import BigQuery
 from tests.services.faults import FaultyBigQuery
 from tests.services.gcs import Gcs
 from tests.services.kafka import Broker
-from tests.services.processes import Unavailable
 from tests.services.pubsub import PubSub
 from tests.warehouses import KEYS, Dataset, File, differences
 
@@ -38,26 +36,14 @@ POISON = (b"\xff\xfe", b'{"equipment_id": "sim_cell_001", "time": 1717243200}',
           b'{"equipment_id": "sim_cell_001", "time": 1717243200, "voltage": 3700, "current": 1}')  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory, gcs: Gcs) -> Iterator[BigQuery]:
-    """A BigQuery that reads what is in the fake Cloud Storage."""
-    found = BigQuery(tmp_path_factory.mktemp("bigquery"), gcs_root=gcs.root)
-    try:
-        found.start()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    with found:
-        yield found
-
-
 @pytest.fixture
 def cloud(
-    gcs: Gcs, emulator: BigQuery, pubsub: PubSub, monkeypatch: pytest.MonkeyPatch
+    gcs: Gcs, bigquery: BigQuery, pubsub: PubSub, monkeypatch: pytest.MonkeyPatch
 ) -> BigQuery:
     """BigQuery, with everything in the environment."""
-    for name, value in (gcs.environment | emulator.environment | pubsub.environment).items():
+    for name, value in (gcs.environment | bigquery.environment | pubsub.environment).items():
         monkeypatch.setenv(name, value)
-    return emulator
+    return bigquery
 
 
 def python(*argv: str) -> subprocess.CompletedProcess[str]:

@@ -17,9 +17,9 @@ from moto.server import ThreadedMotoServer
 
 from pipeline.stores import Store, store_at
 from tests.running import run
+from tests.services.fixtures import started
 from tests.services.gcs import Gcs
 from tests.services.minio import Minio
-from tests.services.processes import Unavailable
 
 pytestmark = pytest.mark.integration
 
@@ -71,13 +71,7 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Minio]:
-    server = Minio(tmp_path_factory.mktemp("minio"))
-    try:
-        server.start()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    with server:
-        yield server
+    yield from started(Minio(tmp_path_factory.mktemp("minio")))
 
 
 @pytest.fixture(params=["gs", "s3", pytest.param("minio", marks=pytest.mark.long)])
