@@ -11,12 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import bigquery, kafka, pubsub
 from tests.services import airflow as service
 from tests.services.airflow import Airflow
 from tests.services.processes import Unavailable
-
-__all__ = ["bigquery", "kafka", "pubsub"]
 
 # As Airflow itself has it: the DAGs say `from include import …`.
 sys.path.insert(0, str(service.ASTRO))

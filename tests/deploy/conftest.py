@@ -7,10 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy import tools
-from tests.integration.conftest import gcs, kafka
 from tests.services.processes import Unavailable
-
-__all__ = ["gcs", "kafka"]
 
 
 @pytest.fixture(scope="session")

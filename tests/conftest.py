@@ -1,4 +1,4 @@
-"""Services that the integration tests share: started once a session, when first asked for."""
+"""Services that tests share: started once a session, when first asked for."""
 
 from __future__ import annotations
 
