@@ -212,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except (KeyboardInterrupt, RuntimeError) as error:
         # A runner wraps what a step raised.
-        if failed := _WAREHOUSE_FAILED.search(str(error)):
+        if failed := _WAREHOUSE_FAILED.search(f"{type(error).__name__}: {error}"):
             print(f"error: {failed[1]}", file=sys.stderr)  # noqa: T201
             return 1
         if isinstance(error, RuntimeError) and "KeyboardInterrupt" not in str(error):
