@@ -179,7 +179,15 @@ class LiveReader:
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="broker", daemon=True)
         self.watermark_us = NEVER
-        self.lag: int | None = None
+        self._lag: int | None = None
+
+    @property
+    def lag(self) -> int | None:
+        """Messages that the pipeline has not taken; None where that is not known."""
+        left = self._lag
+        with self._ready.mutex:
+            ready = sum(sum(each.fetched.rows.values()) for each in self._ready.queue)
+        return None if left is None else left + ready
 
     # --- the pipeline's side -------------------------------------------------------------------
 
@@ -241,7 +249,6 @@ class LiveReader:
             over = self._stopping.is_set() or self._failed is not None
             return Polled([], self.watermark_us, done=over)
         self.watermark_us, self._taken = ready.watermark_us, ready.watermark
-        self.lag = ready.fetched.lag
         if ready.batch is None:
             if ready.last and self._under_way:
                 self._under_way[-1] = self._under_way[-1]._replace(last=True)
@@ -324,6 +331,7 @@ class LiveReader:
 
     def _prepare(self, fetched: Fetched) -> _Ready:
         now_us = self._now_us()
+        self._lag = fetched.lag
         partitions = set(self._broker.partitions())
         if partitions - self._partitions:
             self._told.taking_over()
