@@ -78,8 +78,9 @@ def build(
     """Builds and tests all models, or those that dbt's `select` names.
 
     The data tests run unless they are left out; the unit tests, which look at the formulas and not
-    at the data, only where they are asked for. With `full_refresh` the models that would add what is new are built
-    from all readings, as they must be once after their formulas or the profiles' columns changed.
+    at the data, only where they are asked for. With `full_refresh` the models that would add what
+    is new are built from all readings, as they must be once after their formulas or the profiles'
+    columns changed.
 
     dbt runs in a process of its own: in ours it would keep the warehouse's file open. Where it
     fails, what it said is printed.
@@ -90,7 +91,8 @@ def build(
     command = [sys.executable, "-m", "dbt.cli.main", "build", "--no-use-colors"]
     command += ["--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
     if select:
-        command += ["--select", select]
+        # Tests that also look at models which may never have been built are left out.
+        command += ["--select", select, "--indirect-selection", "buildable"]
     if not unit_tests:
         command += ["--exclude-resource-type", "unit_test"]
     if not data_tests:

@@ -168,12 +168,13 @@ def _storm(proxy: FaultyBigQuery, over: threading.Event) -> None:
         {"kind": "refuse", "code": grpc.StatusCode.RESOURCE_EXHAUSTED, "inside": True},
         {"kind": "cut"},
     ]
-    turn = 0
-    while not over.wait(3):
-        # What has not happened yet is forgotten, for the job waits ever longer between its tries.
-        proxy.storage.clear()
-        proxy.storage.plan(where="AppendRows", times=2, **kinds[turn % len(kinds)])
-        turn += 1
+    # By requests, not by time: the job waits longer and longer between its tries.
+    planned = 0
+    while not over.wait(0.2):
+        if proxy.storage.done.total() == planned:
+            kind = kinds[planned // 2 % len(kinds)]
+            proxy.storage.plan(where="AppendRows", times=2, after=4, **kind)
+            planned += 2
     proxy.storage.clear()
 
 
