@@ -23,19 +23,9 @@ from pipeline.sinks.lake_files import archive_file
 from pipeline.sinks.lake_tables import READINGS, by_day, write_day
 from pipeline.sources import RawFile
 from pipeline.stores import Store
+from tests.pipeline.conftest import Place
 from tests.pipeline.sinks.test_archive import offsets, once, positions
-from tests.pipeline.stores.conftest import (
-    Place,
-    fake_gcs,
-    gcs_environment,
-    place,
-    remote,
-    s3_environment,
-    s3_server,
-)
 from transforms.batch import BatchKind, Origin, RawBatch
-
-__all__ = ["fake_gcs", "gcs_environment", "place", "remote", "s3_environment", "s3_server"]
 
 NOON = dt.datetime(2024, 6, 1, 12, tzinfo=dt.UTC)
 

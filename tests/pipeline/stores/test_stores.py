@@ -16,7 +16,7 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.stores import store_at
 from pipeline.stores.remote import LARGE_BYTES
-from tests.pipeline.stores.conftest import Place, make_place
+from tests.pipeline.conftest import Place, make_place
 from tests.pipeline.stores.faults import CUT, LOST, Fault
 
 NOON_US = 1_717_243_200_000_000

@@ -120,7 +120,7 @@ def make_place(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Pla
             monkeypatch = request.getfixturevalue("monkeypatch")
             for name, value in (minio.environment | {"AWS_ENDPOINT_URL": faults.url}).items():
                 monkeypatch.setenv(name, value)
-        client = boto3.client("s3")
+        client = boto3.session.Session().client("s3")
         bucket = f"bucket-{uuid.uuid4().hex[:12]}"
         client.create_bucket(Bucket=bucket)
         faults.plan()
