@@ -21,7 +21,7 @@ def rig(broker: Broker, folder: Path) -> Rig:
 
 
 @pytest.mark.parametrize(
-    "scenario", ["calm", "idle_partition", "takeover_by_drain", "poison", "late", "start_at_latest"]
+    "scenario", ["calm", "idle_partition", "takeover_by_drain", "poison", "late"]
 )
 def test_nothing_is_lost_or_doubled(kafka: Broker, tmp_path: Path, scenario: str) -> None:
     with rig(kafka, tmp_path) as on:

@@ -104,7 +104,9 @@ class Warehouse(Writer):
             Busy: another program kept it open for `patience_s`.
         """
         with self._turn:
-            database = self._database or self._open(patience_s or _PATIENCE_S)
+            database = self._database or self._open(
+                _PATIENCE_S if patience_s is None else patience_s
+            )
             try:
                 yield database
             except BaseException:

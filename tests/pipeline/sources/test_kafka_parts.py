@@ -287,7 +287,10 @@ def test_a_start_may_be_a_time(start: str) -> None:
         ("?disorder=x", "disorder=x must be 0 to 86400 seconds"),
         ("?reader=go", "reader=go must be python or java"),
         ("?reader=java", "reader=java is for live reading on Dataflow or Flink; drop it"),
-        ("?offset=3", "no such parameter 'offset'; valid are disorder, group, reader, start"),
+        (
+            "?offset=3",
+            "no such parameter 'offset'; valid are disorder, group, reader, secret, start",
+        ),
         ("?group=", "parameter 'group' has no value; give one or drop it"),
         ("?group=a&group=b", "parameter 'group' is given twice; drop one"),
     ],
