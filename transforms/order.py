@@ -26,6 +26,7 @@ from transforms import identity
 from transforms.batch import PackedBatch, PackedBatchCoder, stack
 from transforms.limits import Limits, codes
 from transforms.sequence import NOTHING_RECENT, Sequenced, gathered, sequence
+from transforms.validate import FLAG
 
 # About this many readings are released at once from bounded input: enough to be fast and to make
 # few files, little enough that memory does not depend on how much there is in all.
@@ -351,7 +352,7 @@ class _OrderUnbounded(_Ordering):
             keep_from = (horizon or border) - self._allowed_lateness_us
             before = gathered([before, *(piece.table for _, piece in kept)], keep_from)
         out = sequence(table, before, self.limits, NOTHING_RECENT)
-        last, new = PackedBatch(out.tail).packed(), PackedBatch(out.recent).packed()
+        last = PackedBatch(out.tail).packed()
         tail.write(last)
         keep_from = max(border, horizon or border) - self._allowed_lateness_us
         if any(latest < keep_from for latest, _ in kept):
@@ -360,9 +361,22 @@ class _OrderUnbounded(_Ordering):
                 if piece[0] >= keep_from:
                     recent.add(piece)
         latest_us = int(times_us(table).max())
-        recent.add((latest_us, new))
+        new = _in_place(out, keep_from)
+        if new is not None:
+            recent.add((latest_us, new))
         yield from self.counted(out)
         yield TaggedOutput("tails", (shard, Tail(last, new, latest_us, keep_from)))
+
+
+def _in_place(out: Sequenced, keep_from_us: int) -> PackedBatch | None:
+    """What is recent, but for readings that lost their place: they come before no other one."""
+    flags = out.table.column("flags").to_numpy()
+    lost = (flags & FLAG["late"] != 0) & (times_us(out.table) < keep_from_us)
+    recent = out.recent
+    assert recent is not None
+    if lost.any():
+        recent = recent.filter(pa.array(~lost))
+    return PackedBatch(recent).packed() if recent.num_rows else None
 
 
 class Tail(NamedTuple):

@@ -50,10 +50,12 @@ def session(cassandra: Node) -> Iterator[Session]:
 
 
 @pytest.fixture
-def keyspace(cassandra: Node, session: Session) -> Iterator[str]:
+def keyspace(cassandra: Node) -> Iterator[str]:
     name = cassandra.new_keyspace()
     yield name
-    session.execute(f"DROP KEYSPACE IF EXISTS {name}")
+    # A session of its own: older ones may hold connections to a node that was killed since.
+    with cassandra.session() as session:
+        session.execute(f"DROP KEYSPACE IF EXISTS {name}")
 
 
 def stored(session: Session, keyspace: str, table: Table) -> list[dict[str, Any]]:

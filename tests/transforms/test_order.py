@@ -330,6 +330,18 @@ def test_a_reading_later_than_the_allowance_has_no_delta_and_says_so():
     ]
 
 
+def test_readings_later_than_the_allowance_are_not_each_others_previous_ones():
+    live = Live().send(named(1, 400)).pass_(460).send(named(2, 1000)).pass_(1060)
+    live.send(named(3, 500)).pass_(1061).send(named(4, 600)).pass_(1062).send(named(5, 1070))
+    assert live.panes() == [
+        {1: (None, [])},
+        {2: (600.0, ["gap"])},
+        {3: (None, ["late"])},
+        {4: (None, ["late"])},
+        {5: (70.0, [])},
+    ]
+
+
 def test_a_copy_of_what_was_released_is_dropped():
     live = Live().send(named(1, 10)).pass_(60).send(named(1, 10), named(2, 65)).pass_(130)
     live.send({**named(2, 65), "name": 3})
