@@ -35,6 +35,9 @@ STAMP := $(VENV)/.installed
 PIP_TOOLS := pip-tools==7.6.2
 LOCK_VENV := .venv-lock
 
+# The files of tests are shared out among up to four processes (ARGS="-n 0": one process, for pdb).
+PYTEST = $(PYTHON) -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
+
 # Prints the first Python 3.11 at hand. A name may exist without working (version managers put
 # such shims on the path), so each is tried.
 FIND_PYTHON = for candidate in python3.11 python3 python; do \
@@ -79,11 +82,11 @@ models: install ## Build and test the dbt models (WAREHOUSE=duckdb:PATH or anoth
 
 # Some tests alone can't reach the coverage of all: with ARGS it is shown, not demanded.
 test: install ## Run the tests and demand 95 % branch coverage of transforms and schemas (ARGS: pytest's)
-	@$(PYTHON) -m pytest -m 'not long' --cov --cov-branch --cov-report=term $(if $(strip $(ARGS)),--cov-fail-under=0) $(ARGS)
+	@$(PYTEST) -m 'not long' --cov --cov-branch --cov-report=term $(if $(strip $(ARGS)),--cov-fail-under=0) $(ARGS)
 
 # Minutes of a live job under fire, and the job on other engines.
 test-long: install ## Run the short forms of chaos and soak, and the tests on Prism (ARGS: pytest's)
-	@$(PYTHON) -m pytest -m long $(ARGS)
+	@$(PYTEST) -m long $(ARGS)
 
 # Every check runs, whichever fails first.
 lint: install ## Check style, format, types and SQL

@@ -52,6 +52,7 @@ EXTRAS_REQUIRE = {
     "dev": [
         "pytest>=9,<10",  # the test runner
         "pytest-cov>=7,<8",  # the branch coverage gate on transforms and schemas
+        "pytest-xdist>=3.8,<4",  # several test processes: most of a test's time is waiting for a job
         "pytest-timeout>=2.4,<3",  # a hanging stream fails its test instead of the whole run
         "hypothesis>=6.150,<7",  # property tests: no input breaks a decoder or loses a row
         "moto[s3,server]>=5.2,<6",  # an S3 server for the s3:// lake's tests

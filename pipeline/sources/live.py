@@ -315,6 +315,7 @@ class LiveReader:
             self._failed = error
 
     def _offer(self, ready: _Ready, moves: int) -> None:
+        rest_at = time.monotonic()
         while not self._stopping.is_set():
             with self._offering:
                 if moves != self._moves or self._handing_over.is_set():
@@ -325,8 +326,10 @@ class LiveReader:
                     self._ready.put_nowait(ready)
                     return
             self._beat_at = time.monotonic()
-            self._commit()
-            self._broker.rest()
+            if self._beat_at >= rest_at:
+                rest_at = self._beat_at + _POLL_S
+                self._commit()
+                self._broker.rest()
             time.sleep(_FULL_S)
 
     def _prepare(self, fetched: Fetched) -> _Ready:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,20 +18,48 @@ from tests.services.kafka import Broker
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]
 
+# They leave the broker alone and mostly wait, so some of them run side by side.
+_BESIDE: dict[str, Callable[[Rig], dict[str, int]]] = {
+    **{
+        name: SCENARIOS[name]
+        for name in ("takeover_by_drain", "start_at_latest", "late", "idle_partition", "poison")
+    },
+    "crashes": partial(crashes, kills=2),
+    "million": partial(million, readings=30_000),
+}
+_AT_ONCE = 3
+
 
 def rig(broker: Broker, folder: Path) -> Rig:
     return Rig(broker, folder, rate=500, window_s=2, pace=0.2, choose=random.Random(1))
 
 
-@pytest.mark.parametrize("scenario", ["calm", "idle_partition", "takeover_by_drain", "poison"])
-def test_nothing_is_lost_or_doubled(kafka: Broker, tmp_path: Path, scenario: str) -> None:
-    with rig(kafka, tmp_path) as on:
-        assert SCENARIOS[scenario](on) == {}
+@pytest.fixture(scope="module")
+def found(
+    kafka: Broker, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[dict[str, Future[dict[str, int]]]]:
+    """What is wrong after each selected scenario, when it has ended."""
+
+    def play(name: str) -> dict[str, int]:
+        with rig(kafka, tmp_path_factory.mktemp(name, numbered=False)) as on:
+            return _BESIDE[name](on)
+
+    names = {
+        item.callspec.params.get("scenario")
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+    }
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    yield {name: pool.submit(play, name) for name in _BESIDE if name in names}
+    pool.shutdown(cancel_futures=True)
 
 
-def test_a_killed_job_goes_on_where_it_was(kafka: Broker, tmp_path: Path) -> None:
-    with rig(kafka, tmp_path) as on:
-        assert crashes(on, kills=2) == {}
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("scenario", _BESIDE)
+def test_nothing_is_lost_or_doubled(
+    found: dict[str, Future[dict[str, int]]], scenario: str
+) -> None:
+    assert found[scenario].result() == {}
 
 
 def test_a_broker_that_crashes_costs_nothing(kafka: Broker, tmp_path: Path) -> None:
@@ -36,8 +67,3 @@ def test_a_broker_that_crashes_costs_nothing(kafka: Broker, tmp_path: Path) -> N
         pytest.skip(f"the broker ({kafka.kind}) forgets its messages when it stops")
     with rig(kafka, tmp_path) as on:
         assert SCENARIOS["broker_crashes"](on) == {}
-
-
-def test_live_tables_equal_those_of_a_bounded_run(kafka: Broker, tmp_path: Path) -> None:
-    with rig(kafka, tmp_path) as on:
-        assert million(on, readings=30_000) == {}
