@@ -17,7 +17,7 @@ from cosmos import (
     RenderConfig,
     TestBehavior,
 )
-from include import alerts, commands, gate, settings
+from include import alerts, commands, gate, settings, tasks
 
 Context = Any
 
@@ -37,16 +37,7 @@ def point_at_warehouse(context: Context, operator: Any) -> None:
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=6),
-    default_args={
-        "owner": "battery",
-        "retries": 2,
-        "retry_delay": timedelta(minutes=1),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=15),
-        "execution_timeout": timedelta(hours=1),
-        "pool": settings.POOL,
-        "on_failure_callback": alerts.on_failure,
-    },
+    default_args=tasks.defaults(timedelta(hours=1)) | {"pool": settings.POOL},
     params={
         "warehouse": Param("", type="string", description="duckdb:/PATH, md:DATABASE or "
                            "bigquery://PROJECT/DATASET; empty: variable battery_warehouse"),

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import CronDataIntervalTimetable, Param, dag, task
-from include import alerts, batch, commands, settings
+from include import batch, commands, settings, tasks
 
 Context = Any
 
@@ -18,15 +18,7 @@ Context = Any
     # The runs share a consumer group: one takes what is in the topic, and then the next.
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=2),
-    default_args={
-        "owner": "battery",
-        "retries": 2,
-        "retry_delay": timedelta(minutes=1),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=15),
-        "execution_timeout": timedelta(minutes=30),
-        "on_failure_callback": alerts.on_failure,
-    },
+    default_args=tasks.defaults(timedelta(minutes=30)),
     params={
         "machines": Param(10, type="integer", minimum=1, description="simulated machines"),
         "every_s": Param(60, type="number", minimum=0.1, maximum=3600, description="s a reading"),
