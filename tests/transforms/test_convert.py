@@ -138,7 +138,8 @@ def test_whole_numbers(column, wanted, bad):
         (pa.array([b"x"], pa.large_binary()), ["x"], []),
         (["\ud800", "a"], [None, "a"], [0]),
     ],
-    ids=repr,
+    # An array's text names its address, which differs from process to process.
+    ids=lambda value: repr(value) if isinstance(value, list) else str(value.type),
 )
 def test_names(column, wanted, bad):
     assert values_and_bad(convert.texts(column)) == (wanted, bad)

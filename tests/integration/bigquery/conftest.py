@@ -1,0 +1,62 @@
+"""The emulator, its proxies, and a dataset and a lake of its own for every test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from google.cloud import bigquery as api
+
+from pipeline.sinks import outage
+from pipeline.sinks.bigquery import patience
+from tests.services.bigquery import BigQuery
+from tests.services.faults import FaultyBigQuery
+from tests.services.gcs import Gcs
+
+
+@pytest.fixture
+def emulator(bigquery: BigQuery) -> BigQuery:
+    return bigquery
+
+
+@pytest.fixture
+def faulty(emulator: BigQuery) -> Iterator[FaultyBigQuery]:
+    with FaultyBigQuery(emulator) as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def surroundings(emulator: BigQuery, gcs: Gcs, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**gcs.environment, **emulator.environment}.items():
+        monkeypatch.setenv(name, value)
+    # An outage is waited out, but not slept out.
+    monkeypatch.setattr(outage, "_FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(outage, "_TOLD_AFTER_S", 0.0)
+    monkeypatch.setattr(patience, "PATIENCE_S", 20.0)
+
+
+@pytest.fixture
+def through(faulty: FaultyBigQuery, monkeypatch: pytest.MonkeyPatch) -> FaultyBigQuery:
+    """The proxies, by which everything goes."""
+    for name, value in faulty.environment.items():
+        monkeypatch.setenv(name, value)
+    return faulty
+
+
+@pytest.fixture
+def dataset(emulator: BigQuery, client: api.Client) -> Iterator[str]:
+    name = emulator.new_dataset()
+    yield name
+    # The more tables there are, the slower the emulator is.
+    client.delete_dataset(name, delete_contents=True, not_found_ok=True)
+
+
+@pytest.fixture
+def lake(gcs: Gcs) -> str:
+    return f"gs://{gcs.make_bucket()}/lake"
+
+
+@pytest.fixture
+def client(emulator: BigQuery) -> Iterator[api.Client]:
+    with emulator.client() as client:
+        yield client
