@@ -20,6 +20,8 @@ _PACKED_AHEAD_BYTES = MIB
 # Tiny files go together, because handing one to a thread costs more than reading it.
 _TINY_BYTES = 64 * 1024
 _TINY_TOGETHER = 64
+# So many of them are fetched at the same time from a bucket.
+_FETCHES = 8
 
 _Job = list[Content]
 
@@ -51,7 +53,15 @@ def read_group(group: Group, settings: Settings) -> Outputs:
 
 
 def _load(job: _Job, settings: Settings) -> list[Output]:
-    return [output for content in job for output in reader.read(content, settings)]
+    return [output for content in _fetched(job) for output in reader.read(content, settings)]
+
+
+def _fetched(job: _Job) -> _Job:
+    """Files with their bytes where each lies in a bucket, since every one takes a round trip."""
+    if len(job) == 1 or any(content.depth or "://" not in content.path for content in job):
+        return job
+    with ThreadPoolExecutor(_FETCHES, thread_name_prefix="fetch") as pool:
+        return list(pool.map(reader.held, job))
 
 
 def _fits(job: _Job) -> bool:

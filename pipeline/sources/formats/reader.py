@@ -33,14 +33,14 @@ def read(content: Content, settings: Settings, span: Span | None = None) -> Outp
     """Everything a file holds; never raises for what is wrong with the file itself."""
     try:
         if span is None:
-            content = _held(content)
+            content = held(content)
         yield from _read(content, settings, span)
     except Refused as refusal:
         yield content.refuse(settings, refusal)
     content.share.finish()
 
 
-def _held(content: Content) -> Content:
+def held(content: Content) -> Content:
     """A small file with its bytes in memory: opening one anew costs more, above all in a bucket."""
     if content.size > HELD_BYTES:
         return content
