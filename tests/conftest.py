@@ -12,51 +12,55 @@ from tests.services.engines import Prism
 from tests.services.fixtures import started
 from tests.services.gcs import Gcs
 from tests.services.kafka import Broker, kafka_broker
-from tests.services.processes import Unavailable
 from tests.services.pubsub import PubSub
+from tests.services.s3 import S3
 
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A Kafka broker; a test that stops it starts it again."""
-    try:
-        broker = kafka_broker(tmp_path_factory.mktemp("kafka"))
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    with broker:
+    with started(kafka_broker, tmp_path_factory.mktemp("kafka")) as broker:
         yield broker
 
 
 @pytest.fixture(scope="session")
 def pubsub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PubSub]:
     """The Pub/Sub emulator; tests put its `environment` into that of what they run."""
-    yield from started(PubSub(tmp_path_factory.mktemp("pubsub")))
+    with started(PubSub, tmp_path_factory.mktemp("pubsub")) as service:
+        yield service
 
 
 @pytest.fixture(scope="session")
 def prism(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prism]:
     """A Prism, built the first time; its `flags` bring a job to it."""
-    yield from started(Prism(tmp_path_factory.mktemp("prism")))
+    with started(Prism, tmp_path_factory.mktemp("prism")) as service:
+        yield service
 
 
 @pytest.fixture(scope="session")
 def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gcs]:
     """A fake Cloud Storage; tests put its `environment` into that of what they run."""
-    yield from started(Gcs(tmp_path_factory.mktemp("gcs")))
+    with started(Gcs, tmp_path_factory.mktemp("gcs")) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """An S3; tests put its `environment` into that of what they run."""
+    with started(S3, tmp_path_factory.mktemp("s3")) as service:
+        yield service
 
 
 @pytest.fixture(scope="session")
 def bigquery(tmp_path_factory: pytest.TempPathFactory, gcs: Gcs) -> Iterator[BigQuery]:
     """A BigQuery emulator that loads from the fake Cloud Storage; as there."""
-    yield from started(BigQuery(tmp_path_factory.mktemp("bigquery"), gcs_root=gcs.root))
+    folder = tmp_path_factory.mktemp("bigquery")
+    with started(BigQuery, folder, gcs_root=gcs.root) as service:
+        yield service
 
 
 @pytest.fixture(scope="session")
 def cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A Cassandra; tests put its `environment` into that of what they run."""
-    try:
-        node = cassandra_node(tmp_path_factory.mktemp("cassandra"))
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    with node:
+    with started(cassandra_node, tmp_path_factory.mktemp("cassandra")) as node:
         yield node

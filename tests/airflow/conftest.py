@@ -13,7 +13,7 @@ import pytest
 
 from tests.services import airflow as service
 from tests.services.airflow import Airflow
-from tests.services.processes import Unavailable
+from tests.services.fixtures import available
 
 # As Airflow itself has it: the DAGs say `from include import …`.
 sys.path.insert(0, str(service.ASTRO))
@@ -23,10 +23,7 @@ sys.path.insert(0, str(service.ASTRO))
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
     """Airflow with an empty database, installed the first time."""
     ready = Airflow(tmp_path_factory.mktemp("airflow"))
-    try:
-        service.python()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+    available(service.python)
     ready.prepare()
     return ready
 

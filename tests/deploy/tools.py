@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests.services import cache
+from tests.services.environments import Environment
 from tests.services.processes import Unavailable
 
 # Their dependencies fight the project's.
@@ -31,18 +31,7 @@ def checkers(timeout: float = 600) -> Path:
     """
 
     def fill(target: Path) -> None:
-        python = target / "bin" / "python"
-        subprocess.run([sys.executable, "-m", "venv", str(target)], check=True, timeout=120)
-        argv = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-                *_CHECKERS]  # fmt: skip
-        try:
-            done = subprocess.run(
-                argv, capture_output=True, text=True, timeout=timeout, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise Unavailable(f"pip was not done with checkov within {timeout:.0f} s") from None
-        if done.returncode:
-            raise Unavailable(f"pip could not get checkov: {done.stderr.strip()[-300:]}")
+        Environment(target, "checkov", timeout).install(*_CHECKERS)
 
     return cache.folder("checkers-" + _CHECKERS[0].replace("==", "-"), fill) / "bin" / "python"
 

@@ -15,8 +15,8 @@ from google.cloud.bigquery_storage_v1 import BigQueryWriteClient, types
 
 from schemas.forms import UTC_MICROSECONDS
 from tests.services.bigquery import BigQuery
+from tests.services.fixtures import started
 from tests.services.gcs import Gcs
-from tests.services.processes import Unavailable
 
 pytestmark = pytest.mark.integration
 
@@ -169,11 +169,7 @@ def test_a_load_job_has_effect_once_and_all_is_there_after_a_crash(
         write_disposition=api.WriteDisposition.WRITE_APPEND,
         create_disposition=api.CreateDisposition.CREATE_NEVER,
     )
-    try:
-        emulator = BigQuery(tmp_path, gcs_root=gcs.root)
-        emulator.start()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+    emulator = started(BigQuery, tmp_path, gcs_root=gcs.root)
     with emulator, emulator.client() as client:
         dataset = emulator.new_dataset()
         make_table(client, dataset)

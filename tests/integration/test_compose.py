@@ -14,13 +14,14 @@ import boto3
 import pytest
 import yaml
 from google.cloud.pubsub import SubscriberClient
-from moto.server import ThreadedMotoServer
 
 from pipeline.options import config_from, parse
 from pipeline.publishing.options import publication
 from tests.deploy.dockerfile import instructions, stages
-from tests.services import cache, cassandra, gcs, kafka, pubsub
-from tests.services.processes import Service, Unavailable, free_port
+from tests.services import cassandra, gcs, go, kafka, pubsub
+from tests.services.fixtures import available, started
+from tests.services.processes import Service, free_port
+from tests.services.s3 import S3
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "deploy" / "compose.yaml"
@@ -53,21 +54,7 @@ def flags(name: str) -> dict[str, str]:
 
 
 def test_composes_own_loader_takes_it() -> None:
-    def fill(target: Path) -> None:
-        go = shutil.which("go")
-        if not go:
-            raise Unavailable("no go in PATH to build compose-go")
-        done = subprocess.run(
-            [go, "install", LOADER], env={**os.environ, "GOBIN": str(target)},
-            capture_output=True, text=True, timeout=280, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            raise Unavailable(f"Go could not build compose-go: {done.stderr.strip()[-300:]}")
-
-    try:
-        loader = cache.folder("compose-go-v2.16.2", fill) / "cmd"
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+    loader = available(go.program, "compose-go-v2.16.2", LOADER, timeout=280)
     done = subprocess.run(
         [str(loader), FILE.name], cwd=FILE.parent, capture_output=True, text=True, check=False
     )
@@ -280,32 +267,23 @@ def test_the_subscription_is_made(pubsub: pubsub.PubSub, monkeypatch: pytest.Mon
     assert found.topic == f"projects/{project}/topics/battery"
 
 
-def test_the_bucket_is_made() -> None:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    given = {**SERVICES["bucket"]["environment"], "AWS_ENDPOINT_URL": url}
-    try:
+def test_the_bucket_is_made(tmp_path: Path) -> None:
+    with started(S3, tmp_path) as server:
+        given = {**SERVICES["bucket"]["environment"], "AWS_ENDPOINT_URL": server.url}
         run_twice("bucket", given)
         client = boto3.client(
             "s3",
-            endpoint_url=url,
+            endpoint_url=server.url,
             region_name=given["AWS_DEFAULT_REGION"],
             aws_access_key_id=given["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=given["AWS_SECRET_ACCESS_KEY"],
         )
         assert [bucket["Name"] for bucket in client.list_buckets()["Buckets"]] == ["battery"]
-    finally:
-        server.stop()
 
 
 @pytest.mark.integration
 def test_fake_gcs_takes_its_flags_and_has_the_bucket(tmp_path: Path) -> None:
-    try:
-        program = gcs.program()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+    program = available(gcs.program)
     shell, option, script = SERVICES["gcs"]["entrypoint"]
     ((_, inside),) = published("gcs")
     port = str(free_port())

@@ -20,8 +20,8 @@ from pipeline.publish import main as publish
 from tests.endurance.checks import messages
 from tests.running import TABLES, Ran, run, same_live_tables, same_tables
 from tests.services.engines import Prism, flink_job_server
+from tests.services.fixtures import available
 from tests.services.kafka import Broker
-from tests.services.processes import Unavailable
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]
 
@@ -42,10 +42,7 @@ SECONDS = 90
 @pytest.fixture(scope="session")
 def flink() -> list[str]:
     """The flags that bring a job to Flink, in the job server's own process."""
-    try:
-        jar = flink_job_server()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+    jar = available(flink_job_server)
     return ["--runner=FlinkRunner", f"--flink_job_server_jar={jar}", "--flink_master=[local]",
             "--environment_type=LOOPBACK", "--checkpointing_interval=1000"]  # fmt: skip
 

@@ -11,31 +11,22 @@ import boto3
 import pytest
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
-from moto.server import ThreadedMotoServer
 
 from pipeline.errors import ConfigError
 from pipeline.progress import PROGRESS
 from pipeline.sources.files import FileSource
 from pipeline.sources.splits import list_files
 from tests.pipeline.sources.reading import run
+from tests.services.s3 import S3
 from tests.workbooks import xlsx
 
 TABLE = b"Date_Time,Voltage(V),Current(A)\n" + b"2024-01-01 00:00:00,3.7,1\n" * 500
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def options(endpoint: str) -> Iterator[PipelineOptions]:
+def options(s3: S3) -> Iterator[PipelineOptions]:
     flags = PipelineOptions(
-        s3_endpoint_url=endpoint,
+        s3_endpoint_url=s3.url,
         s3_access_key_id="test",
         s3_secret_access_key="test",
         s3_region_name="us-east-1",
@@ -47,10 +38,10 @@ def options(endpoint: str) -> Iterator[PipelineOptions]:
 
 
 @pytest.fixture
-def bucket(endpoint: str) -> str:
+def bucket(s3: S3) -> str:
     client = boto3.client(
         "s3",
-        endpoint_url=endpoint,
+        endpoint_url=s3.url,
         region_name="us-east-1",
         aws_access_key_id="test",
         aws_secret_access_key="test",

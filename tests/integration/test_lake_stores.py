@@ -13,13 +13,13 @@ import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from moto.server import ThreadedMotoServer
 
 from pipeline.stores import Store, store_at
 from tests.running import run
 from tests.services.fixtures import started
 from tests.services.gcs import Gcs
 from tests.services.minio import Minio
+from tests.services.s3 import S3
 
 pytestmark = pytest.mark.integration
 
@@ -61,17 +61,9 @@ class Lake:
 
 
 @pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture(scope="module")
 def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Minio]:
-    yield from started(Minio(tmp_path_factory.mktemp("minio")))
+    with started(Minio, tmp_path_factory.mktemp("minio")) as service:
+        yield service
 
 
 @pytest.fixture(params=["gs", "s3", pytest.param("minio", marks=pytest.mark.long)])
@@ -87,10 +79,9 @@ def lake(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Lak
         for name, value in minio.environment.items():
             monkeypatch.setenv(name, value)
         return Lake(f"s3://{minio.make_bucket()}/the/lake")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("endpoint"))
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    s3: S3 = request.getfixturevalue("s3")
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
     bucket = f"bucket-{uuid.uuid4().hex[:12]}"
     boto3.session.Session().client("s3").create_bucket(Bucket=bucket)
     return Lake(f"s3://{bucket}/the/lake")

@@ -30,8 +30,9 @@ from pipeline.publish import main
 from pipeline.sinks import topic as topic_sink
 from pipeline.sinks.topic import TopicSink
 from pipeline.sources.simulator import SimulatorSource
+from tests.services.fixtures import started
 from tests.services.kafka import ApacheKafka, Broker
-from tests.services.processes import Unavailable, free_port
+from tests.services.processes import free_port
 from tests.services.pubsub import PubSub
 from transforms import dead_letter
 from transforms.batch import RawBatch
@@ -92,11 +93,8 @@ def wait_until_acknowledged(path: Path, count: int, process: subprocess.Popen[st
 @pytest.fixture(scope="module")
 def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
     """A broker that may be stopped, and keeps what it has."""
-    try:
-        with ApacheKafka(tmp_path_factory.mktemp("publish")) as broker:
-            yield broker
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+    with started(ApacheKafka, tmp_path_factory.mktemp("publish")) as broker:
+        yield broker
 
 
 def test_every_message_arrives_once_under_its_equipment(
@@ -135,9 +133,9 @@ def test_in_order_of_time_with_event_timestamps_and_a_limit(kafka: Broker) -> No
 def test_a_rate_is_kept(kafka: Broker, capsys: pytest.CaptureFixture[str]) -> None:
     topic = kafka.new_topic()
     to = f"--to=kafka://{kafka.bootstrap}/{topic}"
-    started = time.monotonic()
+    began = time.monotonic()
     assert main([f"--source={FLEET}", to, "--rate=1000", "--limit=3000", "--no_progress"]) == 0
-    assert 2.9 < time.monotonic() - started < 10
+    assert 2.9 < time.monotonic() - began < 10
     assert len(records(kafka, topic, 3000)) == 3000
     assert capsys.readouterr().out.startswith("published 3,000 to ")
 
@@ -203,12 +201,7 @@ def test_a_broker_that_is_gone_for_a_while_gets_everything_once(
 def test_a_wrong_login_is_named_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    try:
-        broker = ApacheKafka(tmp_path, users={"alice": "hunter2"})
-        broker.start()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    with broker:
+    with started(ApacheKafka, tmp_path, users={"alice": "hunter2"}) as broker:
         flags = ["--source=simulator:?readings=10", "--no_progress"]
         flags.append(f"--to=kafka://{broker.bootstrap}/{broker.new_topic()}")
         monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_PLAINTEXT")
@@ -216,9 +209,9 @@ def test_a_wrong_login_is_named_in_time(
         monkeypatch.setenv("KAFKA_SASL_PASSWORD", "hunter2")
         assert main(flags) == 0
         monkeypatch.setenv("KAFKA_SASL_PASSWORD", "hunter3")
-        started = time.monotonic()
+        began = time.monotonic()
         assert main(flags) == 2
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - began < 15
         said = capsys.readouterr().err
         assert "--to=kafka://" in said
         assert "KAFKA_SASL_PASSWORD" in said
@@ -422,7 +415,7 @@ def test_a_missing_subscription_is_named(emulator: PubSub) -> None:
 def test_an_emulator_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     host = f"127.0.0.1:{free_port()}"
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", host)
-    started = time.monotonic()
+    began = time.monotonic()
     with pytest.raises(ConfigError, match=f"PUBSUB_EMULATOR_HOST={host}"):
         check_pubsub_topic(PubSubAddress.parse("pubsub://p/topic", "--to", "topic"), "--to")
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - began < 15

@@ -25,7 +25,7 @@ from pipeline.sources.live import CommitFailed, Fetched
 from pipeline.sources.pubsub import PubSubSource
 from pipeline.sources.pubsub_broker import PubSubBroker
 from tests.running import sql
-from tests.services.processes import Unavailable
+from tests.services.fixtures import started
 from tests.services.pubsub import PubSub
 from transforms.decode import decode
 
@@ -45,13 +45,8 @@ def _environment(pubsub: PubSub, monkeypatch: pytest.MonkeyPatch) -> None:
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PubSub]:
     """An emulator that may be stopped."""
     monkeypatch.delenv("PUBSUB_EMULATOR_HOST")
-    emulator = PubSub(tmp_path)
-    try:
-        emulator.start()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", emulator.host)
-    with emulator:
+    with started(PubSub, tmp_path) as emulator:
+        monkeypatch.setenv("PUBSUB_EMULATOR_HOST", emulator.host)
         yield emulator
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaTimeoutError
 
 from tests.services import cache, pubsub
+from tests.services.fixtures import started
 from tests.services.kafka import EXTERNAL, ApacheKafka, Broker, Tansu, kafka_broker
 from tests.services.processes import Service, Unavailable, free_port
 from tests.services.pubsub import PubSub
@@ -59,20 +61,14 @@ def values(count: int, prefix: str = "v") -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
-    try:
-        with ApacheKafka(tmp_path_factory.mktemp("apache")) as broker:
-            yield broker
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+    with started(ApacheKafka, tmp_path_factory.mktemp("apache")) as broker:
+        yield broker
 
 
 @pytest.fixture(scope="module")
 def tansu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tansu]:
-    try:
-        with Tansu(tmp_path_factory.mktemp("tansu")) as broker:
-            yield broker
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+    with started(Tansu, tmp_path_factory.mktemp("tansu")) as broker:
+        yield broker
 
 
 def test_the_shared_broker_keeps_each_partition_in_order(kafka: Broker) -> None:
@@ -131,12 +127,7 @@ def test_apache_kafka_creates_no_topic_by_itself(apache: ApacheKafka) -> None:
 
 
 def test_apache_kafka_refuses_wrong_credentials(tmp_path: Path) -> None:
-    try:
-        broker = ApacheKafka(tmp_path, users={"ana": "right", "ben": "other"})
-        broker.start()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    with broker:
+    with started(ApacheKafka, tmp_path, users={"ana": "right", "ben": "other"}) as broker:
         topic = broker.new_topic()
         produce(broker, topic, values(5))
         assert consume(broker, topic, 5) == values(5)
@@ -230,12 +221,7 @@ def test_the_emulator_comes_back_empty_at_the_same_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(pubsub.EXTERNAL, raising=False)
-    try:
-        emulator = PubSub(tmp_path)
-        emulator.start()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    with emulator:
+    with started(PubSub, tmp_path) as emulator:
         host, topic = emulator.host, emulator.new_topic()
         emulator.stop(kill=True)
         emulator.start()
@@ -253,6 +239,23 @@ def test_the_emulator_comes_back_empty_at_the_same_address(
 def http(folder: Path, port: int) -> Service:
     argv = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
     return Service("A web server", argv, folder / "http.log")
+
+
+def test_a_port_is_given_once_though_nothing_listens_there_yet() -> None:
+    given = free_port()
+    script = (
+        "import random, sys; from tests.services.processes import free_port;"
+        "draw, first = random.randint, iter([int(sys.argv[1])]);"
+        "random.randint = lambda low, high: next(first, None) or draw(low, high);"
+        "print(free_port())"
+    )
+    argv = [sys.executable, "-c", script, str(given)]
+    other = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert 15_000 <= int(other.stdout) <= 32_000 and int(other.stdout) != given
+    with pytest.MonkeyPatch.context() as patch:
+        draw, first = random.randint, iter([given])
+        patch.setattr(random, "randint", lambda low, high: next(first, None) or draw(low, high))
+        assert free_port() != given
 
 
 def test_a_start_that_fails_shows_the_log(tmp_path: Path) -> None:
@@ -289,8 +292,10 @@ def test_a_service_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_service_ends_with_the_tests(tmp_path: Path, number: signal.Signals) -> None:
     script = (
-        "import sys, time; from pathlib import Path;"
+        "import signal, sys, time; from pathlib import Path;"
         "from tests.integration.test_services import http;"
+        # A shell's background jobs, and their children, ignore Ctrl-C.
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
         "service = http(Path(sys.argv[1]), int(sys.argv[2]));"
         "service.start(int(sys.argv[2]), lambda: None);"
         "print(service.pid, flush=True); time.sleep(60)"

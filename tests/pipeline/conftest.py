@@ -9,13 +9,14 @@ from pathlib import Path
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from pipeline.stores import Store, store_at
 from tests.pipeline.stores.faults import Faults
+from tests.services.fixtures import started
 from tests.services.gcs import Gcs
 from tests.services.minio import Minio
-from tests.services.processes import Unavailable, free_port
+from tests.services.processes import free_port
+from tests.services.s3 import S3
 
 
 @dataclass
@@ -36,33 +37,21 @@ class Place:
 @pytest.fixture(scope="session")
 def fake_gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gcs, Faults]]:
     port = free_port()
-    with Faults(port) as faults:
-        server = Gcs(tmp_path_factory.mktemp("gcs"), port, faults.url)
-        try:
-            server.start()
-        except Unavailable as reason:
-            pytest.skip(str(reason))
-        with server:
-            yield server, faults
+    folder = tmp_path_factory.mktemp("gcs")
+    with Faults(port) as faults, started(Gcs, folder, port, faults.url) as server:
+        yield server, faults
 
 
 @pytest.fixture(scope="session")
-def s3_server() -> Iterator[Faults]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    with Faults(server.get_host_and_port()[1]) as faults:
-        yield faults
-    server.stop()
+def s3_server(s3: S3) -> Iterator[tuple[S3, Faults]]:
+    with Faults(s3.port) as faults:
+        yield s3, faults
 
 
 @pytest.fixture(scope="session")
 def minio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Minio, Faults]]:
-    server = Minio(tmp_path_factory.mktemp("minio"))
-    try:
-        server.start()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    with server, Faults(server.port) as faults:
+    folder = tmp_path_factory.mktemp("minio")
+    with started(Minio, folder) as server, Faults(server.port) as faults:
         yield server, faults
 
 
@@ -74,16 +63,19 @@ def gcs_environment(fake_gcs: tuple[Gcs, Faults], monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
-def s3_environment(s3_server: Faults, monkeypatch: pytest.MonkeyPatch) -> str:
+def s3_environment(s3_server: tuple[S3, Faults], monkeypatch: pytest.MonkeyPatch) -> str:
     """The endpoint."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": s3_server.url,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
+    server, faults = s3_server
+    for name, value in (server.environment | {"AWS_ENDPOINT_URL": faults.url}).items():
         monkeypatch.setenv(name, value)
-    return s3_server.url
+    return faults.url
+
+
+@pytest.fixture
+def minio_environment(minio_server: tuple[Minio, Faults], monkeypatch: pytest.MonkeyPatch) -> None:
+    server, faults = minio_server
+    for name, value in (server.environment | {"AWS_ENDPOINT_URL": faults.url}).items():
+        monkeypatch.setenv(name, value)
 
 
 MINIO = pytest.param("minio", marks=pytest.mark.long)
@@ -112,14 +104,8 @@ def make_place(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Pla
             store_at(f"gs://{bucket}/the/lake"), faults, lambda: dict(server.objects(bucket))
         )
     if kind in ("s3", "minio"):
-        if kind == "s3":
-            request.getfixturevalue("s3_environment")
-            faults = request.getfixturevalue("s3_server")
-        else:
-            minio, faults = request.getfixturevalue("minio_server")
-            monkeypatch = request.getfixturevalue("monkeypatch")
-            for name, value in (minio.environment | {"AWS_ENDPOINT_URL": faults.url}).items():
-                monkeypatch.setenv(name, value)
+        _, faults = request.getfixturevalue(f"{kind}_server")
+        request.getfixturevalue(f"{kind}_environment")
         client = boto3.session.Session().client("s3")
         bucket = f"bucket-{uuid.uuid4().hex[:12]}"
         client.create_bucket(Bucket=bucket)

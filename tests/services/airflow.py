@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.services import cache
-from tests.services.processes import Unavailable
+from tests.services.environments import Environment
 
 PROJECT = Path(__file__).parents[2]
 ASTRO = PROJECT / "deploy" / "airflow"
@@ -102,7 +102,7 @@ def python(timeout: float = 1200) -> Path:
     """The interpreter that has Airflow, Cosmos and the providers; installed the first time.
 
     Args:
-        timeout: seconds that pip may take.
+        timeout: seconds that each step, such as pip's, may take.
 
     Raises:
         Unavailable: pip could not get them.
@@ -115,26 +115,8 @@ def python(timeout: float = 1200) -> Path:
 
 
 def _install(target: Path, timeout: float) -> None:
-    _done([sys.executable, "-m", "venv", str(target)], timeout)
-    made = str(target / "bin" / "python")
-    _done(
-        [made, "-m", "pip", "install", "--quiet", "--no-compile", "--only-binary=:all:",
-         "--disable-pip-version-check", f"--constraint={_CONSTRAINTS}",
-         f"--requirement={_REQUIREMENTS}", *_RUNTIME],
-        timeout,
-    )  # fmt: skip
+    made = Environment(target, "Airflow", timeout)
+    made.install("--no-compile", "--only-binary=:all:", f"--constraint={_CONSTRAINTS}",
+                 f"--requirement={_REQUIREMENTS}", *_RUNTIME)  # fmt: skip
     # Where Python may not write bytecode later, every command would take 10 s more.
-    _done([made, "-m", "compileall", "-q", "-j", "0", str(target / "lib")], timeout, check=False)
-
-
-def _done(argv: list[str], timeout: float, check: bool = True) -> None:
-    try:
-        done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": ""}, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise Unavailable(f"{' '.join(argv[1:4])} was not done within {timeout:.0f} s") from None
-    if check and done.returncode:
-        said = (done.stdout + done.stderr).strip()[-300:]
-        raise Unavailable(f"no Airflow: {' '.join(argv[1:4])} failed: {said}")
+    made.run("-m", "compileall", "-q", "-j", "0", str(target / "lib"), check=False)

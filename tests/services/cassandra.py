@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import yaml
 from cassandra import ProtocolVersion
@@ -17,7 +17,7 @@ from cassandra.cluster import Cluster, Session
 from cassandra.policies import RoundRobinPolicy
 
 from tests.services import maven
-from tests.services.processes import Service, Unavailable, free_port, java
+from tests.services.processes import Server, Service, Unavailable, free_port, java
 
 CASSANDRA = "5.0.6"
 EXTERNAL = "TEST_CASSANDRA_CONTACT_POINTS"
@@ -54,19 +54,18 @@ _LOGBACK = """\
 """
 
 
-class Node:
+class Node(Server):
     """A Cassandra of one node; as a context manager it is started, and gone at the end.
 
     It asks for a login, takes TLS beside plain connections, and has every write on disk before it
     answers: by its default a node that crashes may forget what it said it had in the last moment,
-    which elsewhere the other replicas have.
+    which elsewhere the other replicas have. Its data outlive a restart.
 
     Attributes:
         host: its address.
         port: where clients reach it, the same after a restart.
         kind: "apache" or "external".
         cafile: the certificate authority to verify it by; None where it has no TLS of ours.
-        seconds_to_start: how long the last start took until it answered.
     """
 
     kind = "apache"
@@ -78,22 +77,16 @@ class Node:
             folder: where its settings, log (`cassandra.log`) and data live.
             settings: further lines of cassandra.yaml, or other values of those set here.
         """
+        super().__init__()
         self.folder = folder.absolute()
-        self.host, self.port = "127.0.0.1", free_port()
+        self.host = "127.0.0.1"
         self.cafile: Path | None = self.folder / "certificate.pem"
-        self.seconds_to_start = 0.0
         self._settings = dict(settings or {})
-        self._service: Service | None = None
 
     @property
     def environment(self) -> dict[str, str]:
         """The variables that log the job in."""
         return {"CASSANDRA_USERNAME": SUPERUSER, "CASSANDRA_PASSWORD": PASSWORD}
-
-    @property
-    def pid(self) -> int | None:
-        """Its process id, None while it is stopped."""
-        return self._service.pid if self._service else None
 
     def uri(self, keyspace: str, **parameters: object) -> str:
         """What `--warehouse` is to be given for a keyspace."""
@@ -104,34 +97,12 @@ class Node:
         """A name that no other test has; nothing is created."""
         return f"test_{uuid.uuid4().hex[:12]}"
 
-    def start(self) -> None:
-        """Starts it, again or for the first time, and returns when it answers.
-
-        Raises:
-            Unavailable: it can't be had here, or doesn't start; the message says why.
-        """
-        self._service = self._service or self._prepare()
-        self._service.start(self.port, self._answers)
-        self.seconds_to_start = self._service.seconds_to_start
-
-    def stop(self, kill: bool = False) -> None:
-        """Stops it by SIGTERM, with `kill` by SIGKILL; its data stay."""
-        if self._service:
-            self._service.stop(kill)
-
     @contextmanager
     def session(self, user: str = SUPERUSER, password: str = PASSWORD) -> Iterator[Session]:
         """A session of the driver, closed at the end."""
         login = PlainTextAuthProvider(user, password)
         with _cluster(self.host, self.port, login) as cluster:
             yield cluster.connect()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop(kill=True)
 
     def _answers(self) -> None:
         with self.session() as session:

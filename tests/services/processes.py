@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
+import functools
 import os
 import random
 import re
@@ -12,10 +14,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO, Self
 
 # The kernel ends a child when the *thread* that started it ends, not the process. Tests may restart
 # a broker from a thread of their own, so every process is started by this one, which stays.
@@ -29,23 +34,39 @@ _END_WITH_PARENT = (
     "os.execvp(sys.argv[1], sys.argv[1:])"
 )
 
+# The ports that this process has; its own locks would not keep it from taking one again.
+_CLAIMED: set[int] = set()
+
 
 class Unavailable(Exception):
     """A service can't be had on this machine; the message says why."""
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing uses.
+    """A TCP port of 127.0.0.1 that nothing uses, and that no other call is given from now on.
+
+    The claim holds against every process of this user that runs tests, and ends with this one.
 
     It is below the range that systems take outgoing connections' ports from (32768 and up). From
     that range, a port would not stay free while its service is down for a restart: a client that
     keeps trying to reach the service can be given the very port it calls, and so reach itself.
     """
+    claims = _claims()
     while True:
         port = random.randint(15_000, 32_000)
+        if port in _CLAIMED:
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            fcntl.lockf(claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            _CLAIMED.add(port)
             return port
+
+
+@functools.cache
+def _claims() -> IO[str]:
+    """The file whose byte N is locked by the process that has port N; it stays open."""
+    return (Path(tempfile.gettempdir()) / f"battery-ports-{os.getuid()}.lock").open("a")
 
 
 def java(at_least: int) -> str:
@@ -80,7 +101,6 @@ class Service:
     Attributes:
         name: what messages call it.
         log: the file that its output is appended to.
-        seconds_to_start: how long the last start took until it answered.
     """
 
     def __init__(
@@ -92,7 +112,6 @@ class Service:
     ) -> None:
         self.name = name
         self.log = log
-        self.seconds_to_start = 0.0
         self._argv = list(argv)
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
@@ -135,7 +154,6 @@ class Service:
                 trouble = error
                 time.sleep(0.05)
             else:
-                self.seconds_to_start = time.monotonic() - began
                 return
         self.stop(kill=True)
         raise self._failure(f"did not answer within {timeout:.0f} s ({trouble!r})")
@@ -174,3 +192,70 @@ class Service:
 
     def _failure(self, what: str) -> Unavailable:
         return Unavailable(f"{self.name} {what}. The end of {self.log}:\n{tail(self.log)}")
+
+
+class Startable(ABC):
+    """A service; as a context manager it is started, and gone at the end."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Starts it, again or for the first time, and returns when it answers.
+
+        Raises:
+            Unavailable: it can't be had here, or doesn't answer; the message says why.
+        """
+
+    @abstractmethod
+    def stop(self, kill: bool = False) -> None:
+        """Stops it, with `kill` like a crash; nothing if it does not run."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop(kill=True)
+
+
+class Server(Startable):
+    """A service in a process of our own.
+
+    Attributes:
+        port: where it listens, the same after a restart.
+    """
+
+    def __init__(self, port: int | None = None) -> None:
+        """Does not start it yet.
+
+        Args:
+            port: where it listens; a free one if not given.
+        """
+        self.port = port or free_port()
+        self._service: Service | None = None
+
+    @abstractmethod
+    def _prepare(self) -> Service:
+        """The process, with all laid out that its first start needs."""
+
+    @abstractmethod
+    def _answers(self) -> None:
+        """Returns when it does its work, raises while it does not yet."""
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, None while it is stopped."""
+        return self._service.pid if self._service else None
+
+    def start(self) -> None:
+        """Starts it, again or for the first time, and returns when it answers.
+
+        Raises:
+            Unavailable: it can't be had here, or doesn't answer; the message says why.
+        """
+        self._service = self._service or self._prepare()
+        self._service.start(self.port, self._answers)
+
+    def stop(self, kill: bool = False) -> None:
+        """Stops it by SIGTERM, with `kill` by SIGKILL."""
+        if self._service:
+            self._service.stop(kill)

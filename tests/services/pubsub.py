@@ -8,21 +8,20 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 import grpc
 from google.cloud import pubsub_v1
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
-from tests.services.processes import Service, Unavailable, free_port, java
+from tests.services.google_account import PROJECT
+from tests.services.processes import Server, Service, Unavailable, java
 
 EXTERNAL = "PUBSUB_EMULATOR_HOST"
-PROJECT = "test-project"
 _JAR = "platform/pubsub-emulator/lib/*.jar"
 
 
-class PubSub:
+class PubSub(Server):
     """The Pub/Sub emulator; as a context manager it is started, and gone at the end.
 
     It keeps everything in memory: after a stop, topics and messages are gone.
@@ -31,7 +30,6 @@ class PubSub:
         host: `host:port`, the same after a restart.
         project: the project that its topics are in.
         external: whether somebody else runs it; then `stop` leaves it as it is.
-        seconds_to_start: how long the last start took until it answered; 0.0 for an external one.
     """
 
     def __init__(self, folder: Path, port: int | None = None) -> None:
@@ -41,24 +39,17 @@ class PubSub:
             folder: where its log lives.
             port: where it listens; a free one if not given.
         """
+        super().__init__(port)
         named = os.environ.get(EXTERNAL) if port is None else None
         self.external = bool(named)
-        self.port = port or free_port()
         self.host = named or f"127.0.0.1:{self.port}"
         self.project = PROJECT
-        self.seconds_to_start = 0.0
         self._log = folder.absolute() / "pubsub.log"
-        self._service: Service | None = None
 
     @property
     def environment(self) -> dict[str, str]:
         """The variables that lead clients and Beam to it."""
         return {EXTERNAL: self.host}
-
-    @property
-    def pid(self) -> int | None:
-        """Its process id, None while it is stopped or external."""
-        return self._service.pid if self._service else None
 
     def start(self) -> None:
         """Starts it and returns when it answers.
@@ -66,20 +57,13 @@ class PubSub:
         Raises:
             Unavailable: it can't be had here, or doesn't answer; the message says why.
         """
-        if self.external:
-            try:
-                self._answers()
-            except Exception as error:
-                raise Unavailable(f"{EXTERNAL}={self.host}: no answer ({error})") from None
+        if not self.external:
+            super().start()
             return
-        self._service = self._service or self._prepare()
-        self._service.start(self.port, self._answers)
-        self.seconds_to_start = self._service.seconds_to_start
-
-    def stop(self, kill: bool = False) -> None:
-        """Stops it by SIGTERM, with `kill` by SIGKILL; an external one is left as it is."""
-        if self._service:
-            self._service.stop(kill)
+        try:
+            self._answers()
+        except Exception as error:
+            raise Unavailable(f"{EXTERNAL}={self.host}: no answer ({error})") from None
 
     def publisher(self, ordering: bool = False) -> pubsub_v1.PublisherClient:
         """A new publisher, whatever the environment says; `ordering` allows ordering keys."""
@@ -138,13 +122,6 @@ class PubSub:
         """Creates a subscription with a name that no other test has, and gives its path."""
         name = _unique("subscription")
         return self.create_subscription(topic, name, ack_deadline=ack_deadline, ordering=ordering)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop(kill=True)
 
     def _prepare(self) -> Service:
         argv = [java(11), "-Xmx3g", "-jar", str(emulator_jar()), "--host=127.0.0.1",
