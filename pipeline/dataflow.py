@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 from google.api_core import exceptions
 from google.auth import exceptions as auth_exceptions
-from google.auth.credentials import AnonymousCredentials
 from google.cloud import dataflow_v1beta3 as dataflow
-from google.cloud import storage
 from google.cloud.dataflow_v1beta3.services.jobs_v1_beta3.transports import (
     JobsV1Beta3RestTransport,
 )
 
-from pipeline.connect import CHECK_S, within
+from pipeline.connect import CHECK_S, google, within
 from pipeline.errors import ConfigError
+from pipeline.stores.gcs import GcsStore, Location
 
 # `http://host:port` of what stands in for the API in tests; the flag takes Google's names only.
 _STAND_IN = "DATAFLOW_EMULATOR_HOST"
@@ -42,7 +40,7 @@ def check(options: PipelineOptions) -> None:
         if not getattr(cloud, flag):
             raise ConfigError(f"--{flag}: DataflowRunner needs it; give --{flag}={example}")
     _check_package(options)
-    _check_bucket(cloud.temp_location, cloud.project, cloud.region)
+    _check_bucket(cloud.temp_location, cloud.region)
     if not cloud.template_location:
         # A template's launcher runs in Dataflow already.
         _check_service(cloud)
@@ -66,44 +64,20 @@ def drain_hint(options: PipelineOptions, job_id: str | None) -> str:
     )
 
 
-def _check_bucket(location: str, project: str, region: str) -> None:
+def _check_bucket(location: str, region: str) -> None:
     scheme, _, rest = location.partition("://")
-    name = rest.partition("/")[0]
+    name, _, prefix = rest.partition("/")
     if scheme != "gs" or not name:
         raise ConfigError(f"--temp_location={location}: must look like gs://BUCKET/PREFIX")
-    try:
-        bucket = within(CHECK_S, lambda: _bucket(project, name))
-    except exceptions.NotFound as error:
-        raise ConfigError(
-            f"--temp_location={location}: there is no bucket {name}; create it with "
-            f"gcloud storage buckets create gs://{name} --location={region}"
-        ) from error
-    except exceptions.Forbidden as error:
-        raise ConfigError(
-            f"--temp_location={location}: this account may not use the bucket {name}; grant it "
-            "roles/storage.objectAdmin and roles/storage.legacyBucketReader there"
-        ) from error
-    except auth_exceptions.GoogleAuthError as error:
-        raise ConfigError(
-            f"--temp_location={location}: no usable Google credentials "
-            f"({type(error).__name__}); run gcloud auth application-default login"
-        ) from error
-    except (exceptions.GoogleAPICallError, OSError) as error:
-        raise ConfigError(
-            f"--temp_location={location}: Cloud Storage does not answer ({error}); check the network"
-        ) from error
-    _check_location(bucket, location, region)
+    roles = "roles/storage.objectAdmin and roles/storage.legacyBucketReader"
+    store = GcsStore(location, name, prefix, "--temp_location", roles, region)
+    _check_location(store.look(), location, region)
 
 
-def _bucket(project: str, name: str) -> Any:
-    client = storage.Client(project=project)  # type: ignore[no-untyped-call]
-    return client.get_bucket(name)  # type: ignore[no-untyped-call]
-
-
-def _check_location(bucket: Any, location: str, region: str) -> None:
-    kept_in = str(bucket.location or region).upper()
+def _check_location(found: Location, location: str, region: str) -> None:
+    kept_in = (found.name or region).upper()
     here = region.upper()
-    spans = [str(each).upper() for each in (bucket.data_locations or [])]
+    spans = [each.upper() for each in found.regions]
     if here == kept_in or here in spans or region.startswith(_WITHIN.get(kept_in, "\0")):
         return
     # A dual region by one name, such as NAM4 or EUR4, holds what its continent's does.
@@ -150,7 +124,7 @@ def _first_job(cloud: GoogleCloudOptions) -> None:
     scheme, _, host = endpoint.partition("://")
     credentials = None
     if scheme == "http":  # only a stand-in listens without encryption
-        credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
+        credentials = google.anonymous()
     transport = JobsV1Beta3RestTransport(
         host=host.rstrip("/"), url_scheme=scheme, credentials=credentials
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
@@ -37,6 +39,18 @@ def within(seconds: float, call: Callable[[], _T]) -> _T:
     if error is not None:
         raise error
     return result  # type: ignore[return-value] # None only where the call returns it
+
+
+@contextmanager
+def silent(library: str) -> Iterator[None]:
+    """Keeps a library's own log lines out of the way of the one error that is raised."""
+    logger = logging.getLogger(library)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def split_uri(uri: str, scheme: str, form: str, flag: str) -> tuple[str, str, str]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import ssl
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from cassandra import (
@@ -37,7 +35,7 @@ from cassandra.policies import (
 )
 from cassandra.protocol import ErrorMessage
 
-from pipeline.connect import parameters, split_uri, within
+from pipeline.connect import parameters, silent, split_uri, tls, within
 from pipeline.connect.cassandra_errors import said, why_silent
 from pipeline.errors import ConfigError
 
@@ -56,7 +54,7 @@ CONSISTENCIES = (
 )  # fmt: skip
 
 _LOGIN = ("CASSANDRA_USERNAME", "CASSANDRA_PASSWORD")
-_SSL_FILES = ("CASSANDRA_SSL_CAFILE", "CASSANDRA_SSL_CERTFILE", "CASSANDRA_SSL_KEYFILE")
+_SSL_FILES = tls.file_names("CASSANDRA_SSL")
 
 # Whether anybody answers is known sooner than what a schema change comes to.
 CONNECT_S = 7.0
@@ -150,41 +148,26 @@ def client_settings(environment: Mapping[str, str] = os.environ) -> dict[str, An
         raise ConfigError(f"{given} is set without {missing}; set both, or neither")
     if user:
         settings["auth_provider"] = PlainTextAuthProvider(user, password)
-    if _truth(environment, "CASSANDRA_SSL", any(environment.get(name) for name in _SSL_FILES)):
+    if tls.truth(environment, "CASSANDRA_SSL", any(environment.get(name) for name in _SSL_FILES)):
         settings["ssl_context"] = _ssl_context(environment)
     return settings
 
 
-def _truth(environment: Mapping[str, str], name: str, default: bool) -> bool:
-    spelled = environment.get(name, "").lower() or str(default).lower()
-    if spelled not in ("true", "false"):
-        raise ConfigError(f"{name}={spelled}: must be true or false")
-    return spelled == "true"
-
-
 def _ssl_context(environment: Mapping[str, str]) -> ssl.SSLContext:
-    files = {name: environment.get(name) for name in _SSL_FILES}
-    for name, path in files.items():
-        if path and not Path(path).is_file():
-            raise ConfigError(f"{name}={path}: no such file; give the path of a PEM file")
-    authority, certificate, key = files.values()
-    if key and not certificate:
-        raise ConfigError(
-            "CASSANDRA_SSL_KEYFILE is set without CASSANDRA_SSL_CERTFILE; set both, or neither"
-        )
+    files = tls.files(environment, "CASSANDRA_SSL")
     try:
-        context = ssl.create_default_context(cafile=authority)
-        if certificate:
+        context = ssl.create_default_context(cafile=files.get("cafile"))
+        if certificate := files.get("certfile"):
             # Without a password OpenSSL would ask the terminal for one.
             password = environment.get("CASSANDRA_SSL_PASSWORD", "")
-            context.load_cert_chain(certificate, key, password)
+            context.load_cert_chain(certificate, files.get("keyfile"), password)
     except (ssl.SSLError, OSError) as error:
-        named = ", ".join(f"{name}={path}" for name, path in files.items() if path)
+        named = ", ".join(f"CASSANDRA_SSL_{kind.upper()}={path}" for kind, path in files.items())
         raise ConfigError(
             f"{named}: can't be used ({error}); give PEM files that belong together, and "
             "CASSANDRA_SSL_PASSWORD if the key has one"
         ) from error
-    context.check_hostname = _truth(environment, "CASSANDRA_SSL_CHECK_HOSTNAME", True)
+    context.check_hostname = tls.truth(environment, "CASSANDRA_SSL_CHECK_HOSTNAME", True)
     return context
 
 
@@ -284,7 +267,7 @@ def ask(address: CassandraAddress, flag: str, question: Callable[[Session], _T])
         finally:
             session.cluster.shutdown()
 
-    with _silent():
+    with silent("cassandra"):
         try:
             return within(CHECK_S, work)
         except Unauthorized as error:
@@ -296,15 +279,3 @@ def ask(address: CassandraAddress, flag: str, question: Callable[[Session], _T])
             raise ConfigError(f"{flag}={address}: Cassandra refuses: {said(error)}") from error
         except (TimeoutError, *PASSING) as error:
             raise ConfigError(f"{flag}={address}: {why_silent(error)}") from error
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keeps the driver's own log lines out of the way of the one error that is raised."""
-    logger = logging.getLogger("cassandra")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from kafka import KafkaAdminClient, KafkaProducer, errors
 from kafka.partitioner.default import DefaultPartitioner
 
-from pipeline.connect import CHECK_S, parameters, secrets, split_uri, within
+from pipeline.connect import CHECK_S, parameters, secrets, silent, split_uri, tls, within
 from pipeline.connect.kafka_probe import CHECK_LOGIN, MOST_PROBED, PROBE_S, why_silent
 from pipeline.errors import ConfigError
 
@@ -30,12 +28,7 @@ _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:,]+)(?::(\d{1,5}))?")
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _SASL = ("KAFKA_SASL_MECHANISM", "KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD")
-_SSL_FILES = {
-    "KAFKA_SSL_CAFILE": "ssl_cafile",
-    "KAFKA_SSL_CERTFILE": "ssl_certfile",
-    "KAFKA_SSL_KEYFILE": "ssl_keyfile",
-}
-_SSL = (*_SSL_FILES, "KAFKA_SSL_PASSWORD", "KAFKA_SSL_CHECK_HOSTNAME")
+_SSL = (*tls.file_names("KAFKA_SSL"), "KAFKA_SSL_PASSWORD", "KAFKA_SSL_CHECK_HOSTNAME")
 
 # Outlives a broker's restart: until then the producer keeps what it holds and tries again.
 DELIVERY_S = 300
@@ -170,22 +163,11 @@ def _sasl_settings(environment: Mapping[str, str], protocol: str) -> dict[str, A
 
 
 def _ssl_settings(environment: Mapping[str, str]) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    for name, setting in _SSL_FILES.items():
-        if path := environment.get(name):
-            if not Path(path).is_file():
-                raise ConfigError(f"{name}={path}: no such file; give the path of a PEM file")
-            settings[setting] = path
-    if "ssl_keyfile" in settings and "ssl_certfile" not in settings:
-        raise ConfigError(
-            "KAFKA_SSL_KEYFILE is set without KAFKA_SSL_CERTFILE; set both, or neither"
-        )
+    found = tls.files(environment, "KAFKA_SSL")
+    settings: dict[str, Any] = {f"ssl_{kind}": path for kind, path in found.items()}
     if password := environment.get("KAFKA_SSL_PASSWORD"):
         settings["ssl_password"] = password
-    spelled = environment.get("KAFKA_SSL_CHECK_HOSTNAME", "").lower() or "true"
-    if spelled not in ("true", "false"):
-        raise ConfigError(f"KAFKA_SSL_CHECK_HOSTNAME={spelled}: must be true or false")
-    settings["ssl_check_hostname"] = spelled == "true"
+    settings["ssl_check_hostname"] = tls.truth(environment, "KAFKA_SSL_CHECK_HOSTNAME", True)
     return settings
 
 
@@ -333,7 +315,7 @@ def _ask(address: KafkaAddress, flag: str, question: Callable[[KafkaAdminClient]
             **settings,
         )
 
-    with _silent():
+    with silent("kafka"):
         try:
             admin = within(patience + 1, connect)
         except errors.KafkaConfigurationError as error:
@@ -357,15 +339,3 @@ def _ask(address: KafkaAddress, flag: str, question: Callable[[KafkaAdminClient]
         finally:
             with suppress(Exception):
                 within(1.0, admin.close)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keeps kafka-python's own log lines out of the way of the one error that is raised."""
-    logger = logging.getLogger("kafka")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

@@ -9,22 +9,18 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import google.auth
 from google.api_core import exceptions
 from google.auth import exceptions as auth_exceptions
-from google.auth.credentials import AnonymousCredentials, Credentials
 from google.pubsub_v1 import PublisherClient, SubscriberClient, types
 
-from pipeline.connect import CHECK_S, parameters, split_uri, within
+from pipeline.connect import CHECK_S, google, parameters, split_uri, within
 from pipeline.errors import ConfigError
 
 _T = TypeVar("_T")
 _Client = TypeVar("_Client", PublisherClient, SubscriberClient)
 
 SCHEME = "pubsub"
-_PROJECT = re.compile(r"[a-z0-9.:-]{1,100}")
 _NAME = re.compile(r"(?!goog)[A-Za-z][A-Za-z0-9._~%+-]{2,254}")
-_SCOPES = ("https://www.googleapis.com/auth/pubsub",)
 _EMULATOR = "PUBSUB_EMULATOR_HOST"
 
 
@@ -57,10 +53,7 @@ class PubSubAddress:
         """
         form = f"pubsub://PROJECT/{kind.upper()}"
         project, name, query = split_uri(uri, SCHEME, form, flag)
-        if not _PROJECT.fullmatch(project):
-            raise ConfigError(
-                f"{flag}={uri}: {project!r} can't be a project's id; must look like {form}"
-            )
+        google.check_project(project, uri, form, flag)
         if not _NAME.fullmatch(name):
             raise ConfigError(
                 f"{flag}={uri}: {name!r} can't be a {kind}; a name has 3 to 255 letters, digits "
@@ -91,22 +84,11 @@ def client(
         ConfigError: there are no credentials.
     """
     # The client finds the emulator by itself.
-    if os.environ.get(_EMULATOR):
-        return kind(credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
-    return kind(credentials=_credentials(address, flag, patience_s))
-
-
-def _credentials(address: PubSubAddress, flag: str, patience_s: float) -> Credentials:
-    try:
-        # Where there are none, a metadata server is waited for.
-        found, _ = within(patience_s, lambda: google.auth.default(scopes=_SCOPES))
-    except (auth_exceptions.GoogleAuthError, TimeoutError) as error:
-        raise ConfigError(
-            f"{flag}={address}: no credentials for Google Cloud were found; set "
-            "GOOGLE_APPLICATION_CREDENTIALS, run gcloud auth application-default login, or set "
-            f"{_EMULATOR} to use an emulator"
-        ) from error
-    return found
+    return kind(
+        credentials=google.credentials(
+            google.PUBSUB_SCOPE, f"{flag}={address}", [_EMULATOR], patience_s
+        )
+    )
 
 
 def check_topic(address: PubSubAddress, flag: str) -> types.Topic | None:
@@ -206,19 +188,11 @@ def _ask(
     try:
         return within(left + 1, lambda: question(admin, {"timeout": left, "retry": None}))
     except (auth_exceptions.GoogleAuthError, exceptions.Unauthenticated) as error:
-        raise ConfigError(
-            f"{flag}={address}: Google Cloud refuses the credentials; renew them (gcloud auth "
-            "application-default login), or check GOOGLE_APPLICATION_CREDENTIALS"
-        ) from error
+        raise ConfigError(f"{flag}={address}: {google.REFUSED}") from error
     except exceptions.InvalidArgument as error:
         raise ConfigError(
             f"{flag}={address}: Pub/Sub refuses the name ({error.message}); correct it"
         ) from error
     except (exceptions.ServerError, exceptions.RetryError, TimeoutError) as error:
-        emulator = os.environ.get(_EMULATOR)
-        place, fix = (
-            (f"no emulator answers at {_EMULATOR}={emulator}", f"start it, or unset {_EMULATOR}")
-            if emulator
-            else ("Pub/Sub does not answer", "check the network and pubsub.googleapis.com")
-        )
-        raise ConfigError(f"{flag}={address}: {place}; {fix}") from error
+        why = google.why_silent("Pub/Sub", "pubsub.googleapis.com", _EMULATOR)
+        raise ConfigError(f"{flag}={address}: {why}") from error

@@ -104,18 +104,21 @@ def equipment_key(key: bytes | None) -> str | None:
     return None if key is None else key.decode("utf-8", "replace")
 
 
-@lru_cache(maxsize=8192)
-def _attributes(text: str | None) -> dict[str, str]:
-    """A JSON object's members as texts; whatever else it holds as JSON."""
+def json_object(text: str | None) -> dict[str, Any]:
+    """The object that a JSON text holds; empty where it holds none."""
     try:
         found = orjson.loads(text or "{}")
     except orjson.JSONDecodeError:
         return {}
-    if not isinstance(found, dict):
-        return {}
+    return found if isinstance(found, dict) else {}
+
+
+@lru_cache(maxsize=8192)
+def _attributes(text: str | None) -> dict[str, str]:
+    """A JSON object's members as texts; whatever else it holds as JSON."""
     return {
         name: value if isinstance(value, str) else orjson.dumps(value).decode()
-        for name, value in found.items()
+        for name, value in json_object(text).items()
         if value is not None
     }
 

@@ -194,7 +194,7 @@ def _named(raw: RawBatch) -> pa.Array:
 
 @lru_cache(maxsize=8192)
 def _attribute(text: str | None, name: str) -> str | None:
-    found = _object(text).get(name)
+    found = topics.json_object(text).get(name)
     return found if isinstance(found, str) else None
 
 
@@ -213,15 +213,7 @@ def _with_file(raw: RawBatch) -> pa.Array:
 def _attributes(text: str | None, file: str | None) -> str | None:
     if file is None:
         return text
-    return orjson.dumps({"source_file": file, **_object(text)}).decode()
-
-
-def _object(text: str | None) -> dict[str, Any]:
-    try:
-        found = orjson.loads(text or "{}")
-    except orjson.JSONDecodeError:
-        return {}
-    return found if isinstance(found, dict) else {}
+    return orjson.dumps({"source_file": file, **topics.json_object(text)}).decode()
 
 
 def _objects(table: pa.Table) -> Iterator[bytes]:

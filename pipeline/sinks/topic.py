@@ -55,7 +55,9 @@ def messages(letters: pa.Table) -> pa.Table:
         if payloads[row] is not None and len(payloads[row]) > _PAYLOAD_BYTES:
             own["payload_bytes"] = str(len(payloads[row]))
             payloads[row] = None
-        attributes.append(orjson.dumps({**_object(letter["attributes"]), **own}).decode())
+        attributes.append(
+            orjson.dumps({**topics.json_object(letter["attributes"]), **own}).decode()
+        )
     columns = {
         "payload": pa.array(payloads, pa.binary()),
         "key": pc.coalesce(
@@ -65,14 +67,6 @@ def messages(letters: pa.Table) -> pa.Table:
         "timestamp_ms": pa.nulls(letters.num_rows, pa.int64()),
     }
     return pa.table(columns, schema=topics.MESSAGES)
-
-
-def _object(text: str | None) -> dict[str, object]:
-    try:
-        found = orjson.loads(text or "{}")
-    except orjson.JSONDecodeError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 class _Publish(beam.DoFn):

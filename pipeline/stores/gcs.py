@@ -6,10 +6,10 @@ import datetime as dt
 import io
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import pyarrow as pa
 import requests
@@ -33,6 +33,7 @@ from pipeline.stores.remote import (
     retrying,
 )
 
+_T = TypeVar("_T")
 _TIMEOUT = (CONNECT_S, ANSWER_S)
 # So much of a large file is in memory while it goes up.
 _CHUNK_BYTES = 16 * 1024 * 1024
@@ -43,23 +44,68 @@ _CREDENTIALS = (
 )
 
 
+class Location(NamedTuple):
+    """Where a bucket's data lie.
+
+    Attributes:
+        name: a region or several, such as US-CENTRAL1, EU or EUR4; None: not told.
+        regions: the two that were chosen for the bucket, if so.
+    """
+
+    name: str | None
+    regions: tuple[str, ...]
+
+
 class GcsStore:
     """A prefix of a bucket. Objects appear when their upload is complete, and only if new.
 
     Credentials are the application's default ones; STORAGE_EMULATOR_HOST is honoured.
+
+    Args:
+        uri: as configured.
+        bucket: the bucket's name.
+        prefix: what its objects' names begin with; empty for all of them.
+        flag: the flag that carried it.
+        roles: what an account is to be granted on the bucket, as messages tell it.
+        region: where the bucket is to be made if it is missing; None: wherever one likes.
     """
 
     near = False
 
-    def __init__(self, uri: str, bucket: str, prefix: str) -> None:
+    def __init__(
+        self,
+        uri: str,
+        bucket: str,
+        prefix: str,
+        flag: str = "--lake",
+        roles: str = "roles/storage.objectUser",
+        region: str | None = None,
+    ) -> None:
         self.uri = uri
         self.bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
+        self._flag, self._roles, self._region = flag, roles, region
 
     def check(self) -> None:
         """Lists, reads and writes what isn't there."""
+        self._ask(self._try)
+
+    def look(self) -> Location:
+        """Where the bucket's data lie.
+
+        Raises:
+            ConfigError: it can't be found out; names the flag and the fix.
+        """
+        found = self._ask(lambda: _client().get_bucket(self.bucket, timeout=_TIMEOUT))
+        return Location(found.location, tuple(found.data_locations or ()))
+
+    def _ask(self, question: Callable[[], _T]) -> _T:
+        """What Cloud Storage answers; ConfigError within CHECK_S if it doesn't or refuses."""
+        create = f"gcloud storage buckets create gs://{self.bucket}"
+        if self._region is not None:
+            create += f" --location={self._region}"
         try:
-            within(CHECK_S, self._try)
+            return within(CHECK_S, question)
         except TimeoutError as error:
             raise self._wrong("did not answer", f"check the network; or {_CREDENTIALS}") from error
         except auth_exceptions.GoogleAuthError as error:
@@ -67,12 +113,12 @@ class GcsStore:
         except exceptions.NotFound as error:
             raise self._wrong(
                 f"there is no bucket {self.bucket}",
-                f"create it (gcloud storage buckets create gs://{self.bucket}), or name another",
+                f"create it ({create}), or name another",
             ) from error
         except (exceptions.Forbidden, exceptions.Unauthorized) as error:
             raise self._wrong(
                 f"this account may not use it ({error.message})",
-                "grant it roles/storage.objectUser on the bucket, or name another",
+                f"grant it {self._roles} on the bucket, or name another",
             ) from error
         except (exceptions.GoogleAPICallError, requests.RequestException, ValueError) as error:
             raise self._wrong(f"can't be used ({error})", "check the address") from error
@@ -168,7 +214,7 @@ class GcsStore:
         return retrying(f"gs://{self.bucket}/{self._prefix}{path}", _soon_over)
 
     def _wrong(self, what: str, fix: str) -> ConfigError:
-        return ConfigError(f"--lake={self.uri}: {what}; {fix}")
+        return ConfigError(f"{self._flag}={self.uri}: {what}; {fix}")
 
 
 def _fetch(blob: Any, retry: Retry, start: int, end: int) -> bytes:

@@ -53,11 +53,16 @@ def hidden(path: str) -> bool:
 
 def reader(size: int, fetch: Callable[[int, int], bytes]) -> BinaryIO:
     """A file of so many bytes, which `fetch` gets from one place to another, exclusive."""
-    return cast("BinaryIO", io.BufferedReader(_Ranged(size, fetch), _BUFFER_BYTES))
+    return cast("BinaryIO", io.BufferedReader(Ranged(size, fetch), _BUFFER_BYTES))
 
 
-class _Ranged(io.RawIOBase):
-    """A file that is fetched piece by piece, each read a request."""
+class Ranged(io.RawIOBase):
+    """A file that is fetched piece by piece, each read a request.
+
+    Args:
+        size: bytes.
+        fetch: gets what lies from one place to another, exclusive.
+    """
 
     def __init__(self, size: int, fetch: Callable[[int, int], bytes]) -> None:
         super().__init__()

@@ -27,6 +27,7 @@ from pipeline.stores.remote import (
     CHECK_S,
     CONNECT_S,
     LARGE_BYTES,
+    Ranged,
     hidden,
     passing,
     reader,
@@ -162,10 +163,10 @@ class S3Store:
         parts = []
         try:
             for number, start in enumerate(range(0, size, _PART_BYTES), start=1):
-                part = _Part(file, start, min(_PART_BYTES, size - start))
+                length = min(_PART_BYTES, size - start)
                 sent = self._call(
-                    path, "upload_part", UploadId=upload, PartNumber=number, Body=part,
-                    ContentLength=part.size,
+                    path, "upload_part", UploadId=upload, PartNumber=number,
+                    Body=_part(file, start, length), ContentLength=length,
                 )  # fmt: skip
                 parts.append({"PartNumber": number, "ETag": sent["ETag"]})
             self._complete(path, upload, parts)
@@ -243,34 +244,14 @@ class S3Store:
         return ConfigError(f"--lake={self.uri}: {what}; {fix}")
 
 
-class _Part(io.RawIOBase):
+def _part(file: Any, start: int, size: int) -> Ranged:
     """A stretch of a file as a file, so that no part has to be in memory."""
 
-    def __init__(self, file: Any, start: int, size: int) -> None:
-        super().__init__()
-        self._file, self._start, self.size = file, start, size
-        self._at = 0
+    def fetch(first: int, end: int) -> bytes:
+        file.seek(start + first)
+        return cast("bytes", file.read(end - first))
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
-        self._at = base + offset
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        self._file.seek(self._start + self._at)
-        data = self._file.read(min(len(buffer), self.size - self._at))
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+    return Ranged(size, fetch)
 
 
 def _status(error: exceptions.ClientError) -> int | None:

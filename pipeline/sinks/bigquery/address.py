@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from pipeline.connect import split_uri
+from pipeline.connect import google, split_uri
 from pipeline.errors import ConfigError
 
 FLAG = "--warehouse"
 _FORM = "bigquery://PROJECT/DATASET"
-_PROJECT = re.compile(r"[a-z0-9.:-]{1,100}")
 _DATASET = re.compile(r"[A-Za-z0-9_]{1,1024}")
 
 
@@ -36,10 +35,7 @@ class Address:
         project, dataset, query = split_uri(uri, "bigquery", _FORM, FLAG)
         if query:
             raise ConfigError(f"{FLAG}={uri}: takes no parameters; must look like {_FORM}")
-        if not _PROJECT.fullmatch(project):
-            raise ConfigError(
-                f"{FLAG}={uri}: {project!r} can't be a project's id; must look like {_FORM}"
-            )
+        google.check_project(project, uri, _FORM, FLAG)
         if not _DATASET.fullmatch(dataset):
             raise ConfigError(
                 f"{FLAG}={uri}: {dataset!r} can't be a dataset; a name has letters, digits and _"

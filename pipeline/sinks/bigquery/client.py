@@ -7,23 +7,20 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import google.auth
 import grpc
-from google.auth import exceptions as auth_exceptions
-from google.auth.credentials import AnonymousCredentials, Credentials
+from google.auth.credentials import Credentials
 from google.cloud import bigquery
 from google.cloud.bigquery_storage_v1 import BigQueryWriteClient
 from google.cloud.bigquery_storage_v1.services.big_query_write.transports import (
     BigQueryWriteGrpcTransport,
 )
 
-from pipeline.connect import CHECK_S, within
+from pipeline.connect import google
 from pipeline.errors import ConfigError
 from pipeline.sinks.bigquery.address import Address
 
 EMULATOR = "BIGQUERY_EMULATOR_HOST"
 STORAGE_EMULATOR = "BIGQUERY_STORAGE_EMULATOR_HOST"
-_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _T = TypeVar("_T")
 # As `retry`: this package itself tries again, and tells.
 ONCE: Any = None
@@ -50,7 +47,7 @@ def rest(address: Address) -> bigquery.Client:
     host = os.environ.get(EMULATOR)
     return _kept(
         ("rest", address.project, host),
-        lambda: bigquery.Client(address.project, credentials=_credentials(address, EMULATOR)),
+        lambda: bigquery.Client(address.project, credentials=_credentials(address)),
     )
 
 
@@ -71,7 +68,7 @@ def writer(address: Address) -> BigQueryWriteClient:
 
 def _writer(address: Address, host: str | None) -> BigQueryWriteClient:
     if host is None:
-        made = BigQueryWriteGrpcTransport(credentials=_credentials(address, STORAGE_EMULATOR))
+        made = BigQueryWriteGrpcTransport(credentials=_credentials(address))
         return BigQueryWriteClient(transport=made)  # type: ignore[no-untyped-call]
     unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     channel = grpc.insecure_channel(host, options=unlimited)
@@ -80,16 +77,5 @@ def _writer(address: Address, host: str | None) -> BigQueryWriteClient:
     )
 
 
-def _credentials(address: Address, emulator: str) -> Credentials:
-    if os.environ.get(emulator):
-        return AnonymousCredentials()  # type: ignore[no-untyped-call]
-    try:
-        # Where there are none, a metadata server is waited for.
-        found, _ = within(CHECK_S, lambda: google.auth.default(scopes=_SCOPES))
-    except (auth_exceptions.GoogleAuthError, TimeoutError) as error:
-        raise ConfigError(
-            f"{address.told}: no credentials for Google Cloud were found; set "
-            "GOOGLE_APPLICATION_CREDENTIALS, run gcloud auth application-default login, or set "
-            f"{EMULATOR} and {STORAGE_EMULATOR} to use an emulator"
-        ) from error
-    return found
+def _credentials(address: Address) -> Credentials:
+    return google.credentials(google.CLOUD_SCOPE, address.told, (EMULATOR, STORAGE_EMULATOR))

@@ -12,7 +12,7 @@ from google.api_core import exceptions
 from google.auth import exceptions as auth_exceptions
 from google.cloud import bigquery
 
-from pipeline.connect import within
+from pipeline.connect import google, within
 from pipeline.errors import ConfigError
 from pipeline.sinks.bigquery import client, tables
 from pipeline.sinks.bigquery.address import Address
@@ -36,10 +36,7 @@ def ask(address: Address, seconds: float, question: Callable[[], _T]) -> _T:
     try:
         return within(seconds, question)
     except (auth_exceptions.GoogleAuthError, exceptions.Unauthenticated) as error:
-        raise ConfigError(
-            f"{address.told}: Google Cloud refuses the credentials; renew them (gcloud auth "
-            "application-default login), or check GOOGLE_APPLICATION_CREDENTIALS"
-        ) from error
+        raise ConfigError(f"{address.told}: {google.REFUSED}") from error
     except exceptions.Forbidden as error:
         raise ConfigError(f"{address.told}: {_forbidden(address, error)}") from error
     except exceptions.BadRequest as error:
@@ -48,14 +45,8 @@ def ask(address: Address, seconds: float, question: Callable[[], _T]) -> _T:
         exceptions.ServerError, exceptions.RetryError, exceptions.TooManyRequests,
         http.exceptions.RequestException, TimeoutError,
     ) as error:  # fmt: skip
-        emulator = os.environ.get(client.EMULATOR)
-        place, fix = (
-            (f"no emulator answers at {client.EMULATOR}={emulator}",
-             f"start it, or unset {client.EMULATOR}")
-            if emulator
-            else ("BigQuery does not answer", "check the network and bigquery.googleapis.com")
-        )  # fmt: skip
-        raise ConfigError(f"{address.told}: {place}; {fix}") from error
+        why = google.why_silent("BigQuery", "bigquery.googleapis.com", client.EMULATOR)
+        raise ConfigError(f"{address.told}: {why}") from error
 
 
 def _forbidden(address: Address, error: exceptions.Forbidden) -> str:

@@ -7,42 +7,33 @@ one. What a bundle was given is in the table when the bundle is finished.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
-from collections import deque
-from collections.abc import Iterator
+from functools import partial
 
-import apache_beam as beam
 import pyarrow as pa
 from apache_beam.metrics import Metrics
-from apache_beam.transforms.window import GlobalWindows
-from apache_beam.utils.windowed_value import WindowedValue
 
-from pipeline import account
-from pipeline.sinks import refused
+from pipeline.sinks import bundles, refused
 from pipeline.sinks.bigquery import bounds, client, failure, requests
 from pipeline.sinks.bigquery.address import Address
 from pipeline.sinks.bigquery.answers import Answer
 from pipeline.sinks.bigquery.appends import Connection, Sent
 from pipeline.sinks.bigquery.patience import outage_of
 from pipeline.sinks.bigquery.requests import Request
+from pipeline.sinks.bundles import BundleWriter, WriteBundles
 from schemas.reading import Table
 
-_LOG = logging.getLogger(__name__)
 # Of one table and bundle. Memory is bounded by it.
 _MOST_UNDER_WAY_BYTES = 48 << 20
 _MOST_UNDER_WAY = 16
 
 
-class Figures:
+class Figures(bundles.Figures):
     """The counters of a table's writer."""
 
     def __init__(self, table: Table) -> None:
-        self.written = Metrics.counter("bigquery", f"{table.name}_written")
-        self.refused = Metrics.counter(account.NAMESPACE, "refused")
-        self.requests = Metrics.counter("bigquery", "requests")
-        self.retries = Metrics.counter("bigquery", "retries")
+        super().__init__("bigquery", table)
         self.milliseconds = Metrics.distribution("bigquery", "append_ms")
 
 
@@ -76,7 +67,7 @@ def _of(address: Address, table: Table) -> _Shared:
         return _shared[key]
 
 
-class Writer:
+class Writer(BundleWriter[tuple[Request, Sent]]):
     """Appends rows of one table, several requests at once.
 
     Args:
@@ -87,15 +78,10 @@ class Writer:
     """
 
     def __init__(self, address: Address, table: Table, source: str, figures: Figures) -> None:
-        self._address, self._table, self._source = address, table, source
-        self._figures = figures
+        super().__init__(requests.STEP, table, source, figures)
+        self._address, self._figures = address, figures
         self._form = requests.schema(table)
         self._shared = _of(address, table)
-        self._held: list[pa.Table] = []
-        self._held_bytes = 0
-        self._under_way: deque[tuple[Request, Sent]] = deque()
-        self._bytes = 0
-        self._letters: list[pa.Table] = []
 
     def add(self, rows: pa.Table) -> None:
         """Takes rows; sends them once there are enough for a request."""
@@ -103,18 +89,6 @@ class Writer:
         self._held_bytes += rows.nbytes
         if self._held_bytes >= requests.AIM_BYTES:
             self._send_held()
-
-    def finish(self) -> list[pa.Table]:
-        """Returns when all rows are in the table: those that are not, as dead letters.
-
-        Raises:
-            WarehouseFailed: the table can't be written.
-        """
-        self._send_held()
-        while self._under_way:
-            self._settle_oldest()
-        letters, self._letters = self._letters, []
-        return letters
 
     def _send_held(self) -> None:
         if not self._held:
@@ -174,34 +148,9 @@ class Writer:
         self._refuse(bad, why)
         return good
 
-    def _refuse(self, rows: pa.RecordBatch, reasons: list[tuple[str, str]]) -> None:
-        self._figures.refused.inc(rows.num_rows)
-        self._letters.append(
-            refused.letters(requests.STEP, self._table, rows, reasons, self._source)
-        )
 
-
-class Append(beam.DoFn):
+class Append(WriteBundles):
     """Writes tables of rows; gives dead letters of those that BigQuery refused."""
 
     def __init__(self, address: Address, table: Table, source: str) -> None:
-        self._address, self._table, self._source = address, table, source
-        self._figures = Figures(table)
-        self._writer: Writer | None = None
-
-    def start_bundle(self) -> None:
-        """Begins with nothing."""
-        # What a failed bundle left behind is sent again by the one that repeats it.
-        self._writer = Writer(self._address, self._table, self._source, self._figures)
-
-    def process(self, rows: pa.Table) -> None:
-        """Sends rows as soon as there are enough for a request."""
-        assert self._writer is not None
-        self._writer.add(rows)
-
-    def finish_bundle(self) -> Iterator[WindowedValue]:
-        """Waits until all are in the table."""
-        assert self._writer is not None
-        for letters in self._writer.finish():
-            yield GlobalWindows.windowed_value(letters)
-        self._writer = None
+        super().__init__(partial(Writer, address, table, source, Figures(table)))

@@ -9,24 +9,19 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import Iterator
+from functools import partial
 
-import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
-from apache_beam.metrics import Metrics
-from apache_beam.transforms.window import GlobalWindows
-from apache_beam.utils.windowed_value import WindowedValue
 from cassandra import InvalidRequest, RequestValidationException, Unauthorized
 from cassandra.cluster import ResponseFuture, Session
 from cassandra.query import BatchStatement, BatchType, BoundStatement, PreparedStatement
 
-from pipeline import account
 from pipeline.connect.cassandra import PASSING, connection
 from pipeline.connect.cassandra_errors import said
 from pipeline.errors import ConfigError, WarehouseFailed
-from pipeline.sinks import refused
+from pipeline.sinks import bundles, refused
+from pipeline.sinks.bundles import BundleWriter, WriteBundles
 from pipeline.sinks.cassandra import encode, tables
 from pipeline.sinks.cassandra.encode import Request
 from pipeline.sinks.cassandra.target import Target
@@ -49,14 +44,11 @@ _RENEW_AFTER_S = 30.0
 _ADVICE = "see whether enough nodes are up (nodetool status) and take writes"
 
 
-class Figures:
+class Figures(bundles.Figures):
     """The counters of a table's writer."""
 
     def __init__(self, table: Table) -> None:
-        self.written = Metrics.counter("cassandra", f"{table.name}_written")
-        self.refused = Metrics.counter(account.NAMESPACE, "refused")
-        self.requests = Metrics.counter("cassandra", "requests")
-        self.retries = Metrics.counter("cassandra", "retries")
+        super().__init__("cassandra", table)
 
 
 class _Statement:
@@ -110,7 +102,7 @@ def _statement(target: Target, table: Table) -> _Statement:
         return _statements.setdefault(key, _Statement(target, table))
 
 
-class Writer:
+class Writer(BundleWriter[tuple[Request, ResponseFuture | Exception, float]]):
     """Writes rows of one table.
 
     Args:
@@ -121,15 +113,11 @@ class Writer:
     """
 
     def __init__(self, target: Target, table: Table, source: str, figures: Figures) -> None:
-        self._target, self._table, self._source = target, table, source
-        self._figures = figures
+        super().__init__(STEP, table, source, figures)
+        self._target, self._figures = target, figures
         self._connection = connection(target.address)
         self._statement = _statement(target, table)
-        self._held: list[pa.Table] = []
-        self._held_rows = self._held_bytes = 0
-        self._under_way: deque[tuple[Request, ResponseFuture | Exception, float]] = deque()
-        self._bytes = 0
-        self._letters: list[pa.Table] = []
+        self._held_rows = 0
 
     def add(self, rows: pa.Table) -> None:
         """Takes rows; sends them once there are enough."""
@@ -138,18 +126,6 @@ class Writer:
         self._held_bytes += rows.nbytes
         if self._held_rows >= _GATHERED_ROWS or self._held_bytes >= _GATHERED_BYTES:
             self._send_held()
-
-    def finish(self) -> list[pa.Table]:
-        """Returns when all rows are written: those that Cassandra refused, as dead letters.
-
-        Raises:
-            WarehouseFailed: the table can't be written.
-        """
-        self._send_held()
-        while self._under_way:
-            self._settle_oldest()
-        letters, self._letters = self._letters, []
-        return letters
 
     def _send_held(self) -> None:
         if not self._held:
@@ -172,7 +148,7 @@ class Writer:
         if pc.any(long).as_py():
             bad = rows.filter(long)
             why = f"its key is longer than {encode.MOST_KEY_BYTES} bytes"
-            self._refuse(bad, [why] * bad.num_rows)
+            self._refuse(bad, [_refusal(why)] * bad.num_rows)
             rows = rows.filter(pc.invert(long))
         return rows
 
@@ -232,7 +208,7 @@ class Writer:
                 self._settle(alone, *self._send(alone))
             return
         self._raise_unfit(error)
-        self._refuse(request.rows.slice(request.places[0], 1), [said(error)])
+        self._refuse(request.rows.slice(request.places[0], 1), [_refusal(said(error))])
 
     def _raise_unfit(self, error: Exception) -> None:
         """Asks whether the tables are as they should be; returns if so."""
@@ -253,10 +229,9 @@ class Writer:
         if not isinstance(error, InvalidRequest):
             raise WarehouseFailed(f"{self._told}: Cassandra refuses: {said(error)}") from error
 
-    def _refuse(self, rows: pa.Table, why: list[str]) -> None:
-        self._figures.refused.inc(rows.num_rows)
-        reasons = [(refused.REFUSED, f"Cassandra refuses it: {reason}") for reason in why]
-        self._letters.append(refused.letters(STEP, self._table, rows, reasons, self._source))
+
+def _refusal(why: str) -> tuple[str, str]:
+    return refused.REFUSED, f"Cassandra refuses it: {why}"
 
 
 def _bound(prepared: PreparedStatement, request: Request) -> BoundStatement | BatchStatement:
@@ -276,27 +251,8 @@ def _row(prepared: PreparedStatement, values: encode.Row) -> BoundStatement:
     return bound
 
 
-class Write(beam.DoFn):
+class Write(WriteBundles):
     """Writes tables of rows; gives dead letters of those that Cassandra refused."""
 
     def __init__(self, target: Target, table: Table, source: str) -> None:
-        self._target, self._table, self._source = target, table, source
-        self._figures = Figures(table)
-        self._writer: Writer | None = None
-
-    def start_bundle(self) -> None:
-        """Begins with nothing."""
-        # What a failed bundle left behind is sent again by the one that repeats it.
-        self._writer = Writer(self._target, self._table, self._source, self._figures)
-
-    def process(self, rows: pa.Table) -> None:
-        """Sends rows as soon as there are enough."""
-        assert self._writer is not None
-        self._writer.add(rows)
-
-    def finish_bundle(self) -> Iterator[WindowedValue]:
-        """Waits until all are written."""
-        assert self._writer is not None
-        for letters in self._writer.finish():
-            yield GlobalWindows.windowed_value(letters)
-        self._writer = None
+        super().__init__(partial(Writer, target, table, source, Figures(table)))

@@ -15,6 +15,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.stores import store_at
+from pipeline.stores.gcs import GcsStore
 from pipeline.stores.remote import LARGE_BYTES
 from tests.pipeline.conftest import Place, make_place
 from tests.pipeline.stores.faults import CUT, LOST, Fault
@@ -288,6 +289,26 @@ def test_a_server_that_does_not_answer(
     with pytest.raises(ConfigError, match=f"^--lake={scheme}://b/lake: .*(answer|can't be used)"):
         store_at(f"{scheme}://b/lake").check()
     assert time.monotonic() - began < 15
+
+
+def test_where_a_bucket_lies_for_another_flag(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    place = make_place("gs", request, tmp_path)
+    bucket = place.store.bucket  # type: ignore[attr-defined]
+
+    def store(name: str) -> GcsStore:
+        flags = ("--temp_location", "roles/some.role", "europe-west3")
+        return GcsStore(f"gs://{name}/tmp", name, "tmp", *flags)
+
+    assert store(bucket).look() == ("US-CENTRAL1", ())
+    missing = "--location=europe-west3"
+    with pytest.raises(ConfigError, match=f"^--temp_location=gs://none/tmp: .*gs://none {missing}"):
+        store("none").look()
+    assert place.faults is not None
+    place.faults.plan(403, methods="GET")
+    with pytest.raises(ConfigError, match=r"may not use it .*; grant it roles/some.role on the"):
+        store(bucket).look()
 
 
 def test_google_without_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
