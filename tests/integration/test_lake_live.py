@@ -51,7 +51,7 @@ def test_a_storm_of_errors_costs_nothing(
             on.producer()
             job = on.job()
             on.reading()
-            faults.plan(*[503, LOST, 429, CUT, LOST, 500] * 4, of="/upload/")
+            faults.plan(*[503, LOST, 429, CUT, LOST, 500] * 2, of="/upload/")
             on.until(lambda: not faults.left, 180, "the storm goes on")
             on.wait(10)
             assert on.finish(job) == {}
