@@ -16,6 +16,16 @@ from tests.services.pubsub import PubSub
 from tests.services.s3 import S3
 
 
+@pytest.fixture(scope="session", autouse=True)
+def dbt_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Several test processes run dbt at the same time: each keeps what it compiled to itself."""
+    folder = tmp_path_factory.mktemp("dbt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DBT_TARGET_PATH", str(folder / "target"))
+        patch.setenv("DBT_LOG_PATH", str(folder / "logs"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A Kafka broker; a test that stops it starts it again."""

@@ -126,6 +126,7 @@ def build_in_two_steps(warehouse: Warehouse, fleet: Ran, later: dict[str, pa.Tab
     unmark(warehouse)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_builds_give_what_one_gives(
@@ -145,6 +146,7 @@ def test_two_builds_give_what_one_gives(
     assert not differences(after, file.table("battery_features"))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_readings_delivered_twice_count_once(fleet: Ran, whole: File) -> None:
     once = File(fleet.warehouse)

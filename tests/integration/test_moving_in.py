@@ -228,6 +228,7 @@ def table_here(older: duckdb.DuckDBPyConnection, tmp_path_factory: pytest.TempPa
     return folder
 
 
+@pytest.mark.long
 def test_a_table_s_rows_find_their_cell_and_test(table_here: Path) -> None:
     assert rows(
         table_here,
@@ -250,6 +251,7 @@ def test_a_table_s_rows_find_their_cell_and_test(table_here: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_the_example_queries_on_a_table(older: duckdb.DuckDBPyConnection, table_here: Path) -> None:
     queries = answers(MOTHERDUCK, "battery_ts")
     assert len(queries) == 3
@@ -266,6 +268,7 @@ def _utc(value: Any) -> Any:
     return value.replace(tzinfo=UTC) if isinstance(value, datetime) else value
 
 
+@pytest.mark.long
 def test_a_table_with_nothing_but_the_named_columns(tmp_path: Path) -> None:
     with duckdb.connect() as database:
         database.execute(older_table('"voltage(v)", "current(a)", source_file, streamed_at'))
@@ -278,6 +281,7 @@ def test_a_table_with_nothing_but_the_named_columns(tmp_path: Path) -> None:
         ) == [(name, LINES, ["event_time_assumed"]) for name, _ in TESTS]  # fmt: skip
 
 
+@pytest.mark.long
 def test_the_table_and_the_files_it_was_made_from_are_the_same_readings(
     older: duckdb.DuckDBPyConnection, table_here: Path, tmp_path: Path
 ) -> None:
@@ -354,6 +358,7 @@ def machines_here(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
+@pytest.mark.long
 def test_rows_of_machines_become_readings(machines_here: dict[str, Path]) -> None:
     found = rows(
         machines_here["cqlsh"],
@@ -372,11 +377,13 @@ def test_rows_of_machines_become_readings(machines_here: dict[str, Path]) -> Non
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_either_export_gives_the_same_readings(machines_here: dict[str, Path]) -> None:
     ids = "SELECT reading_id, time_delta_s FROM readings ORDER BY 1"
     assert rows(machines_here["cqlsh"], ids) == rows(machines_here["dsbulk"], ids)
 
 
+@pytest.mark.long
 def test_what_was_loaded_is_not_loaded_again_and_what_is_new_is(tmp_path: Path) -> None:
     exported(tmp_path, "dsbulk")
     second = tmp_path / "sensor_data" / "output-000002.csv"
@@ -391,6 +398,7 @@ def test_what_was_loaded_is_not_loaded_again_and_what_is_new_is(tmp_path: Path) 
     assert counts == [(60, 60), (120, 120), (120, 120)]
 
 
+@pytest.mark.long
 def test_the_older_queries_on_machines(machines_here: dict[str, Path]) -> None:
     newest, each, span = (
         rows(machines_here["cqlsh"], query) for query in answers(CASSANDRA, "battery_ts")

@@ -140,6 +140,7 @@ def test_a_rate_is_kept(kafka: Broker, capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out.startswith("published 3,000 to ")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_after_a_kill_a_rerun_goes_on_and_nothing_is_lost(kafka: Broker, tmp_path: Path) -> None:
     topic, position = kafka.new_topic(partitions=2), tmp_path / "position.json"
@@ -171,6 +172,7 @@ def test_after_a_kill_a_rerun_goes_on_and_nothing_is_lost(kafka: Broker, tmp_pat
     assert start(*flags[:-1]).communicate(timeout=60)[0].startswith("published 0 to ")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_broker_that_is_gone_for_a_while_gets_everything_once(
     apache: ApacheKafka, tmp_path: Path

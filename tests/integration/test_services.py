@@ -81,6 +81,7 @@ def test_the_shared_broker_keeps_each_partition_in_order(kafka: Broker) -> None:
         assert [value for value in got if value in mine] == sent[partition::3]
 
 
+@pytest.mark.long
 def test_apache_kafka_has_messages_and_offsets_after_a_crash(apache: ApacheKafka) -> None:
     topic, address, first = apache.new_topic(), apache.bootstrap, apache.pid
     produce(apache, topic, values(1000))
@@ -102,6 +103,7 @@ def test_apache_kafka_has_messages_and_offsets_after_a_crash(apache: ApacheKafka
         assert poll(consumer, 610) == values(1000)[400:] + values(10, "after")
 
 
+@pytest.mark.long
 def test_apache_kafka_goes_on_after_an_orderly_stop_in_another_object(
     apache: ApacheKafka,
 ) -> None:
@@ -126,6 +128,7 @@ def test_apache_kafka_creates_no_topic_by_itself(apache: ApacheKafka) -> None:
         assert "no-such-topic" not in admin.list_topics()
 
 
+@pytest.mark.long
 def test_apache_kafka_refuses_wrong_credentials(tmp_path: Path) -> None:
     with started(ApacheKafka, tmp_path, users={"ana": "right", "ben": "other"}) as broker:
         topic = broker.new_topic()

@@ -66,9 +66,11 @@ class Airflow:
         self, *arguments: str, environment: Mapping[str, str] | None = None, timeout: float = 1500
     ) -> subprocess.CompletedProcess[str]:
         """`airflow ARGUMENTS`; its outcome, with all it said as output and in `airflow.log`."""
+        # Cosmos looks for what dbt compiled where it has told dbt to leave it.
+        surroundings = {k: v for k, v in os.environ.items() if not k.startswith("DBT_")}
         done = subprocess.run(
             [str(python()), "-m", "airflow", *arguments],
-            env={**os.environ, **self.environment, **(environment or {})},
+            env={**surroundings, **self.environment, **(environment or {})},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout,
             stdin=subprocess.DEVNULL, check=False,
         )  # fmt: skip
