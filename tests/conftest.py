@@ -11,7 +11,7 @@ from tests.services.cassandra import Node, cassandra_node
 from tests.services.engines import Prism
 from tests.services.fixtures import started
 from tests.services.gcs import Gcs
-from tests.services.kafka import Broker, kafka_broker
+from tests.services.kafka import ApacheKafka, Broker, kafka_broker
 from tests.services.pubsub import PubSub
 from tests.services.s3 import S3
 
@@ -30,6 +30,13 @@ def dbt_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A Kafka broker; a test that stops it starts it again."""
     with started(kafka_broker, tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
+    """An Apache Kafka of a module's own, which its tests may stop; it keeps what it has."""
+    with started(ApacheKafka, tmp_path_factory.mktemp("apache")) as broker:
         yield broker
 
 

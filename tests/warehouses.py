@@ -19,6 +19,7 @@ from pipeline.sinks.bigquery.address import Address
 from schemas.forms import duckdb_ddl
 from schemas.reading import READING, TABLES
 from tests.services.bigquery import BigQuery
+from tests.services.fixtures import set_environment
 
 # The tables that the models leave, and what makes their rows unique.
 KEYS = {
@@ -62,8 +63,7 @@ class Dataset:
         self._client = emulator.client()
         self._address = Address.parse(self.uri)
         with pytest.MonkeyPatch.context() as patch:
-            for name, value in emulator.environment.items():
-                patch.setenv(name, value)
+            set_environment(patch, emulator.environment)
             tables.make(self._address, {})
 
     def load(self, rows: Mapping[str, pa.Table]) -> None:

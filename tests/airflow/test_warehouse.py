@@ -13,6 +13,7 @@ from include import gate, lake, warehouse
 from pipeline.__main__ import main as job
 from tests.running import Ran, run
 from tests.services.bigquery import BigQuery
+from tests.services.fixtures import set_environment
 
 pytestmark = pytest.mark.integration
 
@@ -96,8 +97,7 @@ def test_the_same_on_bigquery(
     bigquery: BigQuery, ran: Ran, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    for name, value in (bigquery.environment).items():
-        monkeypatch.setenv(name, value)
+    set_environment(monkeypatch, bigquery.environment)
     where = f"bigquery://{bigquery.project}/{bigquery.new_dataset()}"
     flags = [f"--source={FLEET}", "--lake=none", f"--warehouse={where}", "--no_progress"]
     assert job(["--runner=DirectRunner", *flags]) == 0

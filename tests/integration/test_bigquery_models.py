@@ -15,6 +15,7 @@ import pytest
 from pipeline import models
 from tests.running import Ran, run
 from tests.services.bigquery import BigQuery
+from tests.services.fixtures import set_environment
 from tests.warehouses import KEYS, Dataset, File, Warehouse, differences, job_rows
 
 DAY = "recorded_at::DATE - DATE '2024-01-01' + 1"
@@ -62,8 +63,7 @@ def whole(fleet: Ran, later: dict[str, pa.Table], tmp_path_factory: pytest.TempP
 
 @pytest.fixture
 def at_emulator(bigquery: BigQuery, monkeypatch: pytest.MonkeyPatch) -> BigQuery:
-    for name, value in bigquery.environment.items():
-        monkeypatch.setenv(name, value)
+    set_environment(monkeypatch, bigquery.environment)
     return bigquery
 
 

@@ -11,6 +11,7 @@ from pipeline import models
 from tests.calce import calce_dir
 from tests.running import run
 from tests.services.bigquery import BigQuery
+from tests.services.fixtures import set_environment
 from tests.warehouses import Dataset, job_rows
 
 pytestmark = [
@@ -32,8 +33,7 @@ def cell(bigquery: BigQuery, tmp_path_factory: pytest.TempPathFactory) -> Datase
     assert again.num_rows > 1000
     dataset.load({"readings": again})
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in bigquery.environment.items():
-            patch.setenv(name, value)
+        set_environment(patch, bigquery.environment)
         success, counts = models.build(dataset.uri, data_tests=False)
     assert success, counts
     return dataset

@@ -26,6 +26,7 @@ from tests.messages import PROFILES, START_US
 from tests.running import TABLES as ORDERS
 from tests.running import Ran, run, sql
 from tests.services.cassandra import Node
+from tests.services.fixtures import set_environment
 from tests.services.kafka import Broker
 from tests.services.processes import free_port
 
@@ -38,8 +39,7 @@ MOST_S = 15.0
 @pytest.fixture(scope="module", autouse=True)
 def login(cassandra: Node) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in cassandra.environment.items():
-            patch.setenv(name, value)
+        set_environment(patch, cassandra.environment)
         yield
 
 

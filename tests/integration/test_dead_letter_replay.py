@@ -19,6 +19,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 
 from pipeline.publish import main as publish
 from tests.running import TABLES, Ran, run
+from tests.services.fixtures import set_environment
 from tests.services.kafka import Broker
 from tests.services.pubsub import PubSub
 
@@ -278,8 +279,7 @@ def pulled(pubsub: PubSub, subscription: str, count: int) -> list[PubsubMessage]
 def test_letters_corrected_from_a_pubsub_topic_are_written_once(
     pubsub: PubSub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in pubsub.environment.items():
-        monkeypatch.setenv(name, value)
+    set_environment(monkeypatch, pubsub.environment)
     topic, refused = pubsub.new_topic("gateway"), pubsub.new_topic("refused")
     subscription, letters_of = pubsub.new_subscription(topic), pubsub.new_subscription(refused)
 

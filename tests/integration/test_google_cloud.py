@@ -23,6 +23,7 @@ from tests.endurance.processes import Job
 from tests.endurance.rig import Rig
 from tests.services.bigquery import BigQuery
 from tests.services.faults import FaultyBigQuery
+from tests.services.fixtures import set_environment
 from tests.services.gcs import Gcs
 from tests.services.kafka import Broker
 from tests.services.pubsub import PubSub
@@ -41,8 +42,7 @@ def cloud(
     gcs: Gcs, bigquery: BigQuery, pubsub: PubSub, monkeypatch: pytest.MonkeyPatch
 ) -> BigQuery:
     """BigQuery, with everything in the environment."""
-    for name, value in (gcs.environment | bigquery.environment | pubsub.environment).items():
-        monkeypatch.setenv(name, value)
+    set_environment(monkeypatch, gcs.environment | bigquery.environment | pubsub.environment)
     return bigquery
 
 
@@ -140,8 +140,7 @@ def test_killed_jobs_and_a_bigquery_in_trouble_lose_and_double_nothing(
             lake=gcs.root / bucket / "lake",
         ) as rig,
     ):  # fmt: skip
-        for name, value in proxy.environment.items():
-            monkeypatch.setenv(name, value)
+        set_environment(monkeypatch, proxy.environment)
         storm = threading.Event()
         trouble = threading.Thread(target=_storm, args=(proxy, storm), daemon=True)
         trouble.start()

@@ -10,6 +10,7 @@ import pytest
 from tests.endurance.failures import crashes
 from tests.endurance.rig import Rig
 from tests.pipeline.stores.faults import CUT, LOST, Faults
+from tests.services.fixtures import set_environment
 from tests.services.gcs import Gcs
 from tests.services.kafka import Broker
 from tests.services.processes import free_port
@@ -19,8 +20,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 def rig(broker: Broker, folder: Path, storage: Gcs, patch: pytest.MonkeyPatch) -> Rig:
     """One whose jobs have their lake in a bucket; what is in it is read from the fake's disk."""
-    for name, value in storage.environment.items():
-        patch.setenv(name, value)
+    set_environment(patch, storage.environment)
     bucket = storage.make_bucket()
     return Rig(
         broker,

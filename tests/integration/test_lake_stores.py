@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.stores import Store, store_at
 from tests.running import run
-from tests.services.fixtures import started
+from tests.services.fixtures import set_environment, started
 from tests.services.gcs import Gcs
 from tests.services.minio import Minio
 from tests.services.s3 import S3
@@ -71,17 +71,14 @@ def lake(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Lak
     """A new lake in a new bucket, with the environment that leads there."""
     if request.param == "gs":
         server: Gcs = request.getfixturevalue("gcs")
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
+        set_environment(monkeypatch, server.environment)
         return Lake(f"gs://{server.make_bucket()}/the/lake")
     if request.param == "minio":
         minio: Minio = request.getfixturevalue("minio")
-        for name, value in minio.environment.items():
-            monkeypatch.setenv(name, value)
+        set_environment(monkeypatch, minio.environment)
         return Lake(f"s3://{minio.make_bucket()}/the/lake")
     s3: S3 = request.getfixturevalue("s3")
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
+    set_environment(monkeypatch, s3.environment)
     bucket = f"bucket-{uuid.uuid4().hex[:12]}"
     boto3.session.Session().client("s3").create_bucket(Bucket=bucket)
     return Lake(f"s3://{bucket}/the/lake")

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from pipeline.publish import main
 from pipeline.sinks import topic as topic_sink
 from pipeline.sinks.topic import TopicSink
 from pipeline.sources.simulator import SimulatorSource
-from tests.services.fixtures import started
+from tests.services.fixtures import set_environment, started
 from tests.services.kafka import ApacheKafka, Broker
 from tests.services.processes import free_port
 from tests.services.pubsub import PubSub
@@ -88,13 +87,6 @@ def wait_until_acknowledged(path: Path, count: int, process: subprocess.Popen[st
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < ends
         time.sleep(0.05)
-
-
-@pytest.fixture(scope="module")
-def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
-    """A broker that may be stopped, and keeps what it has."""
-    with started(ApacheKafka, tmp_path_factory.mktemp("publish")) as broker:
-        yield broker
 
 
 def test_every_message_arrives_once_under_its_equipment(
@@ -352,8 +344,7 @@ def pulled(pubsub: PubSub, subscription: str, count: int) -> list[dict[str, obje
 
 @pytest.fixture
 def emulator(pubsub: PubSub, monkeypatch: pytest.MonkeyPatch) -> PubSub:
-    for name, value in pubsub.environment.items():
-        monkeypatch.setenv(name, value)
+    set_environment(monkeypatch, pubsub.environment)
     return pubsub
 
 

@@ -25,7 +25,7 @@ from pipeline.sources.live import CommitFailed, Fetched
 from pipeline.sources.pubsub import PubSubSource
 from pipeline.sources.pubsub_broker import PubSubBroker
 from tests.running import sql
-from tests.services.fixtures import started
+from tests.services.fixtures import set_environment, started
 from tests.services.pubsub import PubSub
 from transforms.decode import decode
 
@@ -37,8 +37,7 @@ START_S = 1_717_243_200
 
 @pytest.fixture(autouse=True)
 def _environment(pubsub: PubSub, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in pubsub.environment.items():
-        monkeypatch.setenv(name, value)
+    set_environment(monkeypatch, pubsub.environment)
 
 
 @pytest.fixture

@@ -60,12 +60,6 @@ def values(count: int, prefix: str = "v") -> list[bytes]:
 
 
 @pytest.fixture(scope="module")
-def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
-    with started(ApacheKafka, tmp_path_factory.mktemp("apache")) as broker:
-        yield broker
-
-
-@pytest.fixture(scope="module")
 def tansu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tansu]:
     with started(Tansu, tmp_path_factory.mktemp("tansu")) as broker:
         yield broker

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.stores import Store, store_at
 from tests.pipeline.stores.faults import Faults
-from tests.services.fixtures import started
+from tests.services.fixtures import set_environment, started
 from tests.services.gcs import Gcs
 from tests.services.minio import Minio
 from tests.services.processes import free_port
@@ -57,8 +57,7 @@ def minio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Min
 
 @pytest.fixture
 def gcs_environment(fake_gcs: tuple[Gcs, Faults], monkeypatch: pytest.MonkeyPatch) -> Gcs:
-    for name, value in fake_gcs[0].environment.items():
-        monkeypatch.setenv(name, value)
+    set_environment(monkeypatch, fake_gcs[0].environment)
     return fake_gcs[0]
 
 
@@ -66,16 +65,14 @@ def gcs_environment(fake_gcs: tuple[Gcs, Faults], monkeypatch: pytest.MonkeyPatc
 def s3_environment(s3_server: tuple[S3, Faults], monkeypatch: pytest.MonkeyPatch) -> str:
     """The endpoint."""
     server, faults = s3_server
-    for name, value in (server.environment | {"AWS_ENDPOINT_URL": faults.url}).items():
-        monkeypatch.setenv(name, value)
+    set_environment(monkeypatch, server.environment | {"AWS_ENDPOINT_URL": faults.url})
     return faults.url
 
 
 @pytest.fixture
 def minio_environment(minio_server: tuple[Minio, Faults], monkeypatch: pytest.MonkeyPatch) -> None:
     server, faults = minio_server
-    for name, value in (server.environment | {"AWS_ENDPOINT_URL": faults.url}).items():
-        monkeypatch.setenv(name, value)
+    set_environment(monkeypatch, server.environment | {"AWS_ENDPOINT_URL": faults.url})
 
 
 MINIO = pytest.param("minio", marks=pytest.mark.long)

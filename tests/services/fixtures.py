@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ParamSpec, TypeVar
 
 import pytest
@@ -30,3 +30,9 @@ def started(make: Callable[_P, _S], *arguments: _P.args, **named: _P.kwargs) -> 
     service = available(make, *arguments, **named)
     available(service.start)
     return service
+
+
+def set_environment(patch: pytest.MonkeyPatch, environment: Mapping[str, str]) -> None:
+    """Puts a service's `environment` into that of the tests, until the patch is undone."""
+    for name, value in environment.items():
+        patch.setenv(name, value)

@@ -11,6 +11,7 @@ from pipeline.sinks import outage
 from pipeline.sinks.bigquery import patience
 from tests.services.bigquery import BigQuery
 from tests.services.faults import FaultyBigQuery
+from tests.services.fixtures import set_environment
 from tests.services.gcs import Gcs
 
 
@@ -27,8 +28,7 @@ def faulty(emulator: BigQuery) -> Iterator[FaultyBigQuery]:
 
 @pytest.fixture(autouse=True)
 def surroundings(emulator: BigQuery, gcs: Gcs, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {**gcs.environment, **emulator.environment}.items():
-        monkeypatch.setenv(name, value)
+    set_environment(monkeypatch, {**gcs.environment, **emulator.environment})
     # An outage is waited out, but not slept out.
     monkeypatch.setattr(outage, "_FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(outage, "_TOLD_AFTER_S", 0.0)
@@ -38,8 +38,7 @@ def surroundings(emulator: BigQuery, gcs: Gcs, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def through(faulty: FaultyBigQuery, monkeypatch: pytest.MonkeyPatch) -> FaultyBigQuery:
     """The proxies, by which everything goes."""
-    for name, value in faulty.environment.items():
-        monkeypatch.setenv(name, value)
+    set_environment(monkeypatch, faulty.environment)
     return faulty
 
 

@@ -17,8 +17,8 @@ from pipeline.sinks.bigquery.streams import Stream
 from schemas.reading import READING
 from tests.integration.bigquery.writing import (
     keys,
+    prepared,
     run,
-    sink,
     some,
 )
 from tests.services.bigquery import BigQuery
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def appender(emulator: BigQuery, dataset: str) -> Appender:
-    sink(emulator, dataset, "exactly_once").prepare()
+    prepared(emulator, dataset, "exactly_once")
     address = Address(emulator.project, dataset)
     return Appender(address, READING, "test://source", Figures(READING))
 
@@ -39,8 +39,7 @@ def appender(emulator: BigQuery, dataset: str) -> Appender:
 def test_a_lost_answer_writes_each_row_once(
     emulator: BigQuery, dataset: str, through: FaultyBigQuery, client: api.Client
 ) -> None:
-    target = sink(emulator, dataset, "exactly_once")
-    target.prepare()
+    target = prepared(emulator, dataset, "exactly_once")
     through.storage.plan("lose", where="AppendRows", times=3)
     through.storage.plan("lose", where="FlushRows", times=2)
     parts = [some(READING, 30, seed=seed) for seed in range(3)]
@@ -102,8 +101,7 @@ def test_an_engine_that_keeps_state_has_each_row_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     """On Prism a bundle that fails is not tried again, but answers are lost."""
-    target = sink(emulator, dataset, "exactly_once")
-    target.prepare()
+    prepared(emulator, dataset, "exactly_once")
     through.storage.plan("lose", where="AppendRows", times=3, after=1)
     through.storage.plan("refuse", where="FlushRows", code=StatusCode.UNAVAILABLE, times=3)
     parts = [some(READING, 30, seed=seed) for seed in range(12)]

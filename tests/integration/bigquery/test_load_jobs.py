@@ -19,8 +19,8 @@ from pipeline.stores import store_at
 from schemas.reading import READING
 from tests.integration.bigquery.writing import (
     keys,
+    prepared,
     put,
-    sink,
     some,
 )
 from tests.services.bigquery import BigQuery
@@ -65,7 +65,7 @@ def test_a_loader_that_is_killed_loads_each_file_once(
     emulator: BigQuery, dataset: str, client: api.Client, lake: str,
     monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, before: bool,
 ) -> None:  # fmt: skip
-    sink(emulator, dataset, "file_loads", lake=lake).prepare()
+    prepared(emulator, dataset, "file_loads", lake=lake)
     address = Address(emulator.project, dataset)
     for seed in range(3):
         put(lake, some(READING, 10, seed=seed), READING, str(seed))
@@ -84,7 +84,7 @@ def test_a_loader_that_is_killed_loads_each_file_once(
 def test_load_jobs_survive_lost_answers_and_refusals(
     emulator: BigQuery, dataset: str, through: FaultyBigQuery, client: api.Client, lake: str
 ) -> None:
-    sink(emulator, dataset, "file_loads", lake=lake).prepare()
+    prepared(emulator, dataset, "file_loads", lake=lake)
     put(lake, some(READING, 10), READING)
     through.rest.plan("lose", where="POST /bigquery/v2/projects/test-project/jobs")
     through.rest.plan("refuse", where="/jobs", code=503, times=3)
@@ -114,7 +114,7 @@ def test_a_file_that_bigquery_does_not_take_is_set_aside_and_the_others_are_load
 def test_a_live_job_loads_every_few_minutes(
     emulator: BigQuery, dataset: str, client: api.Client, lake: str
 ) -> None:
-    sink(emulator, dataset, "file_loads", lake=lake).prepare()
+    prepared(emulator, dataset, "file_loads", lake=lake)
     loads = LoadThread(lake, Address(emulator.project, dataset), every_s=0.1)
     loads.start()
     for seed in range(2):
@@ -129,7 +129,7 @@ def test_a_live_job_loads_every_few_minutes(
 def test_a_step_loads_what_is_due_and_not_yet_loaded(
     emulator: BigQuery, dataset: str, client: api.Client, lake: str
 ) -> None:
-    sink(emulator, dataset, "file_loads", lake=lake).prepare()
+    prepared(emulator, dataset, "file_loads", lake=lake)
     put(lake, some(READING, 10), READING)
     address = Address(emulator.project, dataset)
     pipeline = beam.Pipeline(runner=FnApiRunner())

@@ -16,6 +16,7 @@ from tests.integration.bigquery.writing import (
     METHODS,
     in_duckdb,
     keys,
+    prepared,
     put,
     refuse_in_streams,
     replaced,
@@ -64,8 +65,7 @@ def test_every_method_writes_what_duckdb_has(
 def test_refused_rows_become_dead_letters_and_the_others_are_written(
     emulator: BigQuery, dataset: str, through: FaultyBigQuery, client: api.Client, method: str
 ) -> None:
-    target = sink(emulator, dataset, method)
-    target.prepare()
+    target = prepared(emulator, dataset, method)
     refuse_in_streams(through, method, (7, 33))
     rows = replaced(some(READING, 50), "equipment_id", {7: None, 33: None})
     counted = run(target, {"readings": [rows]})
@@ -91,8 +91,7 @@ def test_refused_rows_become_dead_letters_and_the_others_are_written(
 def test_a_row_above_the_limit_is_a_dead_letter_whose_payload_is_elsewhere(
     emulator: BigQuery, dataset: str, client: api.Client, method: str
 ) -> None:
-    target = sink(emulator, dataset, method)
-    target.prepare()
+    target = prepared(emulator, dataset, method)
     rows = replaced(some(READING, 5), "extra", {2: json.dumps({"blob": "x" * (10 << 20)})})
     run(target, {"readings": [rows]})
     assert len(keys(client, dataset)) == 4
@@ -107,8 +106,7 @@ def test_rows_of_days_that_are_not_streamed_to_are_told_from_the_others(
     emulator: BigQuery, dataset: str, through: FaultyBigQuery, client: api.Client, method: str
 ) -> None:
     """As BigQuery has it; the emulator takes any day."""
-    target = sink(emulator, dataset, method)
-    target.prepare()
+    target = prepared(emulator, dataset, method)
     now = dt.datetime.now(dt.UTC).replace(microsecond=0)
     days = {row: now - dt.timedelta(days=10 * row) for row in range(20)}
     days |= {3: dt.datetime(2010, 8, 1, tzinfo=dt.UTC), 8: now + dt.timedelta(days=400)}
@@ -129,15 +127,13 @@ def test_rows_of_days_that_are_not_streamed_to_are_told_from_the_others(
 def test_a_table_deleted_while_running_fails_the_job_and_makes_no_dead_letters(
     emulator: BigQuery, dataset: str, client: api.Client, method: str
 ) -> None:
-    target = sink(emulator, dataset, method)
-    target.prepare()
+    target = prepared(emulator, dataset, method)
     run(target, {"readings": [some(READING, 20)]})
     client.delete_table(f"{dataset}.readings")
     with pytest.raises(Exception, match=r"table readings: it is not there any more; run the job"):
         run(target, {"readings": [some(READING, 20, seed=2)]})
     assert keys(client, dataset, DEAD_LETTER) == []
-    again = sink(emulator, dataset, method)
-    again.prepare()
+    again = prepared(emulator, dataset, method)
     run(again, {"readings": [some(READING, 20, seed=2)]})
     assert keys(client, dataset) == [f"2-{row:06}" for row in range(20)]
 
@@ -146,8 +142,7 @@ def test_a_table_deleted_while_running_fails_the_job_and_makes_no_dead_letters(
 def test_a_column_dropped_while_running_fails_the_job_and_makes_no_dead_letters(
     emulator: BigQuery, dataset: str, through: FaultyBigQuery, client: api.Client, method: str
 ) -> None:
-    target = sink(emulator, dataset, method)
-    target.prepare()
+    target = prepared(emulator, dataset, method)
     refuse_in_streams(through, method, range(20))
     client.query(f"ALTER TABLE {dataset}.readings DROP COLUMN frequency_hz").result()
     with pytest.raises(Exception, match=r"table readings: it lacks frequency_hz by now"):
@@ -158,8 +153,7 @@ def test_a_column_dropped_while_running_fails_the_job_and_makes_no_dead_letters(
 def test_what_the_account_may_not_do_fails_the_job_with_the_role(
     emulator: BigQuery, dataset: str, through: FaultyBigQuery, client: api.Client
 ) -> None:
-    target = sink(emulator, dataset, "storage_write")
-    target.prepare()
+    target = prepared(emulator, dataset, "storage_write")
     through.storage.plan("refuse", code=StatusCode.PERMISSION_DENIED, message="no", times=99)
     with pytest.raises(Exception, match=r"roles/bigquery\.dataEditor"):
         run(target, {"readings": [some(READING, 20)]})

@@ -12,8 +12,8 @@ from pipeline.sinks.bigquery import patience, requests
 from schemas.reading import DEAD_LETTER, READING
 from tests.integration.bigquery.writing import (
     keys,
+    prepared,
     run,
-    sink,
     some,
     ways,
 )
@@ -39,8 +39,7 @@ def test_a_storm_is_waited_out_and_told_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, method: str, storm: str,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(requests, "AIM_BYTES", 4_000)  # several are under way
-    target = sink(emulator, dataset, method)
-    target.prepare()
+    target = prepared(emulator, dataset, method)
     through.storage.plan(where="AppendRows", **STORMS[storm])
     parts = [some(READING, 30, seed=seed) for seed in range(3)]
     with caplog.at_level(logging.WARNING):
@@ -57,8 +56,7 @@ def test_patience_ends_and_says_what_to_do(
     emulator: BigQuery, dataset: str, through: FaultyBigQuery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(patience, "PATIENCE_S", 0.5)
-    target = sink(emulator, dataset, "storage_write")
-    target.prepare()
+    target = prepared(emulator, dataset, "storage_write")
     through.storage.plan(
         "refuse", code=StatusCode.RESOURCE_EXHAUSTED, message="quota", times=10_000
     )
@@ -69,8 +67,7 @@ def test_patience_ends_and_says_what_to_do(
 def test_a_lost_answer_may_double_rows_at_least_once_and_never_loses_any(
     emulator: BigQuery, dataset: str, through: FaultyBigQuery, client: api.Client
 ) -> None:
-    target = sink(emulator, dataset, "storage_write")
-    target.prepare()
+    target = prepared(emulator, dataset, "storage_write")
     through.storage.plan("lose", where="AppendRows")
     run(target, {"readings": [some(READING, 30)]})
     found = keys(client, dataset)
@@ -83,8 +80,7 @@ def test_a_lost_answer_may_double_rows_at_least_once_and_never_loses_any(
 def test_streaming_inserts_wait_out_a_storm(
     emulator: BigQuery, dataset: str, through: FaultyBigQuery, client: api.Client, status: int
 ) -> None:
-    target = sink(emulator, dataset, "streaming_inserts")
-    target.prepare()
+    target = prepared(emulator, dataset, "streaming_inserts")
     through.rest.plan("refuse", where="insertAll", code=status, times=2)
     run(target, {"readings": [some(READING, 30)]})
     assert keys(client, dataset) == [f"1-{row:06}" for row in range(30)]

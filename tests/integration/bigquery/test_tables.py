@@ -10,6 +10,7 @@ from pipeline.sinks.bigquery import Address, file_loads
 from schemas.reading import DEAD_LETTER, READING, TABLES
 from tests.integration.bigquery.writing import (
     METHODS,
+    prepared,
     put,
     run,
     sink,
@@ -27,8 +28,7 @@ pytestmark = pytest.mark.integration
 def test_an_older_table_gets_the_columns_it_lacks(
     emulator: BigQuery, dataset: str, client: api.Client, lake: str, method: str
 ) -> None:
-    target = sink(emulator, dataset, method, lake=lake)
-    target.prepare()
+    prepared(emulator, dataset, method, lake=lake)
     for column in ("frequency_hz", "quality_flags"):
         client.query(f"ALTER TABLE {dataset}.readings DROP COLUMN {column}").result()
     again = sink(emulator, dataset, method, lake=lake)
@@ -48,11 +48,10 @@ def test_an_older_table_gets_the_columns_it_lacks(
 def test_an_old_job_meets_a_newer_table(
     emulator: BigQuery, dataset: str, client: api.Client, lake: str, method: str
 ) -> None:
-    sink(emulator, dataset, method, lake=lake).prepare()
+    prepared(emulator, dataset, method, lake=lake)
     sql = f"ALTER TABLE {dataset}.readings ADD COLUMN humidity FLOAT64"
     client.query(sql).result()
-    target = sink(emulator, dataset, method, lake=lake)
-    target.prepare()
+    target = prepared(emulator, dataset, method, lake=lake)
     put(lake, some(READING, 9), READING)
     run(target, {"readings": [some(READING, 9)]})
     target.complete()
@@ -64,7 +63,7 @@ def test_an_old_job_meets_a_newer_table(
 def test_an_older_loader_s_files_and_a_newer_one_s_are_loaded_into_one_table(
     emulator: BigQuery, dataset: str, client: api.Client, lake: str
 ) -> None:
-    sink(emulator, dataset, "file_loads", lake=lake).prepare()
+    prepared(emulator, dataset, "file_loads", lake=lake)
     newer = some(READING, 9).append_column("humidity", pa.array([0.5] * 9))
     put(lake, newer, READING, "newer")
     put(lake, some(READING, 9, seed=2).drop_columns(["frequency_hz"]), READING, "older")
@@ -76,7 +75,7 @@ def test_an_older_loader_s_files_and_a_newer_one_s_are_loaded_into_one_table(
 def test_tables_are_partitioned_clustered_and_described(
     emulator: BigQuery, dataset: str, client: api.Client
 ) -> None:
-    sink(emulator, dataset, "storage_write").prepare()
+    prepared(emulator, dataset, "storage_write")
     for table in TABLES:
         made = client.get_table(f"{dataset}.{table.name}")
         by = made.time_partitioning
@@ -91,7 +90,7 @@ def test_tables_are_partitioned_clustered_and_described(
 def test_profiles_are_replaced_beside_those_of_other_jobs(
     emulator: BigQuery, dataset: str, client: api.Client
 ) -> None:
-    sink(emulator, dataset, "storage_write").prepare()
+    prepared(emulator, dataset, "storage_write")
     sql = f"UPDATE {dataset}.equipment_profiles SET gap_s = 1.5 WHERE TRUE"
     client.query(sql).result()
     columns = "* REPLACE ('another' AS profile)"
@@ -99,7 +98,7 @@ def test_profiles_are_replaced_beside_those_of_other_jobs(
         f"INSERT INTO {dataset}.equipment_profiles SELECT {columns} "
         f"FROM {dataset}.equipment_profiles LIMIT 1"
     ).result()
-    sink(emulator, dataset, "storage_write").prepare()
+    prepared(emulator, dataset, "storage_write")
     rows = client.list_rows(f"{dataset}.equipment_profiles")
     found = {row["profile"]: row["gap_s"] for row in rows}
     assert len(found) == len(PROFILES) + 1 == rows.total_rows

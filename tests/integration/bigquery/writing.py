@@ -105,6 +105,13 @@ def sink(emulator: BigQuery, dataset: str, method: str, **more: Any) -> BigQuery
     )
 
 
+def prepared(emulator: BigQuery, dataset: str, method: str, **more: Any) -> BigQuerySink:
+    """The sink, with its tables there."""
+    target = sink(emulator, dataset, method, **more)
+    target.prepare()
+    return target
+
+
 def run(target: Any, tables: Mapping[str, list[pa.Table]]) -> dict[str, int]:
     """Runs the sink's steps; returns its counters."""
     pipeline = beam.Pipeline(runner=FnApiRunner())
