@@ -39,6 +39,7 @@ _NAMES: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
     "streamed_at": (("streamed_at", "sent_at", "published_at"), _NONE),
     "ingested_at": (("ingested_at",), _NONE),
     "source_file": (("source_file",), _NONE),
+    "source_row": (("source_row",), _NONE),
     "record_index": (
         ("record_index", "data_point", "datapoint", "record", "record_id", "rec", "record_number",
          "data_serial_number"),

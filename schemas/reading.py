@@ -88,6 +88,11 @@ READING = Table(
             required=True,
         ),
         Field("source_file", _S, "The file the reading came from, with its folder."),
+        Field(
+            "source_row",
+            _I,
+            "The row's place in that file; keeps rows of one moment in the file's order.",
+        ),
         Field("record_index", _I, "The cycler's running number of the record."),
         Field("test_time_s", _D, "Seconds since the test began.", "s"),
         Field("step_time_s", _D, "Seconds since the step began.", "s"),
@@ -216,23 +221,98 @@ EQUIPMENT_PROFILE = Table(
     ),
 )
 
-TABLES = (READING, DEAD_LETTER, WINDOW_STATS, EQUIPMENT_PROFILE)
+TEST_DIALECT = Table(
+    name="test_dialects",
+    description="How the file of a test was read, and how well its witnesses agree; a row per "
+    "equipment, test and file.",
+    key="dialect_id",
+    cluster=("equipment_id",),
+    fields=(
+        Field("dialect_id", _S, "Hash of equipment, test, file and decision.", required=True),
+        Field("equipment_id", _S, "The cell or machine.", required=True),
+        Field("test_id", _S, "The test, as its readings name it."),
+        Field("source_file", _S, "The file, with its folder."),
+        Field("dialect", _S, "The cycler or tool whose layout it is, as far as known."),
+        Field(
+            "columns_used",
+            Kind.JSON,
+            "Per field the source's column, the unit found, the factor to the field's unit, and why.",
+            required=True,
+        ),
+        Field("columns_left", Kind.JSON, "Names of the columns kept in extra, as a JSON object."),
+        Field(
+            "current_sign",
+            _S,
+            "positive_charges, positive_discharges, or from_state where the current has no sign.",
+            required=True,
+        ),
+        Field("clock", _S, "Where elapsed time comes from.", required=True),
+        Field("event_time", _S, "Where event time comes from.", required=True),
+        Field("date_order", _S, "mdy, dmy or ymd; null where dates need none."),
+        Field("counter_grain", _S, "What the capacity counters restart with: test, cycle or step."),
+        Field("sampling_interval_s", _D, "Median time between two rows.", "s"),
+        Field("witnesses", Kind.JSON, "Per witness what it says and how well it agrees."),
+        Field(
+            "disagreements",
+            Kind.STRINGS,
+            "What remains in doubt, by name; see schemas.reading.DISAGREEMENTS.",
+            required=True,
+        ),
+        Field("ingested_at", _T, "When the file arrived, UTC.", required=True),
+    ),
+)
+
+CYCLE_SUMMARY = Table(
+    name="cycle_summaries",
+    description="What the cycler's own statistics say of a cycle: a witness, never a reading.",
+    key="summary_id",
+    cluster=("equipment_id",),
+    fields=(
+        Field("summary_id", _S, "Hash of equipment, file, cycle and values.", required=True),
+        Field("equipment_id", _S, "The cell.", required=True),
+        Field("source_file", _S, "The file it stood in, with its folder."),
+        Field("cycle_index", _I, "The cycler's cycle number.", required=True),
+        Field("recorded_at", _T, "When the cycle ended, where the summary says so, UTC."),
+        Field("charge_ah", _D, "Charge that went in.", "Ah"),
+        Field("discharge_ah", _D, "Charge that came out.", "Ah"),
+        Field("charge_wh", _D, "Energy that went in.", "Wh"),
+        Field("discharge_wh", _D, "Energy that came out.", "Wh"),
+        Field("ingested_at", _T, "When the file arrived, UTC.", required=True),
+    ),
+)
+
+TABLES = (READING, DEAD_LETTER, WINDOW_STATS, EQUIPMENT_PROFILE, TEST_DIALECT, CYCLE_SUMMARY)
 
 EQUIPMENT_TYPES = ("battery_cell", "machine")
 
 # The bit of each flag in the job's internal mask is its position here; the order is the
 # alphabet's, so that a row's list of names is sorted whichever rules it broke.
 QUALITY_FLAGS = (
+    "clock_disagrees",
+    "counter_dip",
     "counter_jump",
     "counter_reset",
     "current_out_of_range",
+    "direction_disagrees",
     "event_time_assumed",
     "frequency_out_of_range",
     "gap",
+    "impedance",
     "late",
     "stuck",
     "temperature_out_of_range",
     "voltage_out_of_range",
+)
+
+# What can remain in doubt of a test's file after its witnesses were compared.
+DISAGREEMENTS = (
+    "charge_disagrees",  # integral of the current and counters, or the cycler's own summary
+    "clock_disagrees",  # test clock and wall clock
+    "date_order_guessed",  # day and month could be the other way round
+    "direction_disagrees",  # sign of the current and states, counters or voltage
+    "identity_guessed",  # which cell it is was told from a name that says little, or two differ
+    "time_assumed",  # the file has no date: its modification time stood in
+    "unit_guessed",  # a unit was told from the values' size alone
 )
 
 COUNTERS = (

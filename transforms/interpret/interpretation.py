@@ -1,0 +1,164 @@
+"""What was decided about a test's file: which column means what, its units, sign and clocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Sign(StrEnum):
+    """What a positive current does, and where the direction comes from if it has no sign."""
+
+    POSITIVE_CHARGES = "positive_charges"
+    POSITIVE_DISCHARGES = "positive_discharges"
+    FROM_STATE = "from_state"
+
+
+class Kept(StrEnum):
+    """What a column of capacity or energy counts."""
+
+    CHARGE = "charge"  # what went in; never falls but at a restart
+    DISCHARGE = "discharge"  # what came out; never falls but at a restart
+    UNSIGNED = "unsigned"  # what flowed in the direction of the step, never negative
+    NET_CHARGE = "net_charge"  # rises on charge, falls on discharge
+    NET_DISCHARGE = "net_discharge"  # rises on discharge, falls on charge
+
+
+@dataclass(frozen=True)
+class Use:
+    """A source's column and what it was taken for.
+
+    value in the field's unit = value in the file x scale + offset.
+
+    Attributes:
+        column: the source's own name.
+        field: field of `schemas.reading.READING`, or `state` or `clock_of_day`.
+        unit: as the file or the values say it, for a person.
+        scale: the factor.
+        offset: what is added after that.
+        why: what decided it, for a person: `name`, `unit row`, `wall clock`, `integral`, `told`.
+        kept: what a counter counts; None for other fields.
+    """
+
+    column: str
+    field: str
+    unit: str = ""
+    scale: float = 1.0
+    offset: float = 0.0
+    why: str = "name"
+    kept: Kept | None = None
+
+
+@dataclass(frozen=True)
+class Witness:
+    """What one part of the file says of something that another part says too.
+
+    Attributes:
+        about: `direction`, `clock`, `charge`, `discharge`, `identity`, `date_order`, `unit`.
+        name: the column or source of it, such as `Step Type` or `integral of the current`.
+        agreement: 0 (contradicts) to 1 (agrees), or the ratio of the two estimates.
+        text: for a person.
+    """
+
+    about: str
+    name: str
+    agreement: float
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Interpretation:
+    """How the rows of one file are to be understood; the same for all of them.
+
+    Attributes:
+        uses: one per field that the file has.
+        left: names of the columns that stand for no field; their values are kept in `extra`.
+        refused: (column, why) of columns whose name is known and whose unit or values are not.
+        dialect: the cycler or tool whose layout it is; None if not known.
+        sign: what a positive current does.
+        decimal_comma: whether numbers are written with one.
+        day_first: whether day comes before month where neither is above 12; None if no matter.
+        clock: where elapsed time comes from, for a person.
+        event_time: where event time comes from, for a person.
+        start_us: when the test began, where only the file's head says so; else None.
+        counter_grain: `test`, `cycle` or `step`; None without counters.
+        sampling_s: median time between two rows; None if not known.
+        values_in_identity: whether record number and clocks do not tell all rows apart.
+        in_order: whether rows have to be read one after another (clock set back, net counters),
+            so that the file can't be cut to parts.
+        is_cell: whether what was measured is certainly a cell; None leaves it to the profiles.
+        witnesses: what was compared.
+        disagreements: names of `schemas.reading.DISAGREEMENTS`.
+    """
+
+    uses: tuple[Use, ...] = ()
+    left: tuple[str, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
+    dialect: str | None = None
+    sign: Sign = Sign.POSITIVE_CHARGES
+    decimal_comma: bool = False
+    day_first: bool | None = None
+    clock: str = "none"
+    event_time: str = "none"
+    start_us: int | None = None
+    counter_grain: str | None = None
+    sampling_s: float | None = None
+    values_in_identity: bool = False
+    in_order: bool = False
+    is_cell: bool | None = None
+    witnesses: tuple[Witness, ...] = ()
+    disagreements: tuple[str, ...] = ()
+
+    def use_of(self, field: str) -> Use | None:
+        """The column that stands for a field, or None."""
+        return next((use for use in self.uses if use.field == field), None)
+
+
+@dataclass(frozen=True)
+class Head:
+    """What stands in a file outside its table: titles, `key: value` lines, header records.
+
+    Attributes:
+        values: by lower-case key.
+        dialect: whose layout the head is, where it says so.
+        start: text of the time the test began.
+        equipment: the cell that it names.
+    """
+
+    values: tuple[tuple[str, str], ...] = ()
+    dialect: str | None = None
+    start: str | None = None
+    equipment: str | None = None
+
+
+def as_json(interpretation: Interpretation) -> dict[str, Any]:
+    """The decision as plain values, for a table or `--json`."""
+    uses = {
+        use.field: {
+            "column": use.column,
+            "unit": use.unit,
+            "factor": use.scale,
+            **({"offset": use.offset} if use.offset else {}),
+            **({"counts": use.kept.value} if use.kept else {}),
+            "why": use.why,
+        }
+        for use in interpretation.uses
+    }
+    return {
+        "dialect": interpretation.dialect,
+        "columns": uses,
+        "left": list(interpretation.left),
+        "refused": dict(interpretation.refused),
+        "current_sign": interpretation.sign.value,
+        "clock": interpretation.clock,
+        "event_time": interpretation.event_time,
+        "day_first": interpretation.day_first,
+        "counter_grain": interpretation.counter_grain,
+        "sampling_interval_s": interpretation.sampling_s,
+        "witnesses": [
+            {"about": w.about, "witness": w.name, "agreement": w.agreement, "text": w.text}
+            for w in interpretation.witnesses
+        ],
+        "disagreements": list(interpretation.disagreements),
+    }
