@@ -1,4 +1,4 @@
-"""Maps the field names and units that cyclers, gateways and older designs use to the reading's."""
+"""Maps the names that cyclers, gateways and older designs give their columns to the reading's."""
 
 from __future__ import annotations
 
@@ -6,101 +6,168 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-_S = {"": 1.0, "s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3}
-_S |= {"min": 60.0, "minutes": 60.0, "h": 3600.0, "hr": 3600.0, "hours": 3600.0}
-_V = {"": 1.0, "v": 1.0, "volt": 1.0, "volts": 1.0, "mv": 1e-3}
-_A = {"": 1.0, "a": 1.0, "amp": 1.0, "amps": 1.0, "ampere": 1.0, "amperes": 1.0, "ma": 1e-3}
-_AH = {"": 1.0, "ah": 1.0, "a_h": 1.0, "amp_hr": 1.0, "mah": 1e-3, "ma_h": 1e-3}
-_WH = {"": 1.0, "wh": 1.0, "w_h": 1.0, "watt_hr": 1.0, "mwh": 1e-3, "mw_h": 1e-3, "kwh": 1e3}
-_OHM = {"": 1.0, "ohm": 1.0, "ohms": 1.0, "mohm": 1e-3, "milliohm": 1e-3}
-_C = {"": 1.0, "c": 1.0, "degc": 1.0, "deg_c": 1.0, "celsius": 1.0, "k": 1.0, "kelvin": 1.0}
-_HZ = {"": 1.0, "hz": 1.0, "hertz": 1.0, "khz": 1e3}
-_NONE = {"": 1.0}
+from schemas.units import Dimension, Unit, canonical, is_clock_notation, parse
 
-_KELVIN = frozenset({"k", "kelvin"})
+# What the reader compares with the reading's own fields and never stores under a name of ours.
+STATE = "state"  # what the cycler was doing: charge, discharge, rest
+CAPACITY = "capacity"  # one counter for both directions
+ENERGY = "energy"  # likewise
+CLOCK = "clock_of_day"  # a time of day, or a duration: its values tell
+NET_CAPACITY = "net_capacity"  # BioLogic's (Q-Qo), negative too
+WITNESSES = frozenset({STATE, CAPACITY, ENERGY, CLOCK, NET_CAPACITY})
 
-# Reading field: the base names it goes by, the unit suffixes those may carry. A name stands for
-# its field after normalisation (see `normalise`), so `Voltage(V)`, `Voltage / V`, `voltage_v` and
-# `VOLTAGE [V]` are one. Sources: Arbin MITS workbooks (CALCE), CALCE's PL sample, the Battery Data
-# Format 1.3 (labels and machine names), Neware and Maccor exports, and the three older designs.
-_NAMES: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
+_DIMENSIONS = {
+    "recorded_at": Dimension.INSTANT,
+    "streamed_at": Dimension.INSTANT,
+    "ingested_at": Dimension.INSTANT,
+    "test_time_s": Dimension.TIME,
+    "step_time_s": Dimension.TIME,
+    CLOCK: Dimension.TIME,
+    "voltage_v": Dimension.VOLTAGE,
+    "current_a": Dimension.CURRENT,
+    "charge_capacity_ah": Dimension.CHARGE,
+    "discharge_capacity_ah": Dimension.CHARGE,
+    CAPACITY: Dimension.CHARGE,
+    NET_CAPACITY: Dimension.CHARGE,
+    "charge_energy_wh": Dimension.ENERGY,
+    "discharge_energy_wh": Dimension.ENERGY,
+    ENERGY: Dimension.ENERGY,
+    "internal_resistance_ohm": Dimension.RESISTANCE,
+    "temperature_c": Dimension.TEMPERATURE,
+    "ambient_temperature_c": Dimension.TEMPERATURE,
+    "frequency_hz": Dimension.FREQUENCY,
+}
+
+# Reading field: the names it goes by without their unit, the best first: where a file has several
+# the earlier one is believed unless the values speak against it. A name is compared after
+# `normalise`, so `Cell ID`, `cell_id` and `CELL-ID` are one. Sources: exports of Arbin (MITS),
+# Maccor, Neware (English and Chinese), BioLogic, Novonix, Basytec, Digatron, PEC, Landt, Ivium,
+# NASA PCoE, PyBaMM, batteryarchive.org, CALCE's PL sample, the Battery Data Format to 1.3 and the
+# three older designs.
+_NAMES: dict[str, tuple[str, ...]] = {
     "equipment_id": (
-        ("equipment_id", "equipment", "cell_id", "cell", "cell_name", "battery_id", "machine_id",
-         "machine", "device_id", "sensor_id"),
-        _NONE,
+        "equipment_id", "cell_id", "battery_id", "cell_name", "battery_name", "barcode",
+        "bar_code", "machine_id", "device_id", "sensor_id", "equipment", "battery", "machine",
+        "cell", "电池条码", "条码",
     ),
-    "equipment_type": (("equipment_type",), _NONE),
-    "test_id": (("test_id", "test_name", "session_id"), _NONE),
+    "equipment_type": ("equipment_type",),
+    "test_id": ("test_id", "test_name", "session_id"),
     "recorded_at": (
-        ("recorded_at", "date_time", "datetime", "timestamp", "event_time", "dpt_time",
-         "absolute_time", "date", "unix_time", "unix_time_second", "time_stamp", "system_time"),
-        {"": 1.0, "s": 1.0, "ms": 1e-3},
+        "recorded_at", "date_time", "datetime", "timestamp", "event_time", "dpt_time", "dpttime",
+        "unix_time", "unixtime", "epoch", "epoch_time", "posix_time", "absolute_time", "abs_time",
+        "real_time", "realtime", "time_stamp", "date_and_time", "date_time_stamp", "datum_zeit",
+        "system_time", "systime", "clock_time", "wall_time", "measurement_time", "wall_clock_time",
+        "绝对时间", "系统时间", "记录时间", "日期时间", "实际时间", "date", "日期", "datum",
     ),
-    "streamed_at": (("streamed_at", "sent_at", "published_at"), _NONE),
-    "ingested_at": (("ingested_at",), _NONE),
-    "source_file": (("source_file",), _NONE),
-    "source_row": (("source_row",), _NONE),
+    "streamed_at": ("streamed_at", "sent_at", "published_at"),
+    "ingested_at": ("ingested_at",),
+    "source_file": ("source_file",),
+    "source_row": ("source_row",),
     "record_index": (
-        ("record_index", "data_point", "datapoint", "record", "record_id", "rec", "record_number",
-         "data_serial_number"),
-        _NONE,
+        "record_index", "data_point", "datapoint", "record", "record_id", "rec", "record_number",
+        "record_no", "recnum", "rec_no", "data_serial_number", "point_number", "point_no",
+        "data_pt", "datenpunkt", "数据序号", "记录序号", "记录号", "序号",
     ),
-    "test_time_s": (("test_time", "elapsed_time", "total_time", "testtime"), _S),
-    "step_time_s": (("step_time", "steptime", "step_time_second"), _S),
+    "test_time_s": (
+        "test_time", "testtime", "elapsed_time", "total_time", "totaltime", "cumulative_time",
+        "run_time", "runtime", "prog_time", "program_time", "total_elapsed_time", "time_elapsed",
+        "experiment_time", "总时间", "测试时间", "累计时间", "运行时间", "总运行时间",
+    ),
+    "step_time_s": (
+        "step_time", "steptime", "t_step", "time_in_step", "relative_time", "step_elapsed_time",
+        "工步时间", "步时间", "相对时间", "步骤时间",
+    ),
     "cycle_index": (
-        ("cycle_index", "cycle", "cycle_number", "cycle_count", "cycle_id", "cycle_no", "cyc"),
-        {"": 1.0, "1": 1.0},
+        "cycle_index", "cycle_number", "cycle_count", "cycle_id", "cycle_no", "cycle_nr",
+        "cycle_num", "cycle", "cyc", "cyc_no", "cyc_count", "cycle_c", "cyclenumber", "cycleno",
+        "total_cycle", "cycle_dimensionless", "循环号", "循环序号", "循环", "循环次数",
     ),
     "step_index": (
-        ("step_index", "step", "step_number", "step_count", "step_id", "step_no"),
-        {"": 1.0, "1": 1.0},
+        "step_index", "step_number", "step_count", "step_no", "step_nr", "step_num", "step_id",
+        "step", "stepno", "ns", "line", "工步号", "工步序号", "工步", "步骤号", "步次",
     ),
-    "voltage_v": (("voltage", "volt", "volts", "cell_voltage", "ecell", "u"), _V),
-    "current_a": (("current", "amps", "cell_current", "amp"), _A),
+    "voltage_v": (
+        "voltage", "volt", "volts", "cell_voltage", "battery_voltage", "terminal_voltage",
+        "voltage_measured", "measured_voltage", "ecell", "ewe_ece", "ewe", "potential",
+        "cell_potential", "spannung", "u", "电压", "单体电压",
+    ),
+    "current_a": (
+        "current", "amps", "amp", "cell_current", "battery_current", "current_measured",
+        "measured_current", "strom", "i", "电流",
+    ),
     "charge_capacity_ah": (
-        ("charge_capacity", "chg_capacity", "charging_capacity",
-         "schedule_charging_capacity", "chg_cap", "q_charge", "capacity_charge"),
-        _AH,
+        "charge_capacity", "charging_capacity", "chg_capacity", "cha_capacity",
+        "schedule_charging_capacity", "chg_cap", "charge_cap", "cap_chg", "q_charge", "q_chg",
+        "capacity_charge", "capacitance_chg", "capacity_chg", "charged_capacity", "ah_cha",
+        "充电容量",
     ),
     "discharge_capacity_ah": (
-        ("discharge_capacity", "dchg_capacity", "discharging_capacity",
-         "schedule_discharging_capacity", "dchg_cap", "q_discharge", "capacity_discharge"),
-        _AH,
+        "discharge_capacity", "discharging_capacity", "dchg_capacity", "dis_capacity",
+        "schedule_discharging_capacity", "dchg_cap", "discharge_cap", "cap_dchg", "dch_capacity",
+        "q_discharge", "q_dchg", "capacity_discharge", "capacitance_dchg", "capacity_dchg",
+        "discharged_capacity", "ah_dis", "ah_dch", "放电容量",
     ),
     "charge_energy_wh": (
-        ("charge_energy", "chg_energy", "charging_energy", "schedule_charging_energy",
-         "energy_charge"),
-        _WH,
+        "charge_energy", "charging_energy", "chg_energy", "cha_energy", "schedule_charging_energy",
+        "energy_charge", "energy_chg", "engy_chg", "chg_eng", "charged_energy", "充电能量",
     ),
     "discharge_energy_wh": (
-        ("discharge_energy", "dchg_energy", "discharging_energy", "schedule_discharging_energy",
-         "energy_discharge"),
-        _WH,
+        "discharge_energy", "discharging_energy", "dchg_energy", "dis_energy", "dch_energy",
+        "schedule_discharging_energy", "energy_discharge", "energy_dchg", "engy_dchg", "dchg_eng",
+        "discharged_energy", "放电能量",
     ),
     "internal_resistance_ohm": (
-        ("internal_resistance", "dc_internal_resistance", "resistance", "dcir"),
-        _OHM,
+        "internal_resistance", "dc_internal_resistance", "resistance", "dcir",
+        "dc_internal_resistance", "内阻", "直流内阻",
     ),
     "temperature_c": (
-        ("temperature", "surface_temperature", "cell_temperature", "temp", "aux_temperature",
-         "aux_temperature_1", "temperature_t1", "surface_temperature_t1"),
-        _C,
+        "temperature", "surface_temperature", "cell_temperature", "battery_temperature", "temp",
+        "temperature_measured", "aux_temperature", "aux_temperature_1", "temperature_t1",
+        "surface_temperature_t1", "temperature_1", "temp_1", "temp1", "t1", "温度", "电池温度",
     ),
     "ambient_temperature_c": (
-        ("ambient_temperature", "chamber_temperature", "environment_temperature", "ambient_temp"),
-        _C,
+        "ambient_temperature", "chamber_temperature", "environment_temperature", "ambient_temp",
+        "chamber_temp", "env_temperature", "环境温度",
     ),
-    "frequency_hz": (("frequency", "freq"), _HZ),
+    "frequency_hz": ("frequency", "freq"),
+    STATE: (
+        "step_type", "state", "status", "md", "step_name", "step_state", "step_status", "command",
+        "charge_discharge", "chg_dchg", "mode_name", "工步类型", "工步名称", "状态", "工步状态",
+    ),
+    CAPACITY: (
+        "capacity", "cap", "step_capacity", "ah_step", "capacity_step", "ahaccu", "ah_accu", "ah",
+        "amp_hr", "amp_hrs", "amp_hour", "amphr", "q", "容量", "net_capacity",
+    ),
+    NET_CAPACITY: ("q_qo",),
+    ENERGY: (
+        "energy", "step_energy", "wh", "watt_hr", "watt_hrs", "whaccu", "wh_accu", "wh_step",
+        "能量",
+    ),
+    CLOCK: ("time", "时间", "zeit", "time_of_day"),
 }  # fmt: skip
 
-# Names that mean a field only with a unit: bare, `charge` is as often a status and `time` a date.
-_WITH_UNIT_ONLY: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
-    "test_time_s": (("time",), _S),
-    "charge_capacity_ah": (("charge",), _AH),
-    "discharge_capacity_ah": (("discharge",), _AH),
-    "charge_energy_wh": (("charge",), _WH),
-    "discharge_energy_wh": (("discharge",), _WH),
+# Names that mean a field only with a unit: bare, `charge` is as often a status and `test` a name.
+_WITH_UNIT_ONLY: dict[str, tuple[str, ...]] = {
+    "test_time_s": ("time", "t", "test", "时间", "zeit", "time_s"),
+    "step_time_s": ("step",),
+    "charge_capacity_ah": ("charge",),
+    "discharge_capacity_ah": ("discharge",),
+    "charge_energy_wh": ("charge",),
+    "discharge_energy_wh": ("discharge",),
+    "internal_resistance_ohm": ("ir", "r"),
+    "voltage_v": ("v",),
 }
+
+# Names that are a cycler's in a table and could be anything in a message.
+_TABLE_ONLY = frozenset({
+    "line", "ns", "i", "q", "t1", "temp1", "runtime", "run_time", "epoch", "systime", "barcode",
+    "bar_code", "battery", "rec_no", "point_no", "data_pt", "relative_time", "strom", "datum",
+    "potential",
+})  # fmt: skip
+
+# Names whose last part is no unit of theirs though it looks like one.
+_WHOLE = frozenset({"cycle_c", "amp_hr", "amp_hrs", "watt_hr", "watt_hrs", "ah", "wh", "amp",
+                    "amps", "volt", "volts", "date_and_time"})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -112,42 +179,153 @@ class Alias:
     offset: float = 0.0
 
 
+@dataclass(frozen=True)
+class Meaning:
+    """All that a column's name says.
+
+    Attributes:
+        field: the field, or one of WITNESSES.
+        unit: the unit it spells out; None where it has none.
+        unknown: the text in a unit's place that is not understood; None if there is none.
+        rank: 0 for the best name of its field.
+    """
+
+    field: str
+    unit: Unit | None = None
+    unknown: str | None = None
+    rank: int = 0
+
+
 def normalise(name: str) -> str:
-    """A source's column name in lower case with every run of other signs as one underscore."""
-    spelled = name.replace("Ω", "ohm").replace("\u2126", "ohm").replace("µ", "u")
-    return re.sub(r"[^0-9a-z]+", "_", spelled.casefold()).strip("_")
+    """A column name in lower case with every run of other signs as one underscore.
+
+    Letters of any alphabet count as letters; µ is u and Ω is ohm.
+    """
+    spelled = canonical(name).replace("Ω", "ohm").replace("μ", "u").casefold()
+    return re.sub(r"[\W_]+", "_", spelled).strip("_")
 
 
-def _build() -> dict[str, Alias]:
-    found: dict[str, Alias] = {}
-    for field, (bases, units) in _NAMES.items():
-        for base in bases:
-            for unit, scale in units.items():
-                offset = -273.15 if unit in _KELVIN else 0.0
-                name = f"{base}_{unit}" if unit else base
-                found.setdefault(name, Alias(field, scale, offset))
-        found.setdefault(field, Alias(field))
-    for field, (bases, units) in _WITH_UNIT_ONLY.items():
-        for base in bases:
-            for unit, scale in units.items():
-                if unit:
-                    found.setdefault(f"{base}_{unit}", Alias(field, scale))
+def _build() -> dict[str, list[tuple[str, int]]]:
+    found: dict[str, list[tuple[str, int]]] = {}
+    for field, names in _NAMES.items():
+        own = (field,) if field not in WITNESSES else ()
+        for rank, name in enumerate((*own, *names)):
+            found.setdefault(name, []).append((field, rank))
     return found
 
 
-_ALIASES = _build()
+_BASES = _build()
+_UNIT_BASES: dict[str, list[tuple[str, int]]] = {}
+for _field, _bases in _WITH_UNIT_ONLY.items():
+    for _base in _bases:
+        _UNIT_BASES.setdefault(_base, []).append((_field, 50))
+
+_BRACKETED = re.compile(
+    r"^(?P<base>.*?)[\s_/,]*[(\[{<]\s*(?P<unit>[^()\[\]{}]*?)\s*[)\]}>]\s*$", re.DOTALL
+)
+_DIMENSIONLESS = frozenset({"", "1", "-", "#", "none", "dimensionless", "no", "n"})
 
 
-@lru_cache(maxsize=4096)
+def dimension_of(field: str) -> Dimension:
+    """What a field measures."""
+    return _DIMENSIONS.get(field, Dimension.NONE)
+
+
+def _with_unit(base: str, unit: str) -> Meaning | None:
+    """What a name and the text in its unit's place mean together."""
+    key = normalise(base)
+    candidates = [*_BASES.get(key, ()), *_UNIT_BASES.get(key, ())]
+    if not candidates:
+        return None
+    # What the unit fits says more than what takes any: `Step (Sec)` is a time.
+    candidates.sort(key=lambda found: dimension_of(found[0]) is Dimension.NONE)
+    if canonical(unit).strip().casefold() in _DIMENSIONLESS:
+        named = _BASES.get(key)
+        return Meaning(named[0][0], rank=named[0][1]) if named else None
+    for field, rank in candidates:
+        dimension = dimension_of(field)
+        # A place for a unit behind a number or name that has none says something else.
+        known = Unit("", 1.0) if dimension is Dimension.NONE else parse(unit, dimension)
+        if known is not None:
+            if field == CLOCK and not is_clock_notation(unit):
+                continue  # a number of seconds is the test's
+            return Meaning(field, known if known.text else None, rank=rank)
+    named = _BASES.get(key)
+    if not named or named[0][0] == CLOCK or dimension_of(named[0][0]) is Dimension.NONE:
+        return None
+    return Meaning(named[0][0], unknown=unit, rank=named[0][1])
+
+
+@lru_cache(maxsize=8192)
+def meaning(name: str) -> Meaning | None:
+    """What a source's column name means with the unit in it, or None if it is none of ours.
+
+    >>> meaning("Current(furlong)")
+    Meaning(field='current_a', unit=None, unknown='furlong', rank=1)
+    """
+    text = canonical(name).strip()
+    key = normalise(text)
+    whole = _BASES.get(key)
+    if whole and (key in _WHOLE or key == text):
+        field, rank = whole[0]
+        return Meaning(field, rank=rank)
+    if (found := _BRACKETED.match(text)) and found["base"].strip(" _<"):
+        bracketed = _with_unit(found["base"], found["unit"])
+        if bracketed is not None:
+            return bracketed
+    for place in re.finditer(r"/", text):
+        slashed = _with_unit(text[: place.start()], text[place.end() :])
+        if slashed is not None and text[: place.start()].strip():
+            return slashed
+    if whole:
+        field, rank = whole[0]
+        return Meaning(field, rank=rank)
+    return _suffixed(text) or _bare_unit(text)
+
+
+def _suffixed(text: str) -> Meaning | None:
+    """A name whose last words are its unit: `voltage_mV`, `Current Amp`, `capacity_mA_h`."""
+    spelled = re.sub(r"[\W_]+", "_", canonical(text).replace("°", "deg")).strip("_")
+    parts = spelled.split("_")
+    for count in (1, 2, 3):
+        base, unit = "_".join(parts[:-count]), "".join(parts[-count:])
+        if not base:
+            return None
+        found = _with_unit(base, unit)
+        if found is not None and found.unknown is None and found.unit is not None:
+            return found
+        if found is not None and unit.casefold() == "dimensionless":
+            return found
+    return None
+
+
+def _bare_unit(text: str) -> Meaning | None:
+    """A column that is named by its unit alone, prefix and all: `mAmps`, `mV`."""
+    if len(text) > 1:
+        for field in ("voltage_v", "current_a", CAPACITY):
+            if (unit := parse(text, dimension_of(field))) is not None and len(unit.text) > 1:
+                return Meaning(field, unit, rank=60)
+    return None
+
+
+@lru_cache(maxsize=8192)
 def resolve(name: str) -> Alias | None:
-    """The field that a source's column name stands for, or None if it is none of ours.
+    """The field that a message's name stands for, or None if it is none of the reading's.
+
+    A table's columns, which come in company, may have shorter names: see `meaning`.
 
     >>> resolve("Charge_Capacity(mAh)")
     Alias(field='charge_capacity_ah', scale=0.001, offset=0.0)
     """
-    return _ALIASES.get(normalise(name))
+    found = meaning(name)
+    if found is None or found.unknown is not None or found.field in WITNESSES:
+        return None
+    if normalise(name) in _TABLE_ONLY:
+        return None
+    unit = found.unit
+    return Alias(found.field) if unit is None else Alias(found.field, unit.scale, unit.offset)
 
 
-def known_names() -> dict[str, Alias]:
-    """Every normalised name that is understood, with what it stands for."""
-    return dict(_ALIASES)
+def known_names() -> dict[str, str]:
+    """Every normalised name without unit that is understood, with the field it stands for."""
+    return {name: fields[0][0] for name, fields in _BASES.items()}

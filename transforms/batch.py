@@ -12,6 +12,7 @@ import pyarrow as pa
 from apache_beam import coders
 
 from schemas.forms import UTC_MICROSECONDS
+from transforms.interpret.interpretation import Interpretation
 
 # A source's messages, one row each. `position` says where in the source the message stood (for
 # example `topic/3/1702`); `attributes` is a JSON object; `source_file` names the file a replayed
@@ -48,6 +49,7 @@ class Origin:
             it; None makes the batch's own earliest row the start.
         day_first: whether the file's dates with slashes are day/month/year, where it was seen.
         first_row: position in the file of the batch's first row, counted from 1.
+        reading: how the rows of a table are to be understood; None lets them decide themselves.
     """
 
     source: str
@@ -57,6 +59,7 @@ class Origin:
     test_start_us: int | None = None
     day_first: bool | None = None
     first_row: int = 1
+    reading: Interpretation | None = None
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.forms import UTC_MICROSECONDS
+from transforms import stamps
+from transforms.stamps import Order
 
 Mask = npt.NDArray[np.bool_]
 # A column as a source gives it: an Arrow array (chunked or not), or a sequence of Python values.
@@ -24,19 +26,20 @@ Values: TypeAlias = Any
 # What exports write where there is no value.
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--", "nil", "#n/a"})
 
-_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
-_DURATION = re.compile(r"(?:(\d+)[d ]\s*)?(\d+):(\d{1,2})(?::(\d{1,2}(?:[.,]\d+)?))?")
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
+# Could be written with either sign between thousands.
+_AMBIGUOUS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+_GROUPED = {
+    ",": r"^[+-]?\d{1,3}(?:,\d{3})+(?:\.\d*)?$",
+    ".": r"^[+-]?\d{1,3}(?:\.\d{3})+(?:,\d*)?$",
+}
 
-# Tried in this order on what is not ISO 8601. Slashes mean month first, as Arbin and Maccor write
-# it, unless that fails for a value of the column; points mean day first.
-_MONTH_FIRST = ("%m/%d/%Y %H:%M:%S.%f", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %I:%M:%S %p",
-                "%m/%d/%Y %H:%M", "%m/%d/%y %H:%M:%S", "%m/%d/%y %H:%M")  # fmt: skip
-_DAY_FIRST = ("%d/%m/%Y %H:%M:%S.%f", "%d/%m/%Y %H:%M:%S", "%d/%m/%Y %I:%M:%S %p",
-              "%d/%m/%Y %H:%M", "%d/%m/%y %H:%M:%S", "%d/%m/%y %H:%M")  # fmt: skip
-_OTHER = ("%Y/%m/%d %H:%M:%S.%f", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M",
-          "%d.%m.%Y %H:%M:%S.%f", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M",
-          "%d-%b-%y %I:%M:%S %p", "%d-%b-%Y %H:%M:%S", "%d-%b-%y %H:%M:%S",
-          "%m-%d-%Y %H:%M:%S", "%Y-%m-%d %H-%M-%S")  # fmt: skip
+
+class Notation(StrEnum):
+    """How a file writes numbers."""
+
+    POINT = "point"  # 1,234.5: decimal point, commas between thousands
+    COMMA = "comma"  # 1.234,5: decimal comma, points between thousands
 
 
 _TICKS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -100,7 +103,8 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _blank_to_null(array: pa.Array) -> pa.Array:
+def blank_to_null(array: pa.Array) -> pa.Array:
+    """Texts trimmed, null where they are blank or a word for nothing (MISSING)."""
     trimmed = pc.utf8_trim_whitespace(array)
     missing = pc.is_in(pc.utf8_lower(trimmed), value_set=pa.array(sorted(MISSING)))
     return pc.if_else(missing, pa.scalar(None, trimmed.type), trimmed)
@@ -130,6 +134,8 @@ def _to_float(item: Any) -> float:
         return float(item)
     if isinstance(item, str):
         text = item.strip()
+        if _AMBIGUOUS.fullmatch(text):
+            raise ValueError("may be a decimal comma or one between thousands")
         if _DECIMAL_COMMA.fullmatch(text):
             text = text.replace(",", ".")
         if "_" in text:
@@ -140,10 +146,40 @@ def _to_float(item: Any) -> float:
     raise TypeError("not a number")
 
 
-def doubles(values: Values, scale: float = 1.0, offset: float = 0.0) -> Converted:
-    """Numbers, or text that spells them (decimal point or comma), times `scale` plus `offset`.
+def plain_numbers(texts: pa.Array, notation: Notation) -> pa.Array:
+    """Texts of numbers with a decimal point and nothing between thousands.
+
+    Only what is grouped as thousands are is changed: a column of a file with decimal commas that
+    has points as decimal points keeps them.
+    """
+    thousands, decimal = (",", ".") if notation is Notation.POINT else (".", ",")
+    grouped = pc.match_substring_regex(texts, _GROUPED[thousands])
+    bare = pc.replace_substring(texts, thousands, "")
+    has_other = pc.match_substring(texts, decimal)
+    if notation is Notation.COMMA:
+        # 1.500 alone says nothing; beside others of the column that are no thousands it is 1.5.
+        points = pc.match_substring(texts, ".")
+        only = pc.and_(points, pc.invert(has_other))
+        odd = pc.any(pc.fill_null(pc.and_(only, pc.invert(grouped)), False)).as_py()
+        grouped = pc.and_(grouped, has_other) if odd else grouped
+        plain = pc.if_else(pc.fill_null(grouped, False), bare, texts)
+        return pc.replace_substring(plain, ",", ".")
+    return pc.if_else(pc.fill_null(grouped, False), bare, texts)
+
+
+def doubles(
+    values: Values, scale: float = 1.0, offset: float = 0.0, notation: Notation | None = None
+) -> Converted:
+    """Numbers, or text that spells them, times `scale` plus `offset`.
 
     Non-finite numbers are kept: the bounds reject them by name.
+
+    Args:
+        values: the column.
+        scale: factor to the field's unit.
+        offset: added after that.
+        notation: how the file writes numbers; None takes a decimal point or, where it can be
+            nothing else, a decimal comma.
     """
     array = as_array(values)
     result: Converted | None = None
@@ -157,7 +193,9 @@ def doubles(values: Values, scale: float = 1.0, offset: float = 0.0) -> Converte
             ticks = array.cast(pa.int64()).cast(pa.float64(), safe=False)
             result = Converted(pc.divide(ticks, _TICKS_PER_SECOND[kind.unit]))
         elif _is_text(kind):
-            blanked = _blank_to_null(array)
+            blanked = blank_to_null(array)
+            if notation is not None:
+                blanked = plain_numbers(blanked, notation)
             try:
                 result = Converted(blanked.cast(pa.float64()))
             except pa.ArrowInvalid:
@@ -170,39 +208,31 @@ def doubles(values: Values, scale: float = 1.0, offset: float = 0.0) -> Converte
     return Converted(scaled, result.bad)
 
 
-def _to_seconds(item: Any) -> float:
-    try:
-        return _to_float(item)
-    except ValueError:
-        found = _DURATION.fullmatch(item.strip())
-        if not found:
-            raise
-        days, hours, minutes, seconds = found.groups()
-        total = int(days or 0) * 86400 + int(hours) * 3600 + int(minutes) * 60
-        return total + float((seconds or "0").replace(",", "."))
-
-
-def seconds(values: Values, scale: float = 1.0) -> Converted:
+def seconds(values: Values, scale: float = 1.0, notation: Notation | None = None) -> Converted:
     """Durations in seconds: numbers in a unit of `scale` seconds, or text such as `1:02:03.5`."""
-    plain = doubles(values, scale)
+    array = as_array(values)
+    if array is not None and pa.types.is_time(array.type):
+        ticks = array.cast(pa.time64("us")).cast(pa.int64())
+        return Converted(pc.divide(ticks.cast(pa.float64()), 1e6))
+    plain = doubles(values if array is None else array, scale, notation=notation)
     if plain.bad is None:
         return plain
-    array = as_array(values)
-    text = _each(array if array is not None else values, _to_seconds, pa.float64())
+    if array is None or not _is_text(array.type):
+        spelled = [item if isinstance(item, str) else None for item in items(values)]
+        array = pa.array(spelled, pa.string())
     # Clock notation is in hours, minutes and seconds whatever the column's unit says.
-    if scale != 1.0:
-        clock = plain.bad
-        merged = pc.if_else(pa.array(clock), text.array, plain.array)
-        return Converted(merged, text.bad)
-    return text
+    clock, known = stamps.durations(array.cast(pa.string()))
+    merged = pc.if_else(pa.array(known & plain.bad), pa.array(clock), plain.array)
+    bad = plain.bad & ~known
+    return Converted(merged, bad if bad.any() else None)
 
 
-def integers(values: Values, scale: float = 1.0) -> Converted:
+def integers(values: Values, scale: float = 1.0, notation: Notation | None = None) -> Converted:
     """Whole numbers; a fraction is cut off, since cyclers exist that count half cycles."""
     array = as_array(values)
     if array is not None and pa.types.is_integer(array.type) and array.type != pa.uint64():
         return Converted(array.cast(pa.int64()))
-    numbers = doubles(values if array is None else array, scale)
+    numbers = doubles(values if array is None else array, scale, notation=notation)
     raw = numbers.array.to_numpy(zero_copy_only=False)
     valid = np.asarray(numbers.array.is_valid())
     with np.errstate(invalid="ignore"):
@@ -298,38 +328,38 @@ def _parse_texts(array: pa.Array, zone: ZoneInfo, day_first: bool | None) -> Con
 
 
 def _parse_unique(words: pa.Array, zone: ZoneInfo, day_first: bool | None) -> pa.Array:
-    """ISO 8601 first, then the formats cyclers use; null where none fits."""
-    out: list[int | None] = []
-    others: list[int] = []
-    local = np.zeros(len(words), dtype=bool)
-    texts_ = words.to_pylist()
-    for position, word in enumerate(texts_):
+    """Times of distinct texts; null where none can be read."""
+    found = stamps.parse(words, _order(words, day_first))
+    micros, known = found.micros - found.offset_us, found.known.copy()
+    local = known & ~found.zoned
+    for position in np.flatnonzero(~known).tolist():
+        word = words[position].as_py()
         try:
             # A number means the same in a column that also holds other spellings.
-            number = _numeric_times(np.array([float(word)]), zone).cast(pa.int64())
-            out.append(number[0].as_py())
+            number = _numeric_times(np.array([float(word)]), zone).cast(pa.int64())[0].as_py()
+            if number is None:
+                continue
+            micros[position], known[position] = number, True
             continue
         except (TypeError, ValueError):
             pass
         try:
             moment = dt.datetime.fromisoformat(word.upper())
         except (TypeError, ValueError):
-            others.append(position)
-            out.append(None)
             continue
-        if moment.tzinfo is None:
-            local[position] = True
-            moment = moment.replace(tzinfo=dt.UTC)
-        out.append(to_micros(moment))
-    if others:
-        rest = pd.Series([texts_[position] for position in others])
-        local[others] = True
-        for position, value in zip(others, _parse_formats(rest, day_first), strict=True):
-            out[position] = value
-    micros = pa.array(out, pa.int64())
+        local[position] = moment.tzinfo is None
+        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=dt.UTC)
+        micros[position], known[position] = to_micros(moment), True
+    out = pa.array(micros, pa.int64(), mask=~known)
     # By the same function as a uniform column, so that a time means the same in every company.
-    placed = in_zone(micros.cast(pa.timestamp("us")), zone)
-    return pc.if_else(pa.array(local), placed, micros.cast(UTC_MICROSECONDS))
+    placed = in_zone(out.cast(pa.timestamp("us")), zone)
+    return pc.if_else(pa.array(local), placed, out.cast(UTC_MICROSECONDS))
+
+
+def _order(words: pa.Array, day_first: bool | None) -> Order | None:
+    if day_first is None:
+        return stamps.order_of(words)
+    return Order.DAY_FIRST if day_first else Order.MONTH_FIRST
 
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -340,48 +370,13 @@ def to_micros(moment: dt.datetime) -> int:
     return (moment - _EPOCH) // dt.timedelta(microseconds=1)
 
 
-def _parse_formats(rest: pd.Series[str], day_first: bool | None) -> list[int | None]:
-    """Local times, as microseconds since 1970 of the same zone."""
-    found: list[int | None] = [None] * len(rest)
-
-    def fill(formats: Sequence[str], rows: list[int]) -> list[int]:
-        for pattern in formats:
-            times = pd.to_datetime(rest.iloc[rows], format=pattern, errors="coerce")
-            left: list[int] = []
-            for row, time, missing in zip(rows, times, times.isna(), strict=True):
-                if missing:
-                    left.append(row)
-                else:
-                    found[row] = to_micros(time.to_pydatetime().replace(tzinfo=dt.UTC))
-            rows = left
-        return rows
-
-    slashed = [row for row, text in enumerate(rest) if re.match(r"\d{1,2}/\d{1,2}/", text)]
-    is_slashed = set(slashed)
-    other = [row for row in range(len(rest)) if row not in is_slashed]
-    left = fill(_DAY_FIRST if day_first else _MONTH_FIRST, slashed)
-    month_first = list(found)
-    if day_first is None and left and len(neither := fill(_DAY_FIRST, left)) < len(left):
-        # A day above 12 stands somewhere: the whole column is day first, if it can be.
-        is_neither = set(neither)
-        rows = [row for row in slashed if row not in is_neither]
-        if fill(_DAY_FIRST, rows):
-            for row in set(rows) - set(left):
-                found[row] = month_first[row]
-    fill(_OTHER, other)
-    return found
-
-
 def day_first(columns: Iterable[pa.Array]) -> bool | None:
-    """Whether text dates with slashes are day/month/year; None if no value decides it."""
+    """Whether text dates have the day before the month; None if no value decides it."""
     for column in columns:
-        if not _is_text(column.type):
-            continue
-        parts = pc.extract_regex(column, r"^\s*(?P<a>\d{1,2})/(?P<b>\d{1,2})/").drop_null()
-        for name, decision in (("a", True), ("b", False)):
-            largest = pc.max(pc.struct_field(parts, name).cast(pa.int64())).as_py()
-            if largest is not None and largest > 12:
-                return decision
+        if _is_text(column.type):
+            order = stamps.order_of(column.cast(pa.string()))
+            if order is not None:
+                return order is Order.DAY_FIRST
     return None
 
 
@@ -465,7 +460,7 @@ def _each_time(values: Values, zone: ZoneInfo, day_first: bool | None) -> Conver
 
 
 def _text_times(array: pa.Array, zone: ZoneInfo, day_first: bool | None) -> Converted:
-    blanked = _blank_to_null(array.cast(pa.string()))
+    blanked = blank_to_null(array.cast(pa.string()))
     first = next((item.as_py() for item in blanked if item.is_valid), None)
     if first is None:
         return Converted(pa.nulls(len(array), UTC_MICROSECONDS))

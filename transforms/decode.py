@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,18 +12,22 @@ from zoneinfo import ZoneInfo
 
 import apache_beam as beam
 import numpy as np
+import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
 
-from schemas.aliases import Alias, normalise, resolve
+from schemas.aliases import CLOCK, Alias, meaning, normalise, resolve
 from schemas.forms import UTC_MICROSECONDS
 from schemas.reading import QUALITY_FLAGS, READING, Kind
 from transforms import convert, dead_letter, messages, naming
+from transforms import extra as extras
 from transforms.batch import BatchKind, Origin, PickledCoder, RawBatch, stack
 from transforms.convert import Converted, Mask, Values
 from transforms.dead_letter import DeadLetter
+from transforms.interpret import apply, decide
+from transforms.interpret.interpretation import Interpretation
 
 STEP = "decode"
 EVENT_TIME_ASSUMED = 1 << QUALITY_FLAGS.index("event_time_assumed")
@@ -32,6 +35,9 @@ EVENT_TIME_ASSUMED = 1 << QUALITY_FLAGS.index("event_time_assumed")
 # A bare `time` is a date for a gateway and elapsed seconds for a cycler: its values tell.
 _AMBIGUOUS_TIME = "time"
 _BARE_TIME = re.compile(r"time(_(s|sec|seconds?|min|minutes|h|hr|hours|ms))?")
+
+# What of a table's columns is stored under a name of the reading.
+_STORED = {*READING.names, CLOCK, "date"}
 
 _LOW_CARDINALITY = ("equipment_id", "equipment_type", "test_id", "source_file")
 
@@ -71,14 +77,25 @@ class Decoded:
     Attributes:
         table: columns of `schemas.reading.READING` that are not derived, without those that are
             null in every row; names of low cardinality as dictionaries; plus `flags` (int64,
-            a bit per quality flag) and `row` (int64, the row in `raw`).
+            a bit per quality flag), `row` (int64, the row in `raw`) and, where record number and
+            clocks do not tell a file's rows apart, `valued` (true).
         raw: the batch as it came, so that a later reject can keep its payload.
         test_start_us: the start of the test the rows belong to, where their file is one.
+        dialect: how the rows of a file were understood; None for messages.
     """
 
     table: pa.Table
     raw: RawBatch
     test_start_us: int | None
+    dialect: Interpretation | None = None
+
+    def missing(self, name: str) -> str:
+        """What to say of a required field that the rows lack: what their file has instead."""
+        if self.dialect is None:
+            return f"{name} is missing"
+        known = [f"{column}: {why}" for column, why in self.dialect.refused]
+        shown = ", ".join(self.raw.table.column_names[:40])
+        return f"{name} is missing; the file has {shown}" + "".join(f"; {text}" for text in known)
 
 
 class DecodedCoder(PickledCoder):
@@ -102,27 +119,26 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _match(
-    columns: dict[str, Values], messages: bool = False
-) -> tuple[dict[str, list[tuple[str, Alias]]], list[str]]:
-    """Which columns stand for which field, the best name first; and those that stand for none.
+def _match(columns: dict[str, Values]) -> tuple[dict[str, list[tuple[str, Alias]]], list[str]]:
+    """Which of a message's fields stand for which of ours, the best name first; and the others.
 
     When a message arrived its envelope knows; only a replayed row may say it itself.
     """
-    fields: dict[str, list[tuple[str, Alias]]] = {}
+    ranked: dict[str, list[tuple[int, str, Alias]]] = {}
     unknown: list[str] = []
-    for name in sorted(columns, key=lambda name: (resolve(name) != Alias(name), name)):
+    for name in sorted(columns):
         alias = resolve(name)
+        rank = 0 if alias == Alias(name) else 1 + (meant.rank if (meant := meaning(name)) else 0)
         if alias is None and normalise(name) == _AMBIGUOUS_TIME:
             alias = _what_time_means(columns[name])
-        if (
-            alias is None
-            or READING.field(alias.field).derived
-            or (messages and alias.field == "ingested_at")
-        ):
+        if alias is None or READING.field(alias.field).derived or alias.field == "ingested_at":
             unknown.append(name)
         else:
-            fields.setdefault(alias.field, []).append((name, alias))
+            ranked.setdefault(alias.field, []).append((rank, name, alias))
+    fields = {
+        field: [(name, alias) for _, name, alias in sorted(found, key=lambda item: item[:2])]
+        for field, found in ranked.items()
+    }
     _time_beside_total(fields)
     return fields, unknown
 
@@ -159,39 +175,6 @@ def _convert_field(name: str, values: Values, alias: Alias, dates: Dates) -> Con
     return convert.texts(values)
 
 
-def event_times(table: pa.Table, time_zone: str, day_first: bool | None = None) -> pa.Array | None:
-    """The event times of a source's table, before anything else of it is decoded.
-
-    Args:
-        table: rows with the source's own column names.
-        time_zone: the zone of times that carry none.
-        day_first: see `transforms.convert.timestamps`.
-
-    Returns:
-        timestamp[us, UTC] per row, null where unparsable; None if the table has no column of
-        absolute time.
-    """
-    columns: dict[str, Values] = {name: table.column(name) for name in table.column_names}
-    fields, _ = _match(columns)
-    if "recorded_at" not in fields:
-        return None
-    zone = ZoneInfo(time_zone)
-    parts = [
-        convert.timestamps(columns[name], zone, alias.scale, day_first).array
-        for name, alias in fields["recorded_at"]
-    ]
-    return pc.coalesce(*parts)
-
-
-_ERROR_OF_KIND = {
-    Kind.TIMESTAMP: ("unparsable_time", "is no point in time that can be understood"),
-    Kind.INTEGER: ("wrong_type", "must be a whole number"),
-    Kind.DOUBLE: ("wrong_type", "must be a number"),
-    Kind.STRING: ("wrong_type", "must be text"),
-    Kind.JSON: ("wrong_type", "must be text"),
-}
-
-
 def _known_columns(
     columns: dict[str, Values],
     fields: dict[str, list[tuple[str, Alias]]],
@@ -203,121 +186,11 @@ def _known_columns(
         parts = []
         for source, alias in sources:
             converted = _convert_field(name, columns[source], alias, dates)
-            error, message = _ERROR_OF_KIND[READING.field(name).kind]
+            error, message = apply.error_of(name)
             rejects.add_mask(converted.bad, error, name, f"{source} {message}")
             parts.append(converted.array)
         found[name] = parts[0] if len(parts) == 1 else pc.coalesce(*parts)
     return found
-
-
-def _message_extra(
-    columns: dict[str, Values], unknown: list[str], doubled: list[tuple[str, list[str]]]
-) -> pa.Array | None:
-    """The fields without a column as a JSON object per message; null where there are none.
-
-    `doubled` pairs another name of a field with the better ones: where one of these has a value
-    too, the other one's is kept here.
-    """
-    if not unknown and not doubled:
-        return None
-    names = sorted({*unknown, *(name for name, _ in doubled)})
-    better = {name: [columns[other] for other in others] for name, others in doubled}
-    out: list[str | None] = []
-    for row, values in enumerate(zip(*[columns[name] for name in names], strict=True)):
-        kept = {
-            name: value
-            for name, value in zip(names, values, strict=True)
-            if value is not None
-            and (name not in better or any(other[row] is not None for other in better[name]))
-        }
-        out.append(_dump(kept) if kept else None)
-    return pa.array(out, pa.string())
-
-
-def _unnested(extra: pa.Array) -> pa.Array:
-    """A replayed reading's own `extra`, a JSON object as text, takes its old place again."""
-    encoded = extra.dictionary_encode()
-    return pa.array([_unnest(text) for text in encoded.dictionary.to_pylist()], pa.string()).take(
-        encoded.indices
-    )
-
-
-def _unnest(text: str) -> str:
-    try:
-        now = orjson.loads(text)
-        inner = now.get("extra")
-        before = orjson.loads(inner) if isinstance(inner, str) else None
-    except orjson.JSONDecodeError:
-        return text
-    if not isinstance(before, dict):
-        return text
-    del now["extra"]
-    # As it was, to the letter: the identity of a reading may depend on it.
-    return _dump({**before, **now}) if now else inner
-
-
-def _dump(value: Any) -> str:
-    try:
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS, default=str).decode()
-    except TypeError:  # a number beyond 64 bits, or nested deeper than orjson goes
-        pass
-    try:
-        return json.dumps(
-            value, sort_keys=True, default=str, ensure_ascii=False, separators=(",", ":")
-        )
-    except RecursionError:
-        return '{"error":"nested too deeply to be kept"}'
-
-
-def _table_extra(
-    columns: dict[str, Values], unknown: list[str], doubled: list[tuple[str, list[str]]]
-) -> pa.Array | None:
-    """The same for a table, column by column; a row's nulls are left out."""
-    better = dict(doubled)
-    pieces: list[pa.Array] = []
-    for name in sorted([*unknown, *better]):
-        text = _json_texts(columns[name])
-        if text is None:
-            continue
-        if name in better:
-            others = [convert.as_array(columns[other]) for other in better[name]]
-            taken = [np.asarray(other.is_valid()) for other in others if other is not None]
-            text = pc.if_else(
-                pa.array(np.logical_or.reduce(taken)), text, pa.scalar(None, pa.string())
-            )
-        pair = pc.binary_join_element_wise(f",{orjson.dumps(name).decode()}:", text, "")
-        pieces.append(pc.coalesce(pair, ""))
-    if not pieces:
-        return None
-    joined = pc.binary_join_element_wise(*pieces, "")
-    body = pc.utf8_slice_codeunits(joined, 1)
-    whole = pc.binary_join_element_wise("{", body, "}", "")
-    return pc.if_else(pc.equal(joined, ""), pa.scalar(None, pa.string()), whole)
-
-
-def _json_texts(values: Values) -> pa.Array | None:
-    """A column's values as JSON texts; null where there is none."""
-    array = convert.as_array(values)
-    if array is None or pa.types.is_null(array.type) or array.null_count == len(array):
-        return None
-    if pa.types.is_floating(array.type):
-        if pa.types.is_float16(array.type):
-            array = array.cast(pa.float32())
-        # Few distinct values is the rule for columns nobody reads: format each once.
-        finite = pc.if_else(pc.is_finite(array), array, pa.scalar(None, array.type))
-        encoded = finite.dictionary_encode()
-        return encoded.dictionary.cast(pa.string()).take(encoded.indices)
-    if pa.types.is_integer(array.type):
-        return array.cast(pa.string())
-    if pa.types.is_boolean(array.type):
-        return pc.if_else(array, "true", "false")
-    try:
-        encoded = array.dictionary_encode()
-    except pa.ArrowNotImplementedError:  # lists and structs
-        spelled = [None if item is None else _dump(item) for item in convert.items(array)]
-        return pa.array(spelled, pa.string())
-    spelled = [_dump(item) for item in convert.items(encoded.dictionary)]
-    return pa.array(spelled, pa.string()).take(encoded.indices)
 
 
 def _own_columns(
@@ -466,21 +339,23 @@ def decode(
 def _decode(raw: RawBatch, dates: Dates) -> tuple[Decoded, Rejects]:
     rejects = Rejects()
     if raw.kind is BatchKind.ROWS:
-        columns = {name: raw.table.column(name) for name in raw.table.column_names}
-        table, start = _readings(raw, columns, dates, rejects)
-        return Decoded(table, raw, start), rejects
+        how = raw.origin.reading or decide.decide(
+            raw.table, None, dates.zone, None, dates.day_first
+        )
+        table, start = _readings_of_rows(raw, how, dates, rejects)
+        return Decoded(table, raw, start, how), rejects
     parts = []
     for alike in messages.parse(
         raw.table.column("payload").to_pylist(),
         lambda row, rule, message: rejects.add(row, rule, None, message),
     ):
         if alike.rows is None:
-            table, _ = _readings(raw, alike.columns, dates, rejects)
+            table = _readings_of_messages(raw, alike.columns, dates, rejects)
         else:
             rows = pa.array(alike.rows, pa.int64())
             part = RawBatch(raw.table.take(rows), raw.kind, raw.origin)
             noted = Rejects()
-            table, _ = _readings(part, alike.columns, dates, noted)
+            table = _readings_of_messages(part, alike.columns, dates, noted)
             for row, reason in noted.rows.items():
                 rejects.add(alike.rows[row], *reason)
             places = rows.take(table.column("row").combine_chunks())
@@ -491,13 +366,12 @@ def _decode(raw: RawBatch, dates: Dates) -> tuple[Decoded, Rejects]:
     return Decoded(stack(parts), raw, None), rejects
 
 
-def _readings(
+def _readings_of_messages(
     raw: RawBatch, columns: dict[str, Values], dates: Dates, rejects: Rejects
-) -> tuple[pa.Table, int | None]:
-    """The table of `Decoded` from columns as the source named them, and the start of their test."""
-    from_messages = raw.kind is BatchKind.MESSAGES
+) -> pa.Table:
+    """The table of `Decoded` from messages' fields as their senders named them."""
     rows = raw.table.num_rows
-    fields, unknown = _match(columns, from_messages)
+    fields, unknown = _match(columns)
     found = _known_columns(columns, fields, dates, rejects)
     doubled = [
         (name, [better for better, _ in sources[:rank]])
@@ -505,30 +379,61 @@ def _readings(
         for rank, (name, _) in enumerate(sources)
         if rank
     ]
-    if from_messages:
-        extra = _message_extra(columns, unknown, doubled)
-    else:
-        extra = _table_extra(columns, unknown, doubled)
+    extra = extras.of_messages(columns, unknown, doubled)
     if extra is not None:
-        found["extra"] = _unnested(extra) if "extra" in unknown else extra
-    one_test = not from_messages and "equipment_id" not in found
-    found = _own_columns(found, raw, from_messages, rows)
-    found["recorded_at"], assumed = _event_time(found, rows, from_messages)
-    if one_test and assumed.any() and not {"record_index", "test_time_s"} & found.keys():
-        # Nothing but its place in the file tells such a row from another with the same values.
+        found["extra"] = extras.unnested(extra) if "extra" in unknown else extra
+    found = _own_columns(found, raw, messages=True, rows=rows)
+    found["recorded_at"], assumed = _event_time(found, rows, messages=True)
+    flags = np.where(assumed, EVENT_TIME_ASSUMED, 0).astype(np.int64)
+    return _finished(found, flags, rows, rejects)
+
+
+def _readings_of_rows(
+    raw: RawBatch, how: Interpretation, dates: Dates, rejects: Rejects
+) -> tuple[pa.Table, int | None]:
+    """The table of `Decoded` from a table's rows, and the start of their test."""
+    rows = raw.table.num_rows
+    applied = apply.fields(raw.table, how, dates.zone)
+    for mask, error, name, message in applied.bad:
+        rejects.add_mask(mask, error, name, message)
+    found = applied.found
+    taken = {use.column for use in how.uses if use.field in _STORED or use.kept is not None}
+    columns: dict[str, Values] = {
+        name: raw.table.column(name) for name in raw.table.column_names if name not in taken
+    }
+    extra = extras.of_table(columns, list(columns), [])
+    if extra is not None:
+        found["extra"] = extras.unnested(extra) if "extra" in columns else extra
+    one_test = "equipment_id" not in found
+    found = _own_columns(found, raw, messages=False, rows=rows)
+    found["recorded_at"], assumed = _event_time(found, rows, messages=False)
+    if "source_row" not in found:
         places = np.arange(rows, dtype=np.int64) + raw.origin.first_row
-        found["record_index"] = pa.array(places)
+        found["source_row"] = pa.array(places)
+    if how.is_cell and "equipment_type" not in found:
+        found["equipment_type"] = pa.repeat(pa.scalar("battery_cell"), rows)
+    start = _test_start(raw.origin, found["recorded_at"]) if one_test else None
+    flags = np.where(assumed, EVENT_TIME_ASSUMED, 0).astype(np.int64) | applied.flags
+    return _finished(found, flags, rows, rejects, how.values_in_identity), start
+
+
+def _finished(
+    found: dict[str, pa.Array],
+    flags: npt.NDArray[np.int64],
+    rows: int,
+    rejects: Rejects,
+    valued: bool = False,
+) -> pa.Table:
     _types(found, rejects)
     if (resistance := found.get("internal_resistance_ohm")) is not None:
         # Arbin writes 0 until the first pulse has been measured.
         found["internal_resistance_ohm"] = pc.if_else(
             pc.equal(resistance, 0.0), pa.scalar(None, pa.float64()), resistance
         )
-    start = _test_start(raw.origin, found["recorded_at"]) if one_test else None
     kept = np.ones(rows, dtype=bool)
     if rejects.rows:
         kept[list(rejects.rows)] = False
-    return _assemble(found, assumed, kept), start
+    return _assemble(found, flags, kept, valued)
 
 
 def _test_start(origin: Origin, recorded: pa.Array) -> int | None:
@@ -538,7 +443,9 @@ def _test_start(origin: Origin, recorded: pa.Array) -> int | None:
     return None if earliest is None else int(earliest)
 
 
-def _assemble(found: dict[str, pa.Array], assumed: Mask, kept: Mask) -> pa.Table:
+def _assemble(
+    found: dict[str, pa.Array], flags: npt.NDArray[np.int64], kept: Mask, valued: bool
+) -> pa.Table:
     columns: dict[str, pa.Array] = {}
     for name in READING.names:
         array = found.get(name)
@@ -547,7 +454,9 @@ def _assemble(found: dict[str, pa.Array], assumed: Mask, kept: Mask) -> pa.Table
         if isinstance(array, pa.ChunkedArray):
             array = array.combine_chunks()
         columns[name] = array.dictionary_encode() if name in _LOW_CARDINALITY else array
-    columns["flags"] = pa.array(np.where(assumed, EVENT_TIME_ASSUMED, 0).astype(np.int64))
+    columns["flags"] = pa.array(flags)
+    if valued:
+        columns["valued"] = pa.array(np.ones(len(kept), dtype=bool))
     columns["row"] = pa.array(np.arange(len(kept), dtype=np.int64))
     table = pa.table(columns)
     return table if kept.all() else table.filter(pa.array(kept))
@@ -595,7 +504,7 @@ def dead_letters(raw: RawBatch, rejects: Rejects, step: str) -> pa.Table:
             letters.append(
                 DeadLetter(
                     **common,
-                    payload=_dump(present).encode(),
+                    payload=extras.dump(present).encode(),
                     source_file=origin.source_file,
                     position=str(origin.first_row + row),
                     attributes=orjson.dumps(own).decode() if own else None,

@@ -19,8 +19,14 @@ _GENERIC = re.compile(
     r"(?:[ _.-]?\d+(?:[ _.-]of[ _.-]\d+)?)*",
     re.IGNORECASE,
 )
+# Cyclers number the parts of one test, and say what a file is.
+_PART = re.compile(
+    r"(?:(?:_Channel_\d+)?_Wb_\d+|_Channel_\d+|_Statistic(?:s|ByCycle|ByStep)?(?:_\d+)?)$",
+    re.IGNORECASE,
+)
 _EXTENSIONS = re.compile(
-    r"\.(xlsx|xlsm|xls|xlsb|ods|csv|tsv|txt|json|jsonl|ndjson|parquet|gz|bz2|xz|zip|bdf)$",
+    r"\.(xlsx|xlsm|xls|xlsb|ods|csv|tsv|txt|json|jsonl|ndjson|parquet|gz|bz2|xz|zip|bdf|nda|ndax"
+    r"|mpr|mpt|res|asc|dat|\d{3})$",
     re.IGNORECASE,
 )
 
@@ -60,7 +66,7 @@ def equipment_from_path(path: str) -> str:
     'cell_A'
     """
     parts = PurePosixPath(path.replace("\\", "/")).parts
-    name = _COPY.sub("", stem(parts[-1])) if parts else ""
+    name = _PART.sub("", _COPY.sub("", stem(parts[-1]))) if parts else ""
     if len(parts) > 1:
         folder = parts[-2]
         rest = name[len(folder) :]
@@ -74,3 +80,36 @@ def equipment_from_path(path: str) -> str:
             if "=" not in folder and folder.strip("/.") and not folder.endswith(":"):
                 return own or name if is_generic(folder) else folder
     return own or name
+
+
+def folder_tells(path: str) -> bool:
+    """Whether folder and file name agree on an equipment: `CS2_35/CS2_35_8_18_10.xlsx`."""
+    parts = PurePosixPath(path.replace("\\", "/")).parts
+    return len(parts) > 1 and equipment_from_path(path) == parts[-2]
+
+
+def says_little(path: str) -> bool:
+    """Whether neither a file's name nor its folders' say which equipment it is of."""
+    return is_generic(equipment_from_path(path))
+
+
+# `CellY_Channel_7_Wb_2`, `paused.052`, `export_part3`: what is the same in all parts, and which
+# it is.
+_PARTS = (
+    re.compile(r"(?P<stem>.+_Wb_)(?P<part>\d+)(?P<rest>\.\w+(?:\.gz)?)", re.IGNORECASE),
+    re.compile(r"(?P<stem>.+\.)(?P<part>\d{3})(?P<rest>)"),
+    re.compile(r"(?P<stem>.+[ _-]part[ _-]?)(?P<part>\d+)(?P<rest>\.\w+(?:\.gz)?)", re.IGNORECASE),
+)
+
+
+def part_of(path: str) -> tuple[str, int] | None:
+    """The name that all parts of a test share, and which part a file is; None if it is whole.
+
+    >>> part_of("CellY/CellY_Channel_7_Wb_2.csv")
+    ('CellY/CellY_Channel_7_Wb_*.csv', 2)
+    """
+    folder, slash, name = path.replace("\\", "/").rpartition("/")
+    for pattern in _PARTS:
+        if (found := pattern.fullmatch(name)) is not None:
+            return f"{folder}{slash}{found['stem']}*{found['rest']}", int(found["part"])
+    return None

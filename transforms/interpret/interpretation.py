@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from transforms.convert import Notation
+
 
 class Sign(StrEnum):
     """What a positive current does, and where the direction comes from if it has no sign."""
@@ -13,6 +15,7 @@ class Sign(StrEnum):
     POSITIVE_CHARGES = "positive_charges"
     POSITIVE_DISCHARGES = "positive_discharges"
     FROM_STATE = "from_state"
+    FROM_COUNTERS = "from_counters"
 
 
 class Kept(StrEnum):
@@ -77,13 +80,15 @@ class Interpretation:
         refused: (column, why) of columns whose name is known and whose unit or values are not.
         dialect: the cycler or tool whose layout it is; None if not known.
         sign: what a positive current does.
-        decimal_comma: whether numbers are written with one.
+        notation: how numbers are written, where some have commas.
+        order: `file`, `record` or `reversed`: the order in which the rows were measured.
         day_first: whether day comes before month where neither is above 12; None if no matter.
         clock: where elapsed time comes from, for a person.
         event_time: where event time comes from, for a person.
         start_us: when the test began, where only the file's head says so; else None.
         counter_grain: `test`, `cycle` or `step`; None without counters.
         sampling_s: median time between two rows; None if not known.
+        typical_current_a: a large current of the file, which tells noise from a direction.
         values_in_identity: whether record number and clocks do not tell all rows apart.
         in_order: whether rows have to be read one after another (clock set back, net counters),
             so that the file can't be cut to parts.
@@ -97,18 +102,25 @@ class Interpretation:
     refused: tuple[tuple[str, str], ...] = ()
     dialect: str | None = None
     sign: Sign = Sign.POSITIVE_CHARGES
-    decimal_comma: bool = False
+    notation: Notation | None = None
+    order: str = "file"
     day_first: bool | None = None
     clock: str = "none"
     event_time: str = "none"
     start_us: int | None = None
     counter_grain: str | None = None
     sampling_s: float | None = None
+    typical_current_a: float | None = None
     values_in_identity: bool = False
     in_order: bool = False
     is_cell: bool | None = None
     witnesses: tuple[Witness, ...] = ()
     disagreements: tuple[str, ...] = ()
+
+    @property
+    def date_order(self) -> str | None:
+        """`dmy` or `mdy`; None where no date needs it."""
+        return None if self.day_first is None else "dmy" if self.day_first else "mdy"
 
     def use_of(self, field: str) -> Use | None:
         """The column that stands for a field, or None."""
@@ -153,7 +165,8 @@ def as_json(interpretation: Interpretation) -> dict[str, Any]:
         "current_sign": interpretation.sign.value,
         "clock": interpretation.clock,
         "event_time": interpretation.event_time,
-        "day_first": interpretation.day_first,
+        "date_order": interpretation.date_order,
+        "numbers": interpretation.notation.value if interpretation.notation else None,
         "counter_grain": interpretation.counter_grain,
         "sampling_interval_s": interpretation.sampling_s,
         "witnesses": [

@@ -10,6 +10,8 @@ from typing import BinaryIO
 from pipeline.progress import PROGRESS
 from transforms.batch import Origin, RawBatch
 from transforms.dead_letter import DeadLetter
+from transforms.interpret.interpretation import Interpretation
+from transforms.interpret.told import Told
 
 MIB = 1 << 20
 STEP = "read"
@@ -37,7 +39,8 @@ class Settings:
         time_zone: the zone of times that carry none.
         split_bytes: how much of a file one worker takes at a time.
         batch_rows: rows of one batch, where a format can be cut.
-        day_first: whether dates with slashes are day/month/year; None tells it from the file.
+        day_first: whether dates have the day first; None tells it from the file.
+        told: what the user says about files.
     """
 
     source: str
@@ -46,6 +49,11 @@ class Settings:
     split_bytes: int = 64 * MIB
     batch_rows: int = 20_000
     day_first: bool | None = None
+    told: tuple[Told, ...] = ()
+
+    def told_of(self, path: str) -> Told | None:
+        """What the user says about a file: the first that covers it."""
+        return next((told for told in self.told if told.covers(path)), None)
 
 
 class Share:
@@ -90,6 +98,7 @@ class Content:
         open: opens it anew, from the start, as often as wanted.
         seekable: whether the handle finds any place without reading up to it.
         depth: how many archives it lies in.
+        test_start_us: when the test began that it goes on with, where it is a later part of one.
         share: what it advances on the progress bar.
     """
 
@@ -101,6 +110,7 @@ class Content:
     open: Callable[[], BinaryIO]
     seekable: bool = True
     depth: int = 0
+    test_start_us: int | None = None
     share: Share = field(default_factory=lambda: Share(0))
 
     def read_all(self) -> bytes:
@@ -117,7 +127,7 @@ class Content:
         settings: Settings,
         first_row: int = 1,
         test_start_us: int | None = None,
-        day_first: bool | None = None,
+        reading: Interpretation | None = None,
     ) -> Origin:
         """The origin of a batch of table rows."""
         return Origin(
@@ -125,9 +135,9 @@ class Content:
             source_file=self.source_file,
             arrived_at_us=self.arrived_at_us,
             equipment_id=self.equipment_id,
-            test_start_us=test_start_us,
-            day_first=day_first,
+            test_start_us=test_start_us if test_start_us is not None else self.test_start_us,
             first_row=first_row,
+            reading=reading,
         )
 
     def letter(

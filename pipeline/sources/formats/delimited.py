@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipeline.sources.formats import timing
+from pipeline.sources.formats import layered, tables
 from pipeline.sources.formats.blocks import BLOCK_BYTES, blocks
 from pipeline.sources.formats.content import Content, Outputs, Refused, Settings
 from pipeline.sources.formats.detect import HEAD_BYTES
 from pipeline.sources.formats.dialect import Dialect, sniff
 from pipeline.sources.formats.rows import Parsed, parse
-from transforms.batch import BatchKind, RawBatch
-
-
-@dataclass(frozen=True)
-class Timing:
-    """When a file's test began, and how its dates are written, from its first split."""
-
-    test_start_us: int
-    day_first: bool
+from pipeline.sources.formats.tables import Reading
+from transforms.dead_letter import DeadLetter
 
 
 @dataclass(frozen=True)
 class Span:
     """A byte range of a delimited text, with what its reader must know of the rest.
 
-    `timing` is that of the whole file, so that all its parts agree.
+    `reading` is that of the whole file, so that all its parts agree.
     """
 
     dialect: Dialect
     start: int
     end: int
-    timing: Timing
+    reading: Reading
 
 
 def plan(content: Content, settings: Settings) -> list[Span]:
@@ -43,11 +36,16 @@ def plan(content: Content, settings: Settings) -> list[Span]:
     dialect = _sniff(content)
     if not dialect.splittable:
         return []
-    begun = _test_start(content, dialect, settings)
-    if begun is None:  # only the file as a whole can tell where its rows stand in time
+    end = dialect.data_start + settings.split_bytes
+    parts = _parts(content, dialect, dialect.data_start, end)
+    seen = [part.table for part in parts if isinstance(part, Parsed)]
+    if not seen:
+        return []
+    reading = tables.reading_of(_together(seen), content, settings, dialect.head)
+    if not reading.in_parts:  # only the file as a whole can tell where its rows stand in time
         return []
     edges = [*range(dialect.data_start, content.size, settings.split_bytes), content.size]
-    return [Span(dialect, start, end, begun) for start, end in itertools.pairwise(edges)]
+    return [Span(dialect, start, end, reading) for start, end in itertools.pairwise(edges)]
 
 
 def read(content: Content, settings: Settings, span: Span | None = None) -> Outputs:
@@ -59,17 +57,28 @@ def read(content: Content, settings: Settings, span: Span | None = None) -> Outp
     if span is not None:
         parts = _parts(content, span.dialect, span.start, span.end)
         base = 0 if span.start == span.dialect.data_start else span.start
-        yield from _emit(content, settings, parts, base, span.timing)
+        yield from _emit(content, settings, parts, base, span.reading)
         return
     dialect = _sniff(content)
+    if dialect.levels:
+        yield from layered.read(content, settings, dialect)
+        return
     parts = _parts(content, dialect, dialect.data_start)
-    ahead = list(itertools.islice(parts, 2))
-    begun = None
-    if len(ahead) > 1:
-        begun = _test_start(content, dialect, settings)
-    elif ahead and isinstance(ahead[0], Parsed) and ahead[0].table.num_rows > settings.batch_rows:
-        begun = _timing([ahead[0].table], settings)
-    yield from _emit(content, settings, itertools.chain(ahead, parts), 0, begun)
+    ahead: list[Parsed | Refused] = []
+    size = 0
+    for part in parts:
+        ahead.append(part)
+        size += part.size if isinstance(part, Parsed) else 0
+        if size >= settings.split_bytes:
+            break
+    seen = [part.table for part in ahead if isinstance(part, Parsed)]
+    table = _together(seen) if seen else pa.table({})
+    reading = tables.reading_of(table, content, settings, dialect.head)
+    yield from _emit(content, settings, itertools.chain(ahead, parts), 0, reading)
+
+
+def _together(parts: list[pa.Table]) -> pa.Table:
+    return pa.concat_tables(parts, promote_options="default")
 
 
 def _sniff(content: Content) -> Dialect:
@@ -78,11 +87,7 @@ def _sniff(content: Content) -> Dialect:
 
 
 def _parts(
-    content: Content,
-    dialect: Dialect,
-    start: int,
-    end: int | None = None,
-    columns: list[str] | None = None,
+    content: Content, dialect: Dialect, start: int, end: int | None = None
 ) -> Iterator[Parsed | Refused]:
     """The file's blocks, parsed; where the rest cannot be read, the refusal comes last.
 
@@ -102,58 +107,39 @@ def _parts(
     )
     try:
         for block in cut:
-            yield parse(block, dialect, columns)
+            yield parse(block, dialect)
     except Refused as refusal:
         yield refusal
-
-
-def _test_start(content: Content, dialect: Dialect, settings: Settings) -> Timing | None:
-    """The earliest event time of the file's first split, from a pass over its time columns."""
-    columns = timing.time_columns(dialect.names)
-    if not columns:
-        return None
-    end = dialect.data_start + settings.split_bytes
-    parts = _parts(content, dialect, dialect.data_start, end, columns)
-    return _timing([part.table for part in parts if isinstance(part, Parsed)], settings)
-
-
-def _timing(tables: list[pa.Table], settings: Settings) -> Timing | None:
-    names = timing.time_columns(tables[0].column_names) if tables else []
-    # Where no value decides, the month is first in the whole file.
-    day_first = bool(timing.day_first([table.select(names) for table in tables], settings))
-    begun = timing.earliest(tables, settings, day_first)
-    return None if begun is None else Timing(begun, day_first)
 
 
 def _emit(
     content: Content,
     settings: Settings,
-    parts: Iterator[Parsed | Refused],
+    parts: Iterable[Parsed | Refused],
     row: int,
-    begun: Timing | None,
+    reading: Reading,
 ) -> Outputs:
-    """Batches of the parts' rows; a single one where the test's start is not known."""
-    first, gathered, refusal = row + 1, [], None
-    for part in parts:
-        if isinstance(part, Refused):
-            refusal = part
-            break
-        for bad in part.bad:
-            yield content.letter(settings, bad.error_type, bad.message, bad.text, bad.position)
-        if begun is None:
-            gathered.append(part.table)
-        else:
-            for offset in range(0, part.table.num_rows, settings.batch_rows):
-                origin = content.origin(
-                    settings, row + offset + 1, begun.test_start_us, begun.day_first
-                )
-                piece = part.table.slice(offset, settings.batch_rows)
-                yield RawBatch(piece, BatchKind.ROWS, origin)
-        row += part.table.num_rows + len(part.bad)
-        content.share.advance(part.size)
-    if gathered:
-        table = pa.concat_tables(gathered, promote_options="default")
-        if table.num_rows:
-            yield RawBatch(table, BatchKind.ROWS, content.origin(settings, first))
-    if refusal is not None:
-        raise refusal
+    """Batches of the parts' rows, and dead letters of lines that are none."""
+    letters: list[DeadLetter] = []
+    refusal: list[Refused] = []
+
+    def rows(first: int) -> Iterator[tuple[int, pa.Table]]:
+        for part in parts:
+            if isinstance(part, Refused):
+                refusal.append(part)
+                return
+            letters.extend(
+                content.letter(settings, bad.error_type, bad.message, bad.text, bad.position)
+                for bad in part.bad
+            )
+            yield first, part.table
+            first += part.table.num_rows + len(part.bad)
+            content.share.advance(part.size)
+
+    for batch in tables.batches(content, settings, reading, rows(row + 1)):
+        yield from letters
+        letters.clear()
+        yield batch
+    yield from letters
+    if refusal:
+        raise refusal[0]

@@ -5,17 +5,29 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.sources.formats import headers
 from pipeline.sources.formats.blocks import Transcoded
 from pipeline.sources.formats.content import Refused
 from pipeline.sources.formats.detect import TEXT_NAMES, encoding_of, extension
+from pipeline.sources.formats.head import read as read_head
+from transforms.interpret.interpretation import Head
 
 _DELIMITERS = (",", ";", "\t", "|")
 _SAMPLED_ROWS = 20
+# Where nothing among the first lines is a header, protocols and notes may be longer than that.
+_FIRST_LINES = 200
+# Lines that are mostly digits are data.
+_DIGITS = 0.4
+_HEADER_LINES = re.compile(r"Nb header lines\s*:\s*(\d+)", re.IGNORECASE)
+# What a text in a Chinese encoding holds beside ASCII.
+_CHINESE = re.compile(
+    r"[\u4e00-\u9fff\u3000-\u303f\uff00-\uffef\u03a9\u03bc\u2103\u00b0\u00b1\u00b7\u2126\u2161]+"
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,9 @@ class Dialect:
         first_line: its line number, counted from 1.
         encoding: of the text.
         carriage_returns: its lines end in a carriage return alone.
+        head: what stands above the table.
+        levels: headers of the levels above the rows, outermost first, where cycles, steps and
+            records share one text (Neware); empty elsewhere.
         quotes: quote signs occur near the beginning, so a value may hold a line end. Where they
             occur further down only, a value with a line end just where a block or part ends
             becomes dead letters, never a wrong row.
@@ -45,12 +60,14 @@ class Dialect:
     encoding: str
     carriage_returns: bool
     quotes: bool
+    head: Head = field(default_factory=Head)
+    levels: tuple[tuple[str, ...], ...] = ()
 
     @property
     def splittable(self) -> bool:
         """Whether a worker can begin anywhere in the file."""
         transcoded = self.encoding.startswith("utf-16") or self.carriage_returns
-        return not transcoded and not self.quotes
+        return not transcoded and not self.quotes and not self.levels
 
 
 def sniff(head: bytes, name: str) -> Dialect:
@@ -60,17 +77,21 @@ def sniff(head: bytes, name: str) -> Dialect:
     if encoding != "utf-8" or carriage_returns:
         # From here on as the reader will see it, so that offsets agree.
         head = Transcoded(io.BytesIO(head), encoding, carriage_returns).read()
-    raw_lines = head.split(b"\n")[: headers.SEARCHED_ROWS + _SAMPLED_ROWS]
+    raw_lines = head.split(b"\n")
     bom = raw_lines[0].startswith(codecs.BOM_UTF8)
-    found = _find(_texts(raw_lines, "utf-8"), extension(name) in ("csv", "tsv", "bdf"))
+    chinese = encoding == "utf-8" and not bom and _is_chinese(raw_lines)
+    if chinese:
+        encoding = "gb18030"
+    seen = encoding if chinese else "utf-8"
+    found = _find(_texts(raw_lines, seen), extension(name) in ("csv", "tsv", "bdf"))
     if found is None:
-        raise _no_header(raw_lines, name)
+        raise _no_header(raw_lines, name, seen)
     index, delimiter = found
+    raw_lines = raw_lines[: index + 2 + _SAMPLED_ROWS]
     if encoding == "utf-8" and not bom:
         encoding = _single_byte_if_needed(raw_lines[: index + 2])
     lines = _texts(raw_lines, "utf-8" if encoding.startswith("utf-16") else encoding)
-    commented = lines[index].lstrip().startswith("#")
-    header = _cells(lines[index].lstrip("# ") if commented else lines[index], delimiter)
+    header = _cells(_uncommented(lines[index]), delimiter)
     repeats = [tuple(_cells(lines[index], delimiter))]
     rows_at = index + 1
     names = headers.unique_names(header)
@@ -92,7 +113,54 @@ def sniff(head: bytes, name: str) -> Dialect:
         encoding=encoding,
         carriage_returns=carriage_returns,
         quotes=b'"' in head,
+        head=read_head(lines[:index]),
+        levels=_levels(lines, index, delimiter),
     )
+
+
+# Comment signs that cyclers put before a header.
+_COMMENT = "#~%"
+
+
+def _uncommented(line: str) -> str:
+    return line.lstrip(_COMMENT + " ") if line.lstrip()[:1] in _COMMENT else line
+
+
+def _levels(lines: Sequence[str], index: int, delimiter: str) -> tuple[tuple[str, ...], ...]:
+    """The headers above a header that begins with empty cells, each indented by one cell less."""
+    indent = _indent(lines[index], delimiter)
+    if not indent or indent > index:
+        return ()
+    above = [_cells(line, delimiter) for line in lines[index - indent : index]]
+    if any(_indent(lines[index - indent + at], delimiter) != at for at in range(indent)):
+        return ()
+    return tuple(tuple(cells) for cells in above)
+
+
+def _indent(line: str, delimiter: str) -> int:
+    cells = _cells(line, delimiter)
+    return next((at for at, cell in enumerate(cells) if cell.strip()), len(cells))
+
+
+def _is_chinese(raw_lines: Sequence[bytes]) -> bool:
+    """Whether no line beyond ASCII is UTF-8 and all of them are Chinese in GB18030."""
+    beyond = [line for line in raw_lines[:-1] or raw_lines if not line.isascii()]
+    if not beyond:
+        return False
+    for line in beyond:
+        try:
+            line.decode()
+        except UnicodeDecodeError:
+            pass
+        else:
+            return False
+        try:
+            text = line.decode("gb18030")
+        except UnicodeDecodeError:
+            return False
+        if any(not _CHINESE.fullmatch(part) for part in re.findall(r"[^\x00-\x7f]+", text)):
+            return False
+    return True
 
 
 def _texts(raw_lines: Sequence[bytes], encoding: str) -> list[str]:
@@ -128,18 +196,36 @@ def _find(lines: Sequence[str], by_name: bool) -> tuple[int, str] | None:
     """
     best: tuple[int, int, int] = (0, 0, 0)
     delimiter = ""
-    for index, line in enumerate(lines[: headers.SEARCHED_ROWS]):
-        commented = line.lstrip().startswith("#")
+    least = 1 if by_name else 2
+    told = _told_index(lines)
+    for index, line in enumerate(lines):
+        if told is not None and index != told:
+            continue
+        if index >= _FIRST_LINES and best[0] >= least:
+            break
+        if not line or sum(map(str.isdigit, line)) > _DIGITS * len(line):
+            continue
+        commented = line.lstrip()[:1] in _COMMENT
+        bare = _uncommented(line)
         for candidate in _DELIMITERS:
             if candidate not in line:
                 continue
-            cells = _cells(line.lstrip("# ") if commented else line, candidate)
+            cells = _cells(bare, candidate)
             rank = (len(headers.fields_of(cells)), not commented, -index)
             if rank > best and rank[0] > 0:
                 best, delimiter = rank, candidate
-    if best[0] < (1 if by_name else 2):
+    if best[0] < least:
         return None
     return -best[2], delimiter
+
+
+def _told_index(lines: Sequence[str]) -> int | None:
+    """Where the file itself says that its header stands (BioLogic)."""
+    for line in lines[:10]:
+        if (found := _HEADER_LINES.search(line)) is not None:
+            at = int(found[1]) - 1
+            return at if 0 < at < len(lines) else None
+    return None
 
 
 def _fit(
@@ -157,13 +243,14 @@ def _fit(
     return names, tuple(name for name, cell in pairs if not cell.strip())
 
 
-def _no_header(raw_lines: Sequence[bytes], name: str) -> Refused:
-    shown = raw_lines[0][:120].decode("utf-8", "replace").strip()
-    if extension(name) in TEXT_NAMES:
+def _no_header(raw_lines: Sequence[bytes], name: str, encoding: str) -> Refused:
+    shown = raw_lines[0][:120].decode(encoding, "replace").strip()
+    if extension(name) in TEXT_NAMES or extension(name).isdigit():
         return Refused(
             "no_header",
-            f"no line among the first {headers.SEARCHED_ROWS} names a column that is known (the "
-            f"first one is {shown!r}); add a header such as Date_Time,Current(A),Voltage(V)",
+            f"none of the first {len(raw_lines)} lines names a column that is known (the first "
+            f"one is {shown!r}); add a header such as Date_Time,Current(A),Voltage(V), or say "
+            "what the columns are with --dialect",
         )
     return Refused(
         "unsupported_format",

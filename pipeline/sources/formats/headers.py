@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from schemas.aliases import resolve
+from schemas.aliases import CLOCK, WITNESSES, dimension_of, meaning
+from schemas.units import Dimension
 
-# Cyclers write up to some dozen lines about the test before the table.
+# Rows of a sheet among which the header is looked for.
 SEARCHED_ROWS = 200
 
 _NUMBER = re.compile(r"\s*[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][+-]?\d+)?\s*")
@@ -17,8 +18,8 @@ _BRACKETS = "()[]{}<> \t"
 
 def fields_of(cells: Sequence[Any]) -> set[str]:
     """The reading's fields that a row of cells names."""
-    aliases = (resolve(cell) for cell in cells if isinstance(cell, str))
-    return {alias.field for alias in aliases if alias is not None}
+    meanings = (meaning(cell) for cell in cells if isinstance(cell, str) and cell)
+    return {found.field for found in meanings if found is not None}
 
 
 def is_measurement(fields: set[str]) -> bool:
@@ -60,8 +61,8 @@ def unique_names(cells: Sequence[Any]) -> list[str]:
 def with_units(names: Sequence[str], cells: Sequence[Any]) -> list[str] | None:
     """The names with the units of the row below the header, or None if that is no unit row.
 
-    A unit is taken over only where name and unit together mean what the name alone does (or mean
-    anything, where it alone does not), so that `Voltage` over `mV` becomes `Voltage(mV)`.
+    `Voltage` over `mV` becomes `Voltage(mV)`. At least one unit has to be understood; one that is
+    not stays with its name, so that the column is refused rather than taken for volts.
     """
     if len(cells) != len(names):
         return None
@@ -74,8 +75,22 @@ def with_units(names: Sequence[str], cells: Sequence[Any]) -> list[str] | None:
             return None
         units.append(unit)
     combined = list(names)
+    understood = 0
     for index, (name, unit) in enumerate(zip(names, units, strict=True)):
-        alone, both = resolve(name), resolve(f"{name}({unit})")
-        if unit and both is not None and (alone is None or alone.field == both.field):
+        if not unit:
+            continue
+        alone, both = meaning(name), meaning(f"{name}({unit})")
+        if alone is not None and alone.unit is not None:
+            continue
+        known = both is not None and both.unknown is None and both.unit is not None
+        same = alone is None or (both is not None and both.field == alone.field)
+        if known and (same or (alone is not None and alone.field == CLOCK)):
+            understood += 1
             combined[index] = f"{name}({unit})"
-    return combined if combined != list(names) else None
+        elif alone is not None and alone.field not in WITNESSES and _measures(alone.field):
+            combined[index] = f"{name}({unit})"
+    return combined if understood else None
+
+
+def _measures(field: str) -> bool:
+    return dimension_of(field) not in (Dimension.NONE, Dimension.INSTANT, Dimension.TIME)

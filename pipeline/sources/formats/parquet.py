@@ -13,12 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.sources.formats import timing
+from pipeline.sources.formats import tables
 from pipeline.sources.formats.content import Content, Outputs, Refused, Settings
+from pipeline.sources.formats.head import read as read_head
 from pipeline.sources.formats.headers import unique_names
+from pipeline.sources.formats.tables import Reading
 from schemas.reading import DEAD_LETTER, READING
 from transforms.batch import MESSAGES, BatchKind, RawBatch
 from transforms.dead_letter import DeadLetter
+from transforms.interpret.interpretation import Head
 
 
 class Kind(StrEnum):
@@ -32,11 +35,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Span:
-    """Row groups `start` to `end` (exclusive) of a file, when its test began, their bytes."""
+    """Row groups `start` to `end` (exclusive) of a file, how it is read, and their bytes."""
 
     start: int
     end: int
-    test_start_us: int | None
+    reading: Reading | None
     size: int
 
 
@@ -56,13 +59,14 @@ def plan(content: Content, settings: Settings) -> list[Span]:
     """The row groups of a large file, gathered to parts; none if it must be read in one go."""
     with _opened(content) as file:
         edges, sizes = _edges(file, settings)
-        begun = None
-        if kind_of(file.schema_arrow.names) in (Kind.TABLE, Kind.READINGS):
-            begun = _test_start(file, edges[1], settings)
-            if begun is None:  # only the file as a whole can tell where its rows stand in time
+        reading = None
+        kind = kind_of(file.schema_arrow.names)
+        if kind in (Kind.TABLE, Kind.READINGS):
+            reading = _reading(file, content, settings, kind, range(edges[1]))
+            if not reading.in_parts:  # only the file as a whole can tell where its rows stand
                 return []
     return [
-        Span(start, end, begun, sum(sizes[start:end])) for start, end in itertools.pairwise(edges)
+        Span(start, end, reading, sum(sizes[start:end])) for start, end in itertools.pairwise(edges)
     ]
 
 
@@ -90,30 +94,60 @@ def _rows(
     row: int,
     span: Span | None,
 ) -> Outputs:
+    reading = span.reading if span is not None else None
+    if reading is None:
+        reading = _reading(file, content, settings, kind, range(_edges(file, settings)[0][1]))
+    total = max(file.metadata.num_rows, 1)
+    size = settings.batch_rows if reading.in_parts else total
+
+    def parts(first: int) -> Iterator[tuple[int, pa.Table]]:
+        for table in _tables(file, kind, groups, size):
+            yield first, table
+            first += table.num_rows
+            content.share.advance(content.size * table.num_rows // total)
+
+    for batch in tables.batches(content, settings, reading, parts(row + 1)):
+        if kind is Kind.READINGS:  # these say themselves which file they came from
+            batch = replace(batch, origin=replace(batch.origin, source_file=None))
+        yield batch
+
+
+def _tables(file: pq.ParquetFile, kind: Kind, groups: range, size: int) -> Iterator[pa.Table]:
     names = list(file.schema_arrow.names)
-    origin = content.origin(settings)
     if kind is Kind.READINGS:
-        # What the job derives it derives anew.
+        # What the job derives it derives again.
         derived = {field.name for field in READING.fields if field.derived}
         names = [name for name in names if name not in derived]
-        origin = replace(origin, source_file=None)
-    total = file.metadata.num_rows
-    begun = span.test_start_us if span is not None else None
-    if span is None and total > settings.batch_rows:
-        first = _edges(file, settings)[0][1]
-        begun = _test_start(file, first, settings)
-    size = settings.batch_rows if begun is not None else max(total, 1)
     repeated = len(set(names)) < len(names)
     wanted = None if repeated else names
     for batch in file.iter_batches(batch_size=size, row_groups=list(groups), columns=wanted):
         if batch.num_rows:
-            place = replace(origin, first_row=row + 1, test_start_us=begun)
             table = pa.Table.from_batches([batch])
             if repeated:
                 table = table.rename_columns(unique_names(table.column_names))
-            yield RawBatch(table, BatchKind.ROWS, place)
-        row += batch.num_rows
-        content.share.advance(content.size * batch.num_rows // max(total, 1))
+            yield table
+
+
+def _reading(
+    file: pq.ParquetFile, content: Content, settings: Settings, kind: Kind, groups: range
+) -> Reading:
+    """How the file's tables are read, by the rows of some row groups."""
+    seen = list(_tables(file, kind, groups, settings.batch_rows))
+    table = pa.concat_tables(seen) if seen else pa.table({})
+    if kind is Kind.READINGS:
+        return tables.own_reading(table, content)
+    return tables.reading_of(table, content, settings, _head(file))
+
+
+def _head(file: pq.ParquetFile) -> Head | None:
+    """What the file's own metadata say, where somebody wrote some."""
+    found = file.schema_arrow.metadata or {}
+    lines = [
+        f"{key.decode(errors='replace')}: {value.decode(errors='replace')}"
+        for key, value in found.items()
+        if len(value) < 200 and not key.startswith((b"ARROW", b"pandas"))
+    ]
+    return read_head(lines) if lines else None
 
 
 def _messages(
@@ -197,11 +231,3 @@ def _edges(file: pq.ParquetFile, settings: Settings) -> tuple[list[int], list[in
             part = 0
         part += size
     return [*edges, len(sizes)], sizes
-
-
-def _test_start(file: pq.ParquetFile, groups: int, settings: Settings) -> int | None:
-    columns = timing.time_columns(file.schema_arrow.names)
-    if not columns or not groups:
-        return None
-    batches = file.iter_batches(row_groups=list(range(groups)), columns=columns)
-    return timing.earliest((pa.Table.from_batches([batch]) for batch in batches), settings)

@@ -13,6 +13,9 @@ import pyarrow.csv as pa_csv
 from pipeline.sources.formats.blocks import Block
 from pipeline.sources.formats.dialect import Dialect
 
+# Encodings whose line ends are those of ASCII, so that blocks can be cut before decoding.
+SINGLE_LINES = ("latin-1", "gb18030")
+
 
 @dataclass(frozen=True)
 class BadLine:
@@ -47,8 +50,8 @@ class _Invalid:
 def parse(block: Block, dialect: Dialect, columns: list[str] | None = None) -> Parsed:
     """The rows of a block; with `columns`, only those columns of them."""
     data = block.data
-    if dialect.encoding == "latin-1":
-        data = data.decode("latin-1").encode()
+    if dialect.encoding in SINGLE_LINES:
+        data = data.decode(dialect.encoding, "replace").encode()
     data, bad = _without_bad_text(block, data)
     try:
         table, invalid = _read(data, dialect, columns)

@@ -15,9 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from python_calamine import CalamineWorkbook, PasswordError, SheetTypeEnum
 
-from pipeline.sources.formats import headers
+from pipeline.sources.formats import headers, tables
 from pipeline.sources.formats.content import Content, Outputs, Refused, Settings
-from transforms.batch import BatchKind, RawBatch
 
 # Arbin's names: `Channel_1-008`, and `Channel_1-008_1` where the rows of one sheet did not do.
 _DATA_SHEET = re.compile(r"channel(?!_?chart)", re.IGNORECASE)
@@ -29,9 +28,7 @@ _MIDNIGHT = dt.time()
 
 def read(content: Content, settings: Settings) -> Outputs:
     """The rows of a workbook as one batch, whatever its size: its counters are one test's."""
-    table = to_table(content.read_all())
-    if table.num_rows:
-        yield RawBatch(table, BatchKind.ROWS, content.origin(settings))
+    yield from tables.one_table(content, settings, to_table(content.read_all()))
 
 
 def to_table(data: bytes) -> pa.Table:

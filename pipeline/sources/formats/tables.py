@@ -1,0 +1,144 @@
+"""Makes batches of a file's table: decides once how it is to be read, for all its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.sources.formats.content import Content, Settings
+from transforms import naming
+from transforms.batch import BatchKind, RawBatch
+from transforms.interpret import apply
+from transforms.interpret.decide import decide, plain
+from transforms.interpret.interpretation import Head, Interpretation, Witness
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What all parts of a file share.
+
+    Attributes:
+        how: what its columns mean.
+        equipment_id: what its rows are of, where they name nothing.
+        test_start_us: when its test began; None where only all of its rows together tell.
+    """
+
+    how: Interpretation
+    equipment_id: str | None
+    test_start_us: int | None
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether its rows can travel in several batches."""
+        return self.test_start_us is not None
+
+
+def reading_of(
+    table: pa.Table, content: Content, settings: Settings, head: Head | None = None
+) -> Reading:
+    """How a file is to be read.
+
+    Args:
+        table: its rows, or of a long file its beginning.
+        content: the file.
+        settings: how files are read.
+        head: what stands outside the table.
+    """
+    zone = ZoneInfo(settings.time_zone)
+    told = settings.told_of(content.path)
+    how = decide(table, head, zone, told, settings.day_first)
+    equipment, how = _equipment(content, settings, head, how)
+    start = content.test_start_us
+    if how.in_order:
+        start = None
+    elif start is None:
+        start = _earliest(table, how, zone)
+    return Reading(how, equipment, start)
+
+
+def own_reading(table: pa.Table, content: Content) -> Reading:
+    """How the lake's own readings are read: every column as its name says."""
+    how = plain(table)
+    return Reading(how, content.equipment_id, _earliest(table, how, ZoneInfo("UTC")))
+
+
+def _equipment(
+    content: Content, settings: Settings, head: Head | None, how: Interpretation
+) -> tuple[str | None, Interpretation]:
+    """The cell: as told, as the rows or the head name it, or by the names of folder and file."""
+    if settings.equipment_id is not None or how.use_of("equipment_id") is not None:
+        return content.equipment_id, how
+    named = head.equipment if head is not None else None
+    if named is None or naming.is_generic(named):
+        if naming.says_little(content.path):
+            how = replace(how, disagreements=_with(how, "identity_guessed"))
+        return content.equipment_id, how
+    by_path = content.equipment_id or ""
+    if named.casefold() == by_path.casefold():
+        return content.equipment_id, how
+    if naming.folder_tells(content.path):
+        witness = Witness("identity", "head of the file", 0.0, f"it names {named!r}")
+        how = replace(
+            how,
+            disagreements=_with(how, "identity_guessed"),
+            witnesses=(*how.witnesses, witness),
+        )
+        return content.equipment_id, how
+    return named, how
+
+
+def _with(how: Interpretation, doubt: str) -> tuple[str, ...]:
+    return tuple(sorted({*how.disagreements, doubt}))
+
+
+def _earliest(table: pa.Table, how: Interpretation, zone: ZoneInfo) -> int | None:
+    """The earliest event time, microseconds since 1970 UTC; None if the rows have none."""
+    times = apply.event_times(table, how, zone) if table.num_rows else None
+    least = None if times is None else pc.min(times.cast(pa.int64())).as_py()
+    return None if least is None else int(least)
+
+
+def batches(
+    content: Content,
+    settings: Settings,
+    reading: Reading,
+    tables: Iterable[tuple[int, pa.Table]],
+) -> Iterator[RawBatch]:
+    """The rows of a file in batches; in a single one where it can't be cut.
+
+    Args:
+        content: the file.
+        settings: how files are read.
+        reading: what its parts share.
+        tables: (place of the first row, counted from 1; rows), in the file's order.
+    """
+    whole: list[tuple[int, pa.Table]] = []
+    content = replace(content, equipment_id=reading.equipment_id)
+    for first_row, table in tables:
+        if not reading.in_parts:
+            whole.append((first_row, table))
+            continue
+        for offset in range(0, table.num_rows, settings.batch_rows):
+            origin = content.origin(
+                settings, first_row + offset, reading.test_start_us, reading.how
+            )
+            yield RawBatch(table.slice(offset, settings.batch_rows), BatchKind.ROWS, origin)
+    if whole:
+        together = pa.concat_tables([table for _, table in whole], promote_options="default")
+        if together.num_rows:
+            origin = content.origin(settings, whole[0][0], content.test_start_us, reading.how)
+            yield RawBatch(together, BatchKind.ROWS, origin)
+
+
+def one_table(
+    content: Content, settings: Settings, table: pa.Table, head: Head | None = None
+) -> Iterator[RawBatch]:
+    """A file that is one table in memory: a single batch, for its counters are one test's."""
+    if table.num_rows:
+        reading = reading_of(table, content, settings, head)
+        whole = replace(reading, test_start_us=None)
+        yield from batches(content, settings, whole, [(1, table)])

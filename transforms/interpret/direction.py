@@ -1,0 +1,207 @@
+"""Decides what a positive current does, by states, counters and the voltage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from schemas.aliases import STATE
+from transforms.interpret import states
+from transforms.interpret.clocks import Clocks
+from transforms.interpret.frame import F64, Frame, Mask
+from transforms.interpret.interpretation import Sign, Use, Witness
+
+# How sure a witness has to be, from -1 (the other way round) to 1.
+_SURE = 0.6
+# A voltage that moves less says nothing.
+_LEAST_VOLTS = 0.02
+# Share of the throughput in a direction from which on it counts as met.
+_MET = 0.02
+
+
+@dataclass
+class Direction:
+    """What was decided about the current's direction.
+
+    Attributes:
+        sign: what a positive current does.
+        state: the column of states, where it names directions.
+        signed: the current in A, positive where it charges, in the order of measurement.
+    """
+
+    sign: Sign
+    state: str | None
+    signed: F64
+    witnesses: list[Witness] = field(default_factory=list)
+    disagreements: list[str] = field(default_factory=list)
+
+
+def decide(
+    frame: Frame, clocks: Clocks, current: F64, voltage: F64, told: Sign | None
+) -> Direction:
+    """What a positive current does.
+
+    Args:
+        frame: the table.
+        clocks: its times; all arrays are in their order of measurement.
+        current: in A as the file has it, shape (n,).
+        voltage: in V, shape (n,).
+        told: what the user says.
+    """
+    interval = clocks.interval
+    weight = np.abs(current) * np.where(np.isfinite(interval), interval, _typical(interval))
+    weight = np.where(np.isfinite(weight), weight, 0.0)
+    scores: dict[str, float] = {}
+    witnesses: list[Witness] = []
+    state = _state_column(frame)
+    by_state = None
+    if state is not None:
+        by_state = states.directions(frame.texts(state)).astype(np.int64)[clocks.perm]
+        by_state[by_state == states.UNKNOWN] = 0
+        _weigh("direction", state, current, by_state, weight, scores, witnesses)
+    by_counter = _counter_direction(frame, clocks)
+    if by_counter is not None:
+        _weigh(
+            "direction", "growth of the counters", current, by_counter, weight, scores, witnesses
+        )
+    by_voltage = _voltage_direction(current, voltage, clocks.first)
+    _weigh("direction", "course of the voltage", current, by_voltage, weight, scores, witnesses)
+    sign, doubts = _judge(current, weight, by_state, by_counter, scores, state)
+    if told is not None:
+        sign, doubts = told, []
+    signed = apply_sign(current, sign, by_state, by_counter)
+    return Direction(sign, state, signed, witnesses, doubts)
+
+
+def apply_sign(current: F64, sign: Sign, by_state: F64 | None, by_counter: F64 | None) -> F64:
+    """The current in A with the sign of the reading: positive where it charges."""
+    if sign is Sign.POSITIVE_DISCHARGES:
+        return -current
+    if sign is Sign.FROM_STATE and by_state is not None:
+        return np.where(
+            by_state < 0, -np.abs(current), np.where(by_state > 0, np.abs(current), current)
+        )
+    if sign is Sign.FROM_COUNTERS and by_counter is not None:
+        return np.where(by_counter < 0, -np.abs(current), np.abs(current))
+    return current
+
+
+def _typical(interval: F64) -> float:
+    known = interval[np.isfinite(interval)]
+    return float(np.median(known)) if len(known) else 1.0
+
+
+def _state_column(frame: Frame) -> str | None:
+    """The column whose words name directions, if there is one."""
+    for name in frame.columns.get(STATE, []):
+        text = frame.texts(name)
+        if text is None:
+            continue
+        found = states.directions(text)
+        if ((found == 1) | (found == -1)).any() and (found != states.UNKNOWN).mean() > 0.5:
+            return name
+    return None
+
+
+def _weigh(
+    about: str,
+    name: str,
+    current: F64,
+    says: F64,
+    weight: F64,
+    scores: dict[str, float],
+    witnesses: list[Witness],
+) -> None:
+    heard = (says != 0) & (weight > 0)
+    total = float(weight[heard].sum())
+    if total <= 0 or total < 0.05 * float(weight.sum()):
+        return
+    score = float((weight * np.sign(current) * says)[heard].sum() / total)
+    scores[name] = score
+    witnesses.append(Witness(about, name, (1.0 + score) / 2.0))
+
+
+def _counter_direction(frame: Frame, clocks: Clocks) -> F64 | None:
+    """1 where only the charge counter grows, -1 where only the discharge counter does, else 0."""
+    growth = []
+    for field_name in ("charge_capacity_ah", "discharge_capacity_ah"):
+        columns = frame.columns.get(field_name, [])
+        if not columns:
+            return None
+        values = frame.numbers(columns[0])[clocks.perm]
+        steps = np.zeros(len(values))
+        steps[1:] = np.diff(values)
+        steps[clocks.first] = 0.0
+        growth.append(np.where(np.isfinite(steps), steps, 0.0))
+    up, down = growth[0] > 0, growth[1] > 0
+    if not (up & ~down).any() and not (down & ~up).any():
+        return None
+    return (up & ~down).astype(np.int64) - (down & ~up)
+
+
+def _voltage_direction(current: F64, voltage: F64, first: Mask) -> F64:
+    """1 in runs of one sign of the current in which the voltage rises, -1 where it falls, else 0.
+
+    The first row of a run is left out: its voltage jumped with the current.
+    """
+    out = np.zeros(len(current), dtype=np.int64)
+    if len(current) < 3:
+        return out
+    small = 0.02 * np.nanmax(np.abs(current)) if np.isfinite(current).any() else 0.0
+    sign = np.where(np.abs(current) > small, np.sign(current), 0.0)
+    sign = np.where(np.isfinite(sign), sign, 0.0)
+    begins = first.copy()
+    begins[1:] |= sign[1:] != sign[:-1]
+    starts = np.flatnonzero(begins)
+    ends = np.append(starts[1:], len(current))
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        if sign[start] == 0 or end - start < 4:
+            continue
+        change = voltage[end - 1] - voltage[start + 1]
+        if np.isfinite(change) and abs(change) >= _LEAST_VOLTS:
+            out[start:end] = 1 if change > 0 else -1
+    return out
+
+
+def _judge(
+    current: F64,
+    weight: F64,
+    by_state: F64 | None,
+    by_counter: F64 | None,
+    scores: dict[str, float],
+    state: str | None,
+) -> tuple[Sign, list[str]]:
+    total = float(weight.sum())
+    if total <= 0:
+        return Sign.POSITIVE_CHARGES, []
+    small = 1e-3 * float(np.nanmax(np.abs(current)))
+    negative = float(weight[current < -small].sum()) / total
+    unsigned = negative < 1e-4
+    if unsigned:
+        for says, sign in ((by_state, Sign.FROM_STATE), (by_counter, Sign.FROM_COUNTERS)):
+            if says is not None and all(
+                weight[says == way].sum() > _MET * total for way in (1, -1)
+            ):
+                return sign, []
+    strong = [scores[name] for name in (state, "growth of the counters") if name in scores]
+    by_voltage = scores.get("course of the voltage")
+    if strong:
+        if all(score >= _SURE for score in strong):
+            return Sign.POSITIVE_CHARGES, []
+        if all(score <= -_SURE for score in strong):
+            return Sign.POSITIVE_DISCHARGES, []
+        votes = [*strong, *([by_voltage] if by_voltage is not None else [])]
+        sign = Sign.POSITIVE_CHARGES if sum(votes) >= 0 else Sign.POSITIVE_DISCHARGES
+        return sign, ["direction_disagrees"]
+    if by_voltage is not None and by_voltage <= -_SURE:
+        return Sign.POSITIVE_DISCHARGES, []
+    if by_voltage is not None and by_voltage < _SURE and unsigned:
+        # One direction by its sign, both by the voltage.
+        return Sign.POSITIVE_CHARGES, ["direction_disagrees"]
+    return Sign.POSITIVE_CHARGES, []
+
+
+def use_of_state(frame: Frame, state: str | None) -> list[Use]:
+    """The state's column as one that is used."""
+    return [] if state is None else [Use(state, STATE, why="names directions")]
