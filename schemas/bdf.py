@@ -297,12 +297,15 @@ OTHER: dict[str, Term] = {
     label.text: term for term in TERMS if term.field is None for label in term.labels
 }
 
-# Columns of our own: the format allows further ones, described in the file's metadata. A machine-
-# readable name equals the field's, so that both forms come back as the field.
+# Columns of our own: the format allows further ones, described in the file's metadata. Their names
+# are such that both forms are the field's own name to the reader.
 OWN: tuple[Term, ...] = (
     Term("equipment_id", "Equipment ID", "", "equipment_id"),
+    Term("equipment_type", "Equipment Type", "", "equipment_type"),
     Term("test_id", "Test ID", "", "test_id"),
-    Term("source_row", "Source Row / 1", "1", "source_row"),
+    Term("source_row", "Source Row", "", "source_row"),
+    Term("streamed_at", "Streamed At", "", "streamed_at"),
+    Term("extra", "extra", "", "extra"),
 )
 
 
