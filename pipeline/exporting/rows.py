@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 
 from pipeline.exporting.columns import boundaries
-from pipeline.exporting.selection import FIELDS, columns
+from pipeline.exporting.selection import FIELDS, ExportedTest, columns
 
 _ROWS = 100_000
 _TIMES = ("recorded_at", "streamed_at")
