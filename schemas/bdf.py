@@ -268,7 +268,7 @@ TERMS: tuple[Term, ...] = (
         "step_record_index",
         "Step Record Index / 1",
         "1",
-        older=_same("1", "Step Index / 1", "step_index", "step_index_1"),
+        older=_same("1", "step_record_index_1", "Step Index / 1", "step_index", "step_index_1"),
     ),
     Term("step_type", "Step Type", "", older=_same("1", "Step Type / 1")),
     Term("ambient_pressure_pa", "Ambient Pressure / Pa", "Pa",

@@ -12,11 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from pipeline.exporting.columns import Column, derived, of, variables
+from pipeline.exporting.columns import Column, of, variables
 from pipeline.exporting.options import CSV, Export
 from pipeline.exporting.selection import ExportedTest, started
 from schemas import bdf
-from schemas.reading import READING
 
 # Rows of one row group: the same whatever came before in the same run.
 _GROUP = 100_000
@@ -28,8 +27,8 @@ def path_of(test: ExportedTest, export: Export) -> Path:
 
 
 def metadata_path(data: Path) -> Path:
-    """Where the metadata of a file stands, as the format's own package has it."""
-    return data.with_name(f"{data.name}.metadata.json")
+    """Where the metadata of a file stands: next to it, under the name the format reserves."""
+    return data.with_suffix(".metadata.json")
 
 
 class OneFile(ABC):
@@ -142,39 +141,29 @@ def _schema(columns: list[Column], told: dict[str, dict[str, str]] | None = None
 def metadata(test: ExportedTest, columns: list[Column]) -> dict[str, Any]:
     """What a file says of itself besides its table; the same for the same readings.
 
-    `battinfo_dataset` describes columns of our own as the format wants further columns described.
+    The format's package 0.2 reads this shape: records of the BattINFO vocabulary for the test and
+    the cell, and `extras` for what these have no place for.
     """
-    own = [
-        {
-            "name": column.header,
-            "unit_text": column.term.unit or "1",
-            "description": READING.field(column.field).description,
-        }
-        for column in columns
-        if column.term in bdf.OWN
-    ]
+    record: dict[str, Any] = {
+        "name": test.test_id or test.name,
+        "started_at": test.begun_us // 1_000_000,
+        "ended_at": test.ended_us // 1_000_000,
+    }
+    if test.test_id is not None:
+        record["identifier"] = test.test_id
     return {
-        "battinfo_dataset": {
-            "dataset": {
-                "name": test.name,
-                "description": f"Readings of cell {test.equipment_id}, test {test.test_id}.",
-                "variable_measured": own,
-            }
-        },
-        "battery_data_format": {
-            "version": bdf.VERSION,
-            "namespace": bdf.NAMESPACE,
+        "battinfo_test": {"test": record},
+        "battinfo_cell": {"cell_instance": {"name": test.equipment_id}},
+        "extras": {
+            "bdf_version": bdf.VERSION,
             "columns": variables(columns, test),
-        },
-        "cell": {"id": test.equipment_id},
-        "test": {
-            "id": test.test_id,
+            "equipment_id": test.equipment_id,
+            "test_id": test.test_id,
             "started_at": started(test.begun_us).isoformat(),
             "ended_at": started(test.ended_us).isoformat(),
             "readings": test.rows,
-            "test_time_is_derived": derived(test),
+            "source_files": list(test.source_files),
+            "quality_flags": dict(test.flags),
+            "in_doubt": list(test.doubts),
         },
-        "source_files": list(test.source_files),
-        "quality_flags": dict(test.flags),
-        "in_doubt": list(test.doubts),
     }
