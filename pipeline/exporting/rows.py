@@ -39,17 +39,15 @@ def of(
         for name in ("test_time_s", "record_index", "source_row", "reading_id")
         if name in there
     ]
-    try:
-        reader = database.sql(
-            f"SELECT test_number, {', '.join(values)} FROM readings "  # noqa: S608
-            "JOIN chosen_tests ON equipment_id = chosen_equipment "
-            "AND test_id IS NOT DISTINCT FROM chosen_test "
-            "WHERE equipment_type = 'battery_cell' ORDER BY " + ", ".join(order)
-        ).to_arrow_reader(_ROWS)
-        for batch in reader:
-            table = pa.Table.from_batches([batch])
-            numbers = table.column("test_number").to_numpy()
-            for number, start, end in boundaries(numbers):
-                yield number, table.slice(start, end - start)
-    finally:
-        database.unregister("chosen_tests")
+    # Not unregistered in the end: while the caller has not read everything, nothing else may run.
+    reader = database.sql(
+        f"SELECT test_number, {', '.join(values)} FROM readings "  # noqa: S608
+        "JOIN chosen_tests ON equipment_id = chosen_equipment "
+        "AND test_id IS NOT DISTINCT FROM chosen_test "
+        "WHERE equipment_type = 'battery_cell' ORDER BY " + ", ".join(order)
+    ).to_arrow_reader(_ROWS)
+    for batch in reader:
+        table = pa.Table.from_batches([batch])
+        numbers = table.column("test_number").to_numpy()
+        for number, start, end in boundaries(numbers):
+            yield number, table.slice(start, end - start)

@@ -19,7 +19,7 @@ from schemas.forms import arrow_schema
 from schemas.reading import READING
 
 # What sorting may take before it goes on the disk.
-_MEMORY = "1GB"
+_MEMORY = "400MB"
 _ROWS = 100_000
 _FOLDER = "readings"
 
@@ -153,7 +153,11 @@ def _from_bigquery(uri: str) -> Iterator[pa.RecordBatch]:
     from pipeline.sinks.bigquery import Address, client
 
     address = Address.parse(uri)
-    query = f"SELECT * FROM `{address.table('readings')}` WHERE equipment_type = 'battery_cell'"  # noqa: S608
+    # The table refuses queries that name no time.
+    query = (
+        f"SELECT * FROM `{address.table('readings')}` "  # noqa: S608
+        "WHERE equipment_type = 'battery_cell' AND recorded_at >= TIMESTAMP '0001-01-01 00:00:00+00'"
+    )
     try:
         yield from client.rest(address).query(query).result().to_arrow_iterable()
     except GoogleAPIError as error:
