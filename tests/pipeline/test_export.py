@@ -16,6 +16,7 @@ import pytest
 from pipeline.export import main
 from pipeline.exporting import files, rows
 from pipeline.exporting.selection import scope_of
+from pipeline.sources.splits import list_files
 from schemas import bdf
 from schemas.forms import arrow_schema, duckdb_ddl
 from schemas.reading import READING, TEST_DIALECT
@@ -474,6 +475,35 @@ def test_a_file_is_written_whole_or_not_at_all(
         f"A__20240301_001.bdf.{kind}",
         "A__20240301_001.bdf.metadata.json",
     }
+
+
+def test_an_interrupted_export_leaves_no_part_of_a_file(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse.add(reading(0))
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files.OneFile, "write", interrupted)
+
+    assert warehouse.export() == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert not list(warehouse.out.iterdir())
+
+
+def test_what_a_killed_export_left_is_no_obstacle_and_no_source(warehouse: Warehouse) -> None:
+    warehouse.add(reading(0))
+    warehouse.out.mkdir()
+    (warehouse.out / ".A__20240301_001.bdf.csv.partial").write_text("half")
+    (warehouse.out / "A__20240301_001.bdf.metadata.json").write_text("{}")
+    (warehouse.out / "A__20240301_001.bdf.csv.metadata.json").write_text("{}")
+
+    assert not list_files(str(warehouse.out))
+    assert warehouse.export() == 0
+
+    found = [Path(split.path).name for split in list_files(str(warehouse.out))]
+    assert found == ["A__20240301_001.bdf.csv"]
 
 
 def test_a_folder_that_cannot_be_made_is_named(
