@@ -46,6 +46,7 @@ _ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 _COMPANIONS = re.compile(
     r"(?:\..*|~\$.*|_success|thumbs\.db|desktop\.ini"
     r"|(?:readme|licen[cs]e|copying|changelog|citation|notice|manifest)(?:\.(?:txt|cff|in|rst))?"
+    r"|.*\.bdf(?:\.[^.]+)*\.metadata\.json"  # describes a Battery Data Format file
     r"|.*\.(?:md|rst|pdf|docx?|pptx?|rtf|html?|png|jpe?g|gif|svg|md5|sha1|sha256|crc|url|lnk))",
     re.IGNORECASE,
 )

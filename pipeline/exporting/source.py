@@ -1,0 +1,167 @@
+"""Opens where the readings are: a DuckDB file, MotherDuck, BigQuery or a lake, as one database."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import ConfigError
+from pipeline.exporting.options import Export
+from pipeline.report import warehouse
+from pipeline.stores import Store, store_at
+from schemas.forms import arrow_schema
+from schemas.reading import READING
+
+# What sorting may take before it goes on the disk.
+_MEMORY = "400MB"
+_ROWS = 100_000
+_FOLDER = "readings"
+
+
+@contextlib.contextmanager
+def opened(export: Export) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database with a table or view `readings`, which holds every reading once.
+
+    What comes from elsewhere than DuckDB is put into a file of this machine first, so that memory
+    does not depend on how much there is.
+
+    Raises:
+        ConfigError: it is not there, or can't be opened.
+    """
+    with tempfile.TemporaryDirectory(prefix="export-") as folder:
+        if export.lake is not None:
+            with _scratch(Path(folder)) as database:
+                _from_lake(database, export.lake)
+                yield database
+        elif export.warehouse is not None and export.warehouse.startswith("bigquery:"):
+            with _scratch(Path(folder)) as database:
+                _stage(database, _from_bigquery(export.warehouse))
+                yield database
+        else:
+            with _from_duckdb(export, folder) as database:
+                yield database
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    with contextlib.closing(duckdb.connect(str(folder / "scratch.duckdb"))) as database:
+        _bound(database, str(folder))
+        yield database
+
+
+def _bound(database: duckdb.DuckDBPyConnection, folder: str) -> None:
+    database.execute("SET TimeZone = 'UTC'")
+    database.execute(f"SET memory_limit = '{_MEMORY}'")
+    database.execute(f"SET temp_directory = '{folder.replace(chr(39), chr(39) * 2)}'")
+
+
+@contextlib.contextmanager
+def _from_duckdb(export: Export, folder: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    uri = export.warehouse or ""
+    kind, _, place = uri.partition(":")
+    if kind not in ("duckdb", "md") or not place:
+        raise ConfigError(
+            f"--warehouse={uri}: can't be exported from; give duckdb:PATH, md:DATABASE or "
+            "bigquery://PROJECT/DATASET, or --lake"
+        )
+    with warehouse.opened(uri) as database:
+        if kind == "duckdb":  # MotherDuck sorts at its place
+            _bound(database, folder)
+        else:
+            database.execute("SET TimeZone = 'UTC'")
+        there = database.execute(
+            "SELECT 1 FROM duckdb_columns() WHERE table_name = 'readings' "
+            "AND database_name = current_database()"
+        ).fetchone()
+        if there is None:
+            raise ConfigError(
+                f"--warehouse={uri}: there is no table readings; run python -m pipeline first"
+            )
+        yield database
+
+
+def _from_lake(database: duckdb.DuckDBPyConnection, uri: str) -> None:
+    """Makes `readings` of the lake's files, where a reading may stand more than once."""
+    store = store_at(uri)
+    try:
+        found = [file for file in store.files(_FOLDER) if file.path.endswith(".parquet")]
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"--lake={uri}: can't be listed ({error}); check the address and the credentials"
+        ) from error
+    if not found:
+        raise ConfigError(
+            f"--lake={uri}: there is no {_FOLDER}/…/*.parquet in it; give the lake that python -m "
+            "pipeline wrote"
+        )
+    if "://" in uri:
+        _stage(database, _batches(store, [(file.path, file.size) for file in found]))
+    else:
+        paths = [str(Path(uri, file.path)) for file in found]
+        listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+        database.execute(
+            f"CREATE VIEW readings AS SELECT * FROM read_parquet([{listed}], "  # noqa: S608
+            "union_by_name = true, hive_partitioning = false)"
+        )
+    (total, distinct) = database.execute(
+        "SELECT count(*), count(DISTINCT reading_id) FROM readings"
+    ).fetchone() or (0, 0)
+    if total != distinct:
+        _once(database, "://" in uri)
+
+
+def _once(database: duckdb.DuckDBPyConnection, staged: bool) -> None:
+    """A reading that came again in another run is kept as it came first."""
+    database.execute(
+        "CREATE TABLE once AS SELECT * FROM readings QUALIFY row_number() OVER (PARTITION BY "
+        "reading_id ORDER BY ingested_at, source_file, streamed_at) = 1"
+    )
+    database.execute(f"DROP {'TABLE' if staged else 'VIEW'} readings")
+    database.execute("ALTER TABLE once RENAME TO readings")
+
+
+def _batches(store: Store, files: list[tuple[str, int]]) -> Iterator[pa.RecordBatch]:
+    for path, size in files:
+        with store.open(path, size) as handle:
+            yield from pq.ParquetFile(handle).iter_batches(_ROWS)
+
+
+def _stage(database: duckdb.DuckDBPyConnection, batches: Iterable[pa.RecordBatch]) -> None:
+    """Puts readings, with whatever of the columns they have, into a table `readings`."""
+    database.register("incoming", arrow_schema(READING).empty_table())
+    database.execute("CREATE TABLE readings AS SELECT * FROM incoming")
+    for batch in batches:
+        known = [name for name in batch.schema.names if name in READING.names]
+        database.unregister("incoming")
+        database.register("incoming", pa.Table.from_batches([batch]).select(known))
+        database.execute("INSERT INTO readings BY NAME SELECT * FROM incoming")
+    database.unregister("incoming")
+
+
+def _from_bigquery(uri: str) -> Iterator[pa.RecordBatch]:
+    # Not above: BigQuery's client takes a second to import, which the other sources do without.
+    from google.api_core.exceptions import GoogleAPIError
+
+    from pipeline.sinks.bigquery import Address, client
+
+    address = Address.parse(uri)
+    # The table refuses queries that name no time.
+    query = (
+        f"SELECT * FROM `{address.table('readings')}` "  # noqa: S608
+        "WHERE equipment_type = 'battery_cell' AND recorded_at >= TIMESTAMP '0001-01-01 00:00:00+00'"
+    )
+    try:
+        yield from client.rest(address).query(query).result().to_arrow_iterable()
+    except GoogleAPIError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"--warehouse={uri}: {reason}; check the dataset and that this account may read it"
+        ) from error
