@@ -212,7 +212,7 @@ class Judge:
             if cycle.charge + cycle.discharge > truth.floor_ah
         ]
         shown = [(float(f"{c.charge:.6g}"), float(f"{c.discharge:.6g}")) for c in cycles]
-        right = [(float(f"{c.high:.6g}"), float(f"{d.high:.6g}")) for c, d in truth.cycles]
+        right = [f"{charge} in, {discharge} out" for charge, discharge in truth.cycles]
         is_one_a_cycle = truth.counts_cycles or truth.is_full
         if is_one_a_cycle and len(cycles) != len(truth.cycles):
             problems["capacity"].append(

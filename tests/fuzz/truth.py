@@ -24,6 +24,10 @@ class Range:
         """Whether a value is right; `floor` is what counts as nothing."""
         return self.low * (1 - TOLERANCE) - floor <= value <= self.high * (1 + TOLERANCE) + floor
 
+    def __str__(self) -> str:
+        low, high = f"{self.low:.6g}", f"{self.high:.6g}"
+        return low if low == high else f"{low}..{high}"
+
     def joined(self, other: Range) -> Range:
         """The smallest range that holds both."""
         return Range(min(self.low, other.low), max(self.high, other.high))
@@ -143,8 +147,7 @@ def cycles_of(
             found = [
                 (a.joined(c), b.joined(d)) for (a, b), (c, d) in zip(found, other, strict=True)
             ]
-    dip = float(log.dip_ah.max())
-    return tuple((Range(c.low, c.high + dip), Range(d.low, d.high + dip)) for c, d in found)
+    return tuple(found)
 
 
 def _counted(log: Log, keep: np.ndarray[Any, Any], first_counts: bool) -> list[Cycle]:

@@ -49,6 +49,8 @@ def export(draw: Draw, name: str) -> Export:
     elif counter == "net_test":
         table.add("(Q-Qo)/mA.h", numbers((log.charge_ah - log.discharge_ah) * 1e3, style))
     table.add("cycle number", numbers(log.cycle, style, 6) if comma else whole(log.cycle))
+    if draw.chance("frequency_zero", 0.15):
+        table.add("freq/Hz", numbers(0 * log.at_s, style, 6))
     head = ["EC-Lab ASCII FILE", "Nb header lines : ", "", "Modulo Bat", ""]
     if has_start:
         head.append(f"Acquisition started on : {log.start:%m/%d/%Y %H:%M:%S}.000")

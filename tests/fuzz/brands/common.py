@@ -32,7 +32,7 @@ def hurt(draw: Draw, log: Log, *, wall: bool = False, counter: bool = False) -> 
             row = 0 if into else 1
             shown = log.counters[row] - log.step_began[row]
             dip = np.zeros(rows)
-            dip[start : start + 2] = 0.4 * shown[start]
+            dip[start : start + 2] = draw.choose("dip", (0.001, 0.02, 0.4)) * shown[start]
             log = replace(log, dip_ah=dip)
     return log
 

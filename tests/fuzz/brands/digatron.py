@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.fuzz.brands.common import single, truth
 from tests.fuzz.draw import Draw
 from tests.fuzz.log import draw_log
@@ -49,7 +51,8 @@ def export(draw: Draw, name: str) -> Export:
     ]
     file = written(draw, table, head, ("cut_line", "repeated_rows"), ("crlf", "bom"))
     right = truth(
-        log,
+        # a column of cycles that never counts leaves it open how many there are
+        log if numbered else replace(log, is_full=False),
         [file],
         cells=(own, name),
         files=[f"{name}/{name}.csv"],

@@ -70,7 +70,8 @@ def export(draw: Draw, name: str) -> Export:
         "positive_discharges": -log.current_a,
         "unsigned": np.abs(log.current_a),
     }[sign]
-    table.add(spell.format("Current", prefix), numbers(current * AMPERES[prefix], style))
+    unit = "mAmps" if prefix == "mA" and draw.chance("mAmps", 0.3) else prefix
+    table.add(spell.format("Current", unit), numbers(current * AMPERES[prefix], style))
     volt, factor = draw.choose("voltage_unit", (("V", 1.0), ("V", 1.0), ("mV", 1e3)))
     table.add(spell.format("Voltage", volt), numbers(log.voltage_v * factor, style))
     _counters(table, log, counter, spell, prefix, style)
@@ -97,9 +98,13 @@ def export(draw: Draw, name: str) -> Export:
 
 
 def _style(draw: Draw) -> tuple[Style, str]:
-    form = draw.choose("numbers", ("point", "point", "point", "comma", "thousands"))
+    form = draw.choose(
+        "numbers", ("point", "point", "point", "comma", "thousands", "comma_thousands")
+    )
     if form == "comma":
         return Style(comma=True, delimiter=";"), ";"
+    if form == "comma_thousands":
+        return Style(comma=True, thousands=".", delimiter=";"), ";"
     if form == "thousands":
         return Style(thousands=",", delimiter=","), ","
     delimiter = draw.choose("delimiter", (",", ",", "\t", ";"))
@@ -113,9 +118,9 @@ def _clocks(
     found: list[Floats] = []
     resolution = None
     if clocks in ("both", "test"):
-        form = draw.choose("test_clock", (*SECONDS, "hms", "whole_s"))
-        if form == "hms":
-            table.add("Test_Time", [hms(s) for s in log.at_s])
+        form = draw.choose("test_clock", (*SECONDS, "hms", "days", "whole_s"))
+        if form in ("hms", "days"):
+            table.add("Test_Time", [hms(s, days=form == "days").strip() for s in log.at_s])
             found.append(log.at_s)
         elif form == "whole_s":
             at = cut(log.at_s, 1.0)
