@@ -26,14 +26,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def table(verdicts: list[Verdict]) -> str:
-    """Brand by class, with the sums."""
+    """Brand by class, with the sums; at last how many of the right ones are in doubt all the same."""
     counts = Counter((verdict.export.brand, verdict.kind) for verdict in verdicts)
     brands = sorted({verdict.export.brand for verdict in verdicts})
-    lines = [f"{'brand':<16}{'exports':>9}" + "".join(f"{kind:>16}" for kind in CLASSES)]
+    doubted = Counter(v.export.brand for v in verdicts if v.kind == "right" and v.told)
+    titles = (*CLASSES, "right, doubted")
+    lines = [f"{'brand':<16}{'exports':>9}" + "".join(f"{title:>16}" for title in titles)]
     for brand in [*brands, "all"]:
         of = [brand] if brand != "all" else brands
         row = [sum(counts[name, kind] for name in of) for kind in CLASSES]
-        lines.append(f"{brand:<16}{sum(row):>9}" + "".join(f"{number:>16}" for number in row))
+        cells = (*row, sum(doubted[name] for name in of))
+        lines.append(f"{brand:<16}{sum(row):>9}" + "".join(f"{cell:>16}" for cell in cells))
     return "\n".join(lines)
 
 

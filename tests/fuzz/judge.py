@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 
+from schemas.reading import DISAGREEMENTS
 from tests.fuzz.truth import Export, Truth
 
 CLASSES = ("right", "told", "refused", "silently wrong")
@@ -36,7 +37,7 @@ class Verdict:
         export: the export.
         kind: one of CLASSES.
         problems: what differs, for a person.
-        told: what the product says of it.
+        told: what the product says of it; of one that is right: what puts its capacity in doubt.
     """
 
     export: Export
@@ -183,9 +184,10 @@ class Judge:
                     f" {right[0][0]:%Y-%m-%d %H:%M:%S} to {right[-1][1]:%Y-%m-%d %H:%M:%S}"
                 )
         cycles, wrong = self._capacity(found, truth, problems)
-        if not problems:
-            return Verdict(export, "right")
         spoken = self._spoken(truth, found, cycles, wrong, letters)
+        if not problems:
+            doubts = spoken["capacity"] & set(DISAGREEMENTS)
+            return Verdict(export, "right", told=tuple(sorted(doubts)))
         texts = tuple(text for part in problems.values() for text in part)
         told = all(about in spoken for about in problems)
         words = tuple(sorted(set().union(*spoken.values()))) if spoken else ()
