@@ -168,6 +168,8 @@ def _sampled(
     sampling = "ten_hertz" if is_fast else draw.choose("sampling", ("regular", "irregular", "dv"))
     first_row = "interval" if is_fast else draw.choose("first_row", first_rows)
     swing = draw.between(0.012, 0.04)
+    # most cyclers log a short step more often; some have one interval for all
+    is_coarse = is_fast or draw.chance("one_interval", 0.1)
     draw.recipe["interval_s"] = interval
     parts: list[dict[str, np.ndarray]] = []  # type: ignore[type-arg]
     counters = np.zeros(4)
@@ -178,7 +180,8 @@ def _sampled(
             cycle, cycle_began, lines = step.order.cycle, counters.copy(), {}
         line = len(lines) + 1
         lines[line] = step
-        at = _moments(draw, step, interval, sampling, swing, first_row)
+        own = interval if is_coarse else min(interval, _finer(float(step.at_s[-1]) / 15.0))
+        at = _moments(draw, step, own, sampling, swing, first_row)
         net = np.interp(at, step.at_s, step.net_ah)
         energy = np.interp(at, step.at_s, step.net_wh)
         into = step.order.kind in ("charge", "hold")
@@ -232,6 +235,11 @@ def _sampled(
         interval_s=interval,
         **joined,
     )
+
+
+def _finer(seconds: float) -> float:
+    """The longest usual interval that is no longer than this."""
+    return float(max((i for i in INTERVALS if i <= seconds), default=1))
 
 
 def _moments(

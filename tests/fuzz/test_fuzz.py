@@ -20,7 +20,7 @@ from tests.fuzz.running import run as run_job
 from tests.fuzz.truth import Range, integrated
 
 # One of each brand, and every brand three times: other exports than those of `make fuzz`.
-FEW, MANY = 17, 60
+FEW, MANY = len(BRANDS), 60
 SEED = 7
 
 

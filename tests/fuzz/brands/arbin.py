@@ -18,6 +18,10 @@ NEW = ("Data Point", "Test Time (s)", "Date Time", "Step Time (s)", "Step Index"
        "Current (A)", "Voltage (V)", "Charge Capacity (Ah)", "Discharge Capacity (Ah)",
        "Charge Energy (Wh)", "Discharge Energy (Wh)")  # fmt: skip
 
+# What else the exports carry: of no use for capacity, and named like what is.
+EXTRA = (("dV/dt(V/s)", "0.0001"), ("Internal_Resistance(Ohm)", "0.031"), ("Is_FC_Data", "0"),
+         ("AC_Impedance(Ohm)", "0"), ("ACI_Phase_Angle(Deg)", "0"))  # fmt: skip
+
 
 def cells_of(log: Log, stamps: list[str], grain: str) -> list[list[str]]:
     """The cells of all columns, in the order of their names."""
@@ -46,6 +50,7 @@ def export(draw: Draw, name: str) -> Export:
         texts = [f'"\t{text}"' for text in texts]
     cells = cells_of(log, texts, grain)
     order = [0, 2, 1, *range(3, 12)] if names is NEW else range(12)
+    extra = draw.chance("extra_columns", 0.5)
     rows = len(log)
     parts = [slice(0, rows)]
     if rows > 40 and draw.chance("two_parts", 0.25):
@@ -56,6 +61,10 @@ def export(draw: Draw, name: str) -> Export:
         table = Table()
         for column in order:
             table.add(names[column], cells[column][part])
+        if extra:
+            count = part.stop - part.start
+            for title, text in EXTRA:
+                table.add(title, [text] * count)
         table.blanks = [names[8], names[10]]
         damages = ["repeated_rows", "trailing_delimiter"]
         if number == len(parts):

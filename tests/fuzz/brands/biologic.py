@@ -49,6 +49,13 @@ def export(draw: Draw, name: str) -> Export:
     elif counter == "net_test":
         table.add("(Q-Qo)/mA.h", numbers((log.charge_ah - log.discharge_ah) * 1e3, style))
     table.add("cycle number", numbers(log.cycle, style, 6) if comma else whole(log.cycle))
+    if draw.chance("extra_columns", 0.4):
+        power = log.current_a * log.voltage_v
+        table.add("P/W", numbers(power, style))
+        table.add("Energy/W.h", numbers(log.charge_wh - log.discharge_wh, style))
+        table.add("dq/mA.h", numbers(np.diff(log.charge_ah - log.discharge_ah, prepend=0), style))
+        table.add("Temperature/°C", numbers(log.temperature_c, style, 2))
+        table.add("I Range", ["10"] * len(log))
     if draw.chance("frequency_zero", 0.15):
         table.add("freq/Hz", numbers(0 * log.at_s, style, 6))
     head = ["EC-Lab ASCII FILE", "Nb header lines : ", "", "Modulo Bat", ""]
@@ -56,7 +63,14 @@ def export(draw: Draw, name: str) -> Export:
         head.append(f"Acquisition started on : {log.start:%m/%d/%Y %H:%M:%S}.000")
     head += ["Electrode material : ", "Mass of active material : 0.001 mg", ""]
     head[1] += str(len(head) + 1)
-    file = written(draw, table, head, ("trailing_delimiter", "cut_line"), ("crlf", "plain"))
+    file = written(
+        draw,
+        table,
+        head,
+        ("trailing_delimiter", "cut_line"),
+        ("crlf", "plain"),
+        encoding=draw.choose("encoding", ("utf-8", "latin-1")),
+    )
     resolution = None
     if absolute:
         resolution = 0.001

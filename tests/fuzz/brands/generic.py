@@ -31,12 +31,13 @@ WORDS = (
     {"charge": "CC Charge", "hold": "CV Charge", "discharge": "CC Discharge", "rest": "Rest"},
     {"charge": "Laden", "hold": "Laden", "discharge": "Entladen", "rest": "Pause"},
 )
+CLOCKS = ("both", "both", "test", "wall", "step_wall", "date_and_time", "date_beside", "epoch")
 SECONDS = {"s": 1.0, "min": 1 / 60, "h": 1 / 3600, "ms": 1e3}
 
 
 def export(draw: Draw, name: str) -> Export:
     """A table with these axes, or one that lacks what others have."""
-    clocks = draw.choose("clocks", ("both", "test", "wall", "step_wall", "both", "date_and_time"))
+    clocks = draw.choose("clocks", CLOCKS)
     has_test = clocks in ("both", "test")
     log = draw_log(draw, fast=clocks != "date_and_time")
     is_numbered = draw.chance("record_number", 0.6)
@@ -55,6 +56,10 @@ def export(draw: Draw, name: str) -> Export:
     table = Table(delimiter)
     if is_numbered:
         table.add(draw.pick(("Record", "Data_Point", "Rec")), whole(range(1, len(log) + 1)))
+    cell = name
+    if draw.chance("cell_column", 0.15):
+        cell = f"{name}-A"
+        table.add(draw.pick(("Cell_ID", "cell", "Cell ID")), [cell] * len(log))
     written_clocks, resolution = _clocks(draw, table, log, clocks, style, spell)
     has_cycle = draw.chance("cycle_index", 0.7)
     if has_cycle:
@@ -80,13 +85,15 @@ def export(draw: Draw, name: str) -> Export:
         if draw.chance("temperature_nan", 0.3):
             temperature[::2] = np.nan
         table.add("Temperature (C)", numbers(temperature, style, 2), blank=True)
+    if draw.chance("distracting_columns", 0.25):
+        _distract(table, log, style)
     if not np.isnan(log.frequency_hz).all() or draw.chance("frequency_zero", 0.05):
         table.add("Frequency_Hz", numbers(np.nan_to_num(log.frequency_hz), style, 4))
     file = written(draw, table)
     right = truth(
         log,
         [file],
-        cells=(name,),
+        cells=(cell,),
         files=[f"{name}/{name}.csv"],
         counter=counter != "none",
         cycle=has_cycle,
@@ -95,6 +102,15 @@ def export(draw: Draw, name: str) -> Export:
         first_counts=has_test,
     )
     return single(draw, "generic", name, f"{name}.csv", file, right)
+
+
+def _distract(table: Table, log: Log, style: Style) -> None:
+    """Columns named like those that count, with what was wanted instead of what was measured."""
+    count = len(log)
+    table.add("Channel", ["7"] * count)
+    table.add("Set Current (A)", numbers(np.full(count, log.nominal_ah), style))
+    table.add("Target Voltage (V)", numbers(np.full(count, 4.2), style, 2))
+    table.add("SOC (%)", numbers(50 + 40 * np.sin(np.arange(count) / 50), style, 1))
 
 
 def _style(draw: Draw) -> tuple[Style, str]:
@@ -141,13 +157,28 @@ def _clocks(
         table.add("Date", [day for day, _ in texts])
         table.add("Time", [time for _, time in texts])
         found.append(wall_seconds(log, resolution))
+    elif clocks == "date_beside":
+        resolution = 1.0
+        texts = [Stamps().text(at) for at in moments(log)]
+        table.add("date", [text.split(" ")[0] for text in texts])
+        table.add("timestamp", texts)
+        found.append(wall_seconds(log, resolution))
+    elif clocks == "epoch":
+        resolution = draw.choose("wall_s", (1.0, 0.001))
+        at = [stamp.timestamp() for stamp in moments(log)]
+        milli = resolution < 1
+        epoch = [str(round(s * 1e3) if milli else int(s)) for s in at]
+        table.add(draw.choose("epoch_name", ("unix_time", "timestamp")), epoch)
+        found.append(wall_seconds(log, resolution))
     elif clocks != "test":
         resolutions = (1.0, 0.001, 60.0) if clocks == "both" else (1.0, 0.001)
+        order = draw.choose("date_order", ("ymd", "mdy", "dmy"))
         stamps = Stamps(
-            draw.choose("date_order", ("ymd", "mdy", "dmy")),
+            order,
             draw.choose("date_separator", ("-", "/", ".")),
             draw.choose("wall_s", resolutions),
             half_days=draw.chance("half_days", 0.2),
+            short_year=order != "ymd" and draw.chance("short_year", 0.1),
         )
         resolution = stamps.resolution_s
         table.add(

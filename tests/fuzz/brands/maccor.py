@@ -20,6 +20,8 @@ def export(draw: Draw, name: str) -> Export:
     signed = draw.chance("signed", 0.4)
     counter = draw.choose("counters", ("step", "cycle", "none"))
     by_name = draw.choose("header", ("classic", "bracket"))
+    milli = "m" if draw.chance("milli", 0.25) else ""
+    factor_a = 1e3 if milli else 1.0
     table = Table("\t")
     table.add("Rec#" if by_name == "classic" else "Rec", whole(range(1, len(log) + 1)))
     table.add("Cyc#" if by_name == "classic" else "Cycle C", whole(log.cycle))
@@ -43,10 +45,20 @@ def export(draw: Draw, name: str) -> Export:
         # one counter of what flows in the direction of the step
         ah = np.where(log.kind == "rest", 0.0, np.where(into, charge, discharge))
         wh = np.where(log.kind == "rest", 0.0, np.where(into, charge_wh, discharge_wh))
-        table.add("Amp-hr" if by_name == "classic" else "Cap. [Ah]", numbers(ah))
-        table.add("Watt-hr" if by_name == "classic" else "Ener. [Wh]", numbers(wh), blank=True)
+        table.add(
+            f"{milli}Amp-hr" if by_name == "classic" else f"Cap. [{milli}Ah]",
+            numbers(ah * factor_a),
+        )
+        table.add(
+            f"{milli}Watt-hr" if by_name == "classic" else f"Ener. [{milli}Wh]",
+            numbers(wh * factor_a),
+            blank=True,
+        )
     current = log.current_a if signed else np.abs(log.current_a)
-    table.add("Amps" if by_name == "classic" else "Current [A]", numbers(current))
+    table.add(
+        f"{milli}Amps" if by_name == "classic" else f"Current [{milli}A]",
+        numbers(current * factor_a),
+    )
     table.add(
         "Volts" if by_name == "classic" else "Voltage [V]", numbers(log.voltage_v, decimals=5)
     )
