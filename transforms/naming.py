@@ -20,7 +20,7 @@ _GENERIC = re.compile(
     re.IGNORECASE,
 )
 _EXTENSIONS = re.compile(
-    r"\.(xlsx|xlsm|xls|xlsb|ods|csv|tsv|txt|json|jsonl|ndjson|parquet|gz|bz2|xz|zip|bdf)$",
+    r"\.(xlsx|xlsm|xls|xlsb|ods|csv|tsv|txt|json|jsonl|ndjson|parquet|gz|bz2|xz|zip|bdf|nda|ndax|mpr|mpt|res)$",
     re.IGNORECASE,
 )
 
