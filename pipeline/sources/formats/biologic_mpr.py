@@ -348,7 +348,7 @@ def _with_current(table: pa.Table) -> pa.Table:
         return table
     amount = table[charge].to_numpy()
     passed = np.diff(table["time/s"].to_numpy(), prepend=np.nan)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         current = np.where(amount == 0, 0.0, amount * 3600 / passed)
     known = (amount == 0) | (passed > 0)
     return table.append_column("<I>/mA", pa.array(current, mask=~known))

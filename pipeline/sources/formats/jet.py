@@ -168,7 +168,7 @@ class Database:
             for name, page, kind in zip(
                 names, numbers["Id"].data.tolist(), numbers["Type"].data.tolist(), strict=True
             )
-            if name and kind == 1 and page & 0xFFFFFF > _CATALOG
+            if name and not name.startswith("MSys") and kind == 1 and page & 0xFFFFFF > _CATALOG
         }
 
     def table(self, name: str) -> Table | None:

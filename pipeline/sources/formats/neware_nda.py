@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.sources.formats import binary
+from pipeline.sources.formats import binary, packed
 from pipeline.sources.formats.content import MIB, Content, Outputs, Refused, Settings
 from transforms import naming
 from transforms.interpret.interpretation import Head
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 MAGIC = b"NEWARE"
-DATA_MEMBER = "data.ndc"
 
 # fastnda's names, and those that Neware's program writes for them into exports, with the unit in
 # which fastnda gives the values. `step_index` is the step's number in the schedule.
@@ -74,11 +72,6 @@ def read_ndax(content: Content, settings: Settings) -> Outputs:
     yield from binary.read(content, settings, tables_ndax, "Neware .ndax")
 
 
-def is_ndax(archive: zipfile.ZipFile) -> bool:
-    """Whether a zip archive is a .ndax file, whatever its name."""
-    return DATA_MEMBER in archive.namelist()
-
-
 def tables_nda(data: bytes) -> binary.Tables:
     """The test of a .nda file.
 
@@ -100,10 +93,10 @@ def tables_ndax(data: bytes) -> binary.Tables:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = archive.infolist()
-            if not is_ndax(archive):
+            if not packed.is_ndax(archive):
                 raise Refused(
                     "corrupt_file",
-                    f"the .ndax file has no {DATA_MEMBER}; copy it again, or export it as xlsx",
+                    f"the .ndax file has no {packed.NDAX_DATA}; copy it again, or export it as xlsx",
                 )
     except zipfile.BadZipFile as error:
         raise Refused(

@@ -127,7 +127,7 @@ def _read_zip(content: Content, settings: Settings) -> Outputs:
         if packed.is_workbook(archive):
             yield from workbook.read(content, settings)
             return
-        if neware_nda.is_ndax(archive):
+        if packed.is_ndax(archive):
             yield from neware_nda.read_ndax(content, settings)
             return
         for info in packed.data_members(archive):
