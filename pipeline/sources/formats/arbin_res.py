@@ -134,7 +134,8 @@ def _heads(base: jet.Database) -> dict[int, dict[str, str]]:
             if not values.missing[row]:
                 said[name.lower()] = str(values.data[row])
         if "Start_DateTime" in numbers and not numbers["Start_DateTime"].missing[row]:
-            stamps, wrong = _to_times(numbers["Start_DateTime"].data[row : row + 1])
+            days = numbers["Start_DateTime"].data[row : row + 1].astype(np.float64)
+            stamps, wrong = _to_times(days)
             said.pop("start_datetime", None)
             if not wrong[0]:
                 moment: dt.datetime = stamps[0].item()

@@ -16,7 +16,7 @@ mdbtools documents in its file HACKING; offsets below are within a page, numbers
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,23 +74,30 @@ class Table:
         definition = base.definition(number)
         self.expected = _number(definition, 16, 4)
         self.columns = _columns(definition)
-        self._owned = base.owned(_number(definition, 55, 1), _number(definition, 56, 3))
+        try:
+            pages = base.owned(_number(definition, 55, 1), _number(definition, 56, 3))
+            found = self._count(pages)
+        except Refused:
+            found = 0
+        if found < self.expected:
+            # The map may be wrong; each page says itself whose it is.
+            pages = base.all_pages()
+            found = self._count(pages)
+        if found < self.expected:
+            raise truncated(f"a table has {found} of its {self.expected} rows")
+        self._pages = pages
 
     def read(self, names: Sequence[str]) -> dict[str, Values]:
         """The values of some fixed columns, by name.
 
         Raises:
-            Refused: fewer rows than the table says, or a row that cannot be.
+            Refused: a row that cannot be.
         """
         wanted = [column for column in self.columns if column.name in names]
         parts: dict[str, list[Values]] = {column.name: [] for column in wanted}
-        found = 0
-        for rows in self._rows():
-            found += len(rows.start)
+        for rows in self._rows(self._pages):
             for column in wanted:
                 parts[column.name].append(_fixed(rows, column))
-        if found < self.expected:
-            raise truncated(f"a table has {found} of its {self.expected} rows")
         return {
             name: Values(
                 np.concatenate([part.data for part in values] or [np.zeros(0)]),
@@ -105,16 +112,19 @@ class Table:
         if column is None:
             return []
         found = []
-        for rows in self._rows():
+        for rows in self._rows(self._pages):
             flat = rows.pages.reshape(-1)
             for start, end in zip(rows.start.tolist(), rows.end.tolist(), strict=True):
                 found.append(_text(flat[start:end].tobytes(), column))
         return found
 
-    def _rows(self) -> list[_Rows]:
-        owned = self._owned
-        blocks = (owned[at : at + _BLOCK] for at in range(0, len(owned), _BLOCK))
-        return [rows for block in blocks for rows in self._base.rows(block, self._number)]
+    def _count(self, pages: npt.NDArray[np.int64]) -> int:
+        return sum(len(rows.start) for rows in self._rows(pages))
+
+    def _rows(self, pages: npt.NDArray[np.int64]) -> Iterator[_Rows]:
+        """The table's rows on some pages, a few pages at a time: they are copies."""
+        for at in range(0, len(pages), _BLOCK):
+            yield from self._base.rows(pages[at : at + _BLOCK], self._number)
 
 
 class Database:
@@ -153,7 +163,8 @@ class Database:
                 "test as xlsx or csv",
             )
 
-        self._decoded: dict[int, bytes] = {}
+        if self._key:
+            self._pages = self._decoded()
         self.tables = self._catalog()
 
     def _catalog(self) -> dict[str, int]:
@@ -176,21 +187,23 @@ class Database:
         page = self.tables.get(name)
         return None if page is None else Table(self, page)
 
-    def page(self, number: int) -> bytes:
-        """A page, decoded."""
-        if number not in self._decoded:
-            self._decoded[number] = self.pages(np.array([number]))[0].tobytes()
-        return self._decoded[number]
+    def _decoded(self) -> Bytes:
+        numbers = np.arange(len(self._pages), dtype="<u4")
+        keys = (numbers ^ np.uint32(self._key)).view(np.uint8).reshape(-1, 4)
+        pages = self._pages.copy()
+        for at in range(1, len(pages), _BLOCK):
+            pages[at : at + _BLOCK] ^= _keystreams(keys[at : at + _BLOCK].T, PAGE).T
+        return pages
 
-    def pages(self, numbers: npt.NDArray[np.int64]) -> Bytes:
-        """Some pages, decoded."""
-        if len(numbers) and numbers.max() >= len(self._pages):
-            raise truncated(f"it speaks of page {numbers.max()} and has {len(self._pages)}")
-        read = self._pages[numbers]
-        if not self._key:
-            return read
-        key = (numbers.astype("<u4") ^ np.uint32(self._key)).astype("<u4").view(np.uint8)
-        return read ^ _keystreams(key.reshape(-1, 4).T, PAGE).T
+    def page(self, number: int) -> bytes:
+        """A page."""
+        if number >= len(self._pages):
+            raise truncated(f"it speaks of page {number} and has {len(self._pages)}")
+        return self._pages[number].tobytes()
+
+    def all_pages(self) -> npt.NDArray[np.int64]:
+        """The numbers of all pages."""
+        return np.arange(len(self._pages))
 
     def definition(self, number: int) -> bytes:
         """A table's definition, whose pages are chained."""
@@ -223,13 +236,14 @@ class Database:
         return np.concatenate(found or [np.zeros(0, np.int64)])
 
     def rows(self, numbers: npt.NDArray[np.int64], owner: int) -> list[_Rows]:
-        """Where the rows of some data pages lie; rows that were moved come after the others."""
-        pages = self.pages(numbers)
-        if (pages[:, 0] != 1).any():
-            raise corrupt("a page of a table is none")
-        head = np.ascontiguousarray(pages[:, :16])
-        if (head[:, 4:8].view("<u4")[:, 0] != owner).any():
-            raise corrupt("a page of a table belongs to another")
+        """Where a table's rows lie on some pages; rows that were moved come after the others.
+
+        Pages of other kinds and tables are passed over: maps name such ones too.
+        """
+        numbers = numbers[numbers < len(self._pages)]
+        head = np.ascontiguousarray(self._pages[numbers, :16])
+        own = (head[:, 0] == 1) & (head[:, 4:8].view("<u4")[:, 0] == owner)
+        pages, head = self._pages[numbers[own]], head[own]
         counts = head[:, 12:14].view("<u2")[:, 0].astype(np.int64)
         if (counts > (PAGE - 14) // 2).any():
             raise corrupt("a page has more rows than room")

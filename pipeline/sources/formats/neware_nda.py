@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import logging
 import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 MAGIC = b"NEWARE"
 
 # fastnda's names, and those that Neware's program writes for them into exports, with the unit in
-# which fastnda gives the values. `step_index` is the step's number in the schedule.
+# which fastnda gives the values. `step_index` is the step's number in the schedule; where a file
+# has none, steps are numbered as they follow.
 _NAMES = {
     "index": "DataPoint",
     "cycle_count": "Cycle Index",
@@ -130,6 +133,7 @@ def _table(data: bytes, suffix: str) -> tuple[Head, pa.Table]:
     with (
         tempfile.NamedTemporaryFile(suffix=suffix) as file,
         warnings.catch_warnings(record=True) as caught,
+        _quiet(),
     ):
         warnings.simplefilter("always")
         file.write(data)
@@ -141,6 +145,8 @@ def _table(data: bytes, suffix: str) -> tuple[Head, pa.Table]:
     if any("records may be missing" in note for note in notes):
         raise _cut_off(notes[0])
     start = _start(said)
+    if b"data_AUX_" in data and not any(name.startswith("aux") for name in frame.columns):
+        notes.append("its auxiliary channels are not those that it lists, and were left out")
     if notes:
         said["reader"] = " ".join(notes)
     equipment = said.get("barcode", "")
@@ -174,6 +180,18 @@ def _library() -> Any:
     finally:
         zlib.decompress, zlib.decompressobj = kept
     return fastnda
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps fastnda from logging a file's faults with tracebacks: what matters, the head says."""
+    logger = logging.getLogger("fastnda")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _is_about_format(warning: warnings.WarningMessage) -> bool:
@@ -218,6 +236,8 @@ def _to_table(frame: pl.DataFrame, counters: pl.DataFrame, start: dt.datetime | 
             if own in frame.columns:
                 columns[f"Chg. {unit}"] = frame[own].clip(lower_bound=0).to_arrow()
                 columns[f"DChg. {unit}"] = (-frame[own]).clip(lower_bound=0).to_arrow()
+    if "step_index" not in frame.columns and "step_count" in frame.columns:
+        columns["Step Index"] = frame["step_count"].to_arrow()
     numbers = dict.fromkeys(_AUXILIARY, 0)
     for own in frame.columns:
         if not own.startswith("aux"):

@@ -21,6 +21,7 @@ import pytest
 
 from pipeline.sources.formats import arbin_res, biologic_mpr, neware_nda, reader
 from pipeline.sources.formats.content import Content, Refused, Settings
+from pipeline.sources.formats.jet import PAGE, Database
 from schemas.aliases import resolve
 from tests.cyclers import mpr, sample
 from tests.services.access import Access, encoded
@@ -194,6 +195,20 @@ def test_ndax_is_known_by_its_content_and_in_archives(fastnda: Any, tmp_path: Pa
     found = read_file(tmp_path / "b", "cell_9.zip", data)
     assert [batch.table.num_rows for batch in found.batches] == [301]
     assert found.batches[0].origin.equipment_id == "cell_9"
+
+
+def test_ndax_whose_auxiliary_channels_are_not_listed_says_so(fastnda: Any) -> None:
+    packed = io.BytesIO()
+    with (
+        zipfile.ZipFile(sample("neware.ndax")) as archive,
+        zipfile.ZipFile(packed, "w") as changed,
+    ):
+        for name in archive.namelist():
+            if name != "TestInfo.xml":
+                changed.writestr(name, archive.read(name))
+    ((head, table),) = neware_nda.tables_ndax(packed.getvalue())
+    assert table.num_rows == 301 and "Aux_Temperature_1(C)" not in table.column_names
+    assert "auxiliary channels" in dict(head.values)["reader"]
 
 
 def test_nda_whose_readings_are_cut_off_is_refused(tmp_path: Path) -> None:
@@ -498,6 +513,15 @@ def test_res_with_deleted_rows_later_columns_and_moved_rows(access: Access, tmp_
     assert table["Data_Point"].to_pylist() == expected
     assert table["Voltage(V)"].to_pylist() == [3 + point / 1024 for point in expected]
     assert table["Later"].to_pylist() == [None] * 99 + [7.5]
+
+
+def test_res_whose_list_of_pages_is_wrong_is_read_by_what_each_page_says(results: bytes) -> None:
+    base = Database(results)
+    definition = base.definition(base.tables["Channel_Normal_Table"])
+    row, page = definition[55], int.from_bytes(definition[56:59], "little")
+    at = page * PAGE + (int.from_bytes(base.page(page)[14 + 2 * row : 16 + 2 * row], "little"))
+    for broken in (b"\x07", b"\x00\xff\xff\xff\x7f"):  # of no kind; about pages that are not
+        check_two_tests(arbin_res.tables(results[:at] + broken + results[at + len(broken) :]), 700)
 
 
 def test_res_that_lacks_rows_or_tables_is_refused(
