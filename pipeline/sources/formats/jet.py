@@ -199,7 +199,8 @@ class Database:
         """A page."""
         if number >= len(self._pages):
             raise truncated(f"it speaks of page {number} and has {len(self._pages)}")
-        return self._pages[number].tobytes()
+        data: bytes = self._pages[number].tobytes()
+        return data
 
     def all_pages(self) -> npt.NDArray[np.int64]:
         """The numbers of all pages."""
