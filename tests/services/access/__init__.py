@@ -22,6 +22,11 @@ class Access:
 
     def __init__(self) -> None:
         self._java = java(11)
+        modules = subprocess.run(
+            [self._java, "--list-modules"], capture_output=True, text=True, check=False
+        )
+        if "jdk.compiler" not in modules.stdout:
+            raise Unavailable(f"{self._java} has no compiler; install a JDK")
         self._jars = maven.jars(
             f"jackcess-{JACKCESS}",
             [
@@ -53,8 +58,6 @@ class Access:
         done = subprocess.run(
             argv, input=text, capture_output=True, text=True, timeout=120, check=False
         )
-        if "no compiler" in done.stderr or "jdk.compiler" in done.stderr:
-            raise Unavailable(f"{self._java} has no compiler; install a JDK")
         assert done.returncode == 0, done.stderr
         return done.stdout
 
