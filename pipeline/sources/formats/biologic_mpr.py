@@ -1,7 +1,8 @@
 """Reads BioLogic's data files (.mpr) of EC-Lab and BT-Lab.
 
-BioLogic does not publish the format. What users found out of it, and the columns that EC-Lab lists
-in its program, stand in public issues (echemdata/galvani 42, 59, 80, 85, 112, 120):
+BioLogic does not publish the format. What users found out of it (numbers, names and widths of
+columns, places in the log) stands in public issues (echemdata/galvani 42, 59, 80, 85, 112, 120) and
+in the table of galvani, a reader under the GPL; of that only these facts are used, no code:
 
 - 52 bytes of magic, then modules: `MODULE`, a short name of 10 bytes, a long one of 25, length and
   version (4 bytes each), a date of 8. From EC-Lab 11.50 on FF FF FF FF stands before the length, and
