@@ -48,8 +48,14 @@ INSTALL_REQUIRES = [
     "plotly>=7,<8",  # the charts of the HTML report, one file that works offline
 ]
 
+# Neware's binary files; brings polars, some 180 MB, so that only who has such files installs it.
+# 1.x changed what it gives between minors.
+CYCLERS = ["fastnda>=1.3.1,<1.4"]
+
 EXTRAS_REQUIRE = {
+    "cyclers": CYCLERS,
     "dev": [
+        *CYCLERS,  # its tests run with all readers
         "pytest>=9,<10",  # the test runner
         "pytest-cov>=7,<8",  # the branch coverage gate on transforms and schemas
         "pytest-xdist>=3.8,<4",  # several test processes: most of a test's time is waiting for a job

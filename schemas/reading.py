@@ -71,7 +71,7 @@ READING = Table(
             "reading_id",
             _S,
             "Stable over replays: 128-bit hash of equipment, time, test time and record index, "
-            "or of equipment, time and measured values where the last two are missing.",
+            "with the measured values where there is no record index.",
             required=True,
             derived=True,
         ),

@@ -77,8 +77,8 @@ class Decoded:
     Attributes:
         table: columns of `schemas.reading.READING` that are not derived, without those that are
             null in every row; names of low cardinality as dictionaries; plus `flags` (int64,
-            a bit per quality flag), `row` (int64, the row in `raw`) and, where record number and
-            clocks do not tell a file's rows apart, `valued` (true).
+            a bit per quality flag), `row` (int64, the row in `raw`) and, of a file, `interval_s`
+            (double, its median time between two rows).
         raw: the batch as it came, so that a later reject can keep its payload.
         test_start_us: the start of the test the rows belong to, where their file is one.
         dialect: how the rows of a file were understood; None for messages.
@@ -410,11 +410,38 @@ def _readings_of_rows(
     if "source_row" not in found:
         places = np.arange(rows, dtype=np.int64) + raw.origin.first_row
         found["source_row"] = pa.array(places)
+    if "record_index" not in found:
+        _tell_apart(found, rows)
     if how.is_cell and "equipment_type" not in found:
         found["equipment_type"] = pa.repeat(pa.scalar("battery_cell"), rows)
     start = _test_start(raw.origin, found["recorded_at"]) if one_test else None
     flags = np.where(assumed, EVENT_TIME_ASSUMED, 0).astype(np.int64) | applied.flags
-    return _finished(found, flags, rows, rejects, how.values_in_identity), start
+    return _finished(found, flags, rows, rejects, how.sampling_s), start
+
+
+def _tell_apart(found: dict[str, pa.Array], rows: int) -> None:
+    """Numbers rows that are the same as the one before them: a logger's clock may stand still.
+
+    Without this they would be taken for one reading that came twice. They get a record number of
+    their own, from 1; the first of them has none.
+    """
+    if rows < 2:
+        return
+    same = np.ones(rows - 1, dtype=bool)
+    for name in ("recorded_at", "test_time_s", "voltage_v", "current_a", "equipment_id",
+                 "temperature_c", "cycle_index", "step_index"):  # fmt: skip
+        if (array := found.get(name)) is not None:
+            if isinstance(array, pa.ChunkedArray):
+                array = array.combine_chunks()
+            equal = pc.equal(array.slice(1), array.slice(0, rows - 1))
+            both_null = pc.and_(array.slice(1).is_null(), array.slice(0, rows - 1).is_null())
+            same &= np.asarray(pc.or_(pc.fill_null(equal, False), both_null))
+        if not same.any():
+            return
+    position = np.arange(rows)
+    begins = np.where(np.concatenate(([False], same)), 0, position)
+    numbers = position - np.maximum.accumulate(begins)
+    found["record_index"] = pa.array(numbers, mask=numbers == 0)
 
 
 def _finished(
@@ -422,7 +449,7 @@ def _finished(
     flags: npt.NDArray[np.int64],
     rows: int,
     rejects: Rejects,
-    valued: bool = False,
+    interval_s: float | None = None,
 ) -> pa.Table:
     _types(found, rejects)
     if (resistance := found.get("internal_resistance_ohm")) is not None:
@@ -433,7 +460,7 @@ def _finished(
     kept = np.ones(rows, dtype=bool)
     if rejects.rows:
         kept[list(rejects.rows)] = False
-    return _assemble(found, flags, kept, valued)
+    return _assemble(found, flags, kept, interval_s)
 
 
 def _test_start(origin: Origin, recorded: pa.Array) -> int | None:
@@ -444,7 +471,7 @@ def _test_start(origin: Origin, recorded: pa.Array) -> int | None:
 
 
 def _assemble(
-    found: dict[str, pa.Array], flags: npt.NDArray[np.int64], kept: Mask, valued: bool
+    found: dict[str, pa.Array], flags: npt.NDArray[np.int64], kept: Mask, interval_s: float | None
 ) -> pa.Table:
     columns: dict[str, pa.Array] = {}
     for name in READING.names:
@@ -455,8 +482,8 @@ def _assemble(
             array = array.combine_chunks()
         columns[name] = array.dictionary_encode() if name in _LOW_CARDINALITY else array
     columns["flags"] = pa.array(flags)
-    if valued:
-        columns["valued"] = pa.array(np.ones(len(kept), dtype=bool))
+    if interval_s is not None:
+        columns["interval_s"] = pa.array(np.full(len(kept), interval_s))
     columns["row"] = pa.array(np.arange(len(kept), dtype=np.int64))
     table = pa.table(columns)
     return table if kept.all() else table.filter(pa.array(kept))

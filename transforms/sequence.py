@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.reading import COUNTERS
 from transforms.batch import stack
@@ -22,7 +23,7 @@ I64 = npt.NDArray[np.int64]
 _TAIL = (
     "equipment_id", "equipment_type", "test_id", "recorded_at", "test_time_s", "record_index",
     "source_file", "ingested_at", "voltage_v", "current_a", *COUNTERS, "cycle_index",
-    "step_index", "profile", "id_high", "id_low", "stuck_run",
+    "step_index", "source_row", "profile", "id_high", "id_low", "stuck_run", "last_delta",
 )  # fmt: skip
 
 # Later than any reading.
@@ -33,6 +34,12 @@ DERIVED = ("time_delta_s", "charge_ah", "discharge_ah", "charge_wh", "discharge_
 _SECONDS_PER_HOUR = 3600.0
 _COUNTER_NOISE_AH = 1e-9
 _SAME_CURRENT = 0.01
+# A time to the previous reading is a gap if it is also longer than so many of the test's own
+# intervals: a test logged every ten minutes has none.
+_INTERVALS = 4.0
+# A counter restarted if it fell to this share, or to what can have flowed since (with a margin).
+_RESTARTED = 0.5
+_FLOWED = 1.5
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,7 @@ def _duplicates(rows: _Rows, is_new: Mask) -> Mask:
 
 
 def _order(rows: _Rows, groups: I64, times: I64) -> I64:
-    """The permutation that sorts by group, time, test time, record index and identity."""
+    """The permutation that sorts by group, time, test time, record, row of the file, identity."""
     span = int(times.max()) - int(times.min()) + 1
     if int(groups.max()) * span < 2**62:
         key = groups * span + (times - times.min())
@@ -121,9 +128,11 @@ def _order(rows: _Rows, groups: I64, times: I64) -> I64:
     high = rows.table.column("id_high").to_numpy()
     elapsed = rows.numbers("test_time_s")
     index = rows.numbers("record_index")
+    place = rows.numbers("source_row")
     # NaN sorts last; a reading without a number comes after those that have one.
     return np.lexsort(
         (low, high)
+        + (() if place is None else (place,))
         + (() if index is None else (index,))
         + (() if elapsed is None else (elapsed,))
         + keys
@@ -187,8 +196,9 @@ def sequence(
     table, run = _derive(rows, times, first, late, limits)
     kept_on = _kept(first, groups // tests, times, keep_from_us)
     released = table.filter(pa.array(is_new)) if not is_new.all() else table
+    remembered = [name for name in ("stuck_run", "last_delta") if name in released.column_names]
     return Sequenced(
-        released.drop_columns(["stuck_run"]) if "stuck_run" in released.column_names else released,
+        released.drop_columns(remembered) if remembered else released,
         _new_tail(table, run, kept_on),
         duplicates,
         _new_tail(table, run, is_new) if keep_from_us == NOTHING_RECENT else None,
@@ -271,8 +281,13 @@ def _derive(
     both_cv = in_cv.copy()
     both_cv[1:] &= in_cv[:-1]
     longest = np.where(both_cv, limits.gap_cv[profile], limits.gap[profile])
+    interval = rows.numbers("interval_s")
+    if interval is not None:
+        longest = np.fmax(longest, _INTERVALS * interval)
     with np.errstate(invalid="ignore"):
-        gap = delta > longest
+        gap = (delta > longest) & ~(delta <= _INTERVALS * _deltas_before(rows, delta, first))
+    # An alternating current carries no charge, and nothing is known of the way to the next row.
+    spectrum = flags & FLAG["impedance"] != 0
     flags[gap] |= FLAG["gap"]
     flags[late] |= FLAG["late"]
     # What comes behind a late reading begins anew too: it followed another one when it was given on.
@@ -283,9 +298,19 @@ def _derive(
     _flag_counters(rows, flags, current, delta, limits.counter_jump[profile])
     table = _replace(rows.table, "flags", pa.array(flags))
     table = table.append_column("time_delta_s", pa.array(delta, mask=np.isnan(delta)))
-    for name, values in _integrals(rows, voltage, current, delta, gap).items():
+    for name, values in _integrals(rows, voltage, current, delta, gap | spectrum).items():
         table = table.append_column(name, pa.array(values))
     return table, run
+
+
+def _deltas_before(rows: _Rows, delta: F64, first: Mask) -> F64:
+    """The time delta of the reading before each one, of the same test; NaN where not known."""
+    known = rows.numbers("last_delta")
+    own = delta if known is None else np.where(first & np.isnan(delta), known, delta)
+    before = np.full(len(delta), np.nan)
+    before[1:] = own[:-1]
+    before[first] = np.nan
+    return before
 
 
 def _flags_of(rows: _Rows) -> I64:
@@ -342,7 +367,11 @@ def _flag_counters(rows: _Rows, flags: I64, current: F64, delta: F64, allowed: F
         step = np.zeros(len(counter))
         step[1:] = counter[1:] - counter[:-1]
         with np.errstate(invalid="ignore"):
-            flags[known & (step < -_COUNTER_NOISE_AH)] |= FLAG["counter_reset"]
+            fell = known & (step < -_COUNTER_NOISE_AH)
+            before = counter - step
+            restarted = (counter <= _RESTARTED * before) | (counter <= _FLOWED * expected)
+            flags[fell & restarted] |= FLAG["counter_reset"]
+            flags[fell & ~restarted] |= FLAG["counter_dip"]
             if name.endswith("_ah"):
                 flags[known & (step > expected + allowed)] |= FLAG["counter_jump"]
 
@@ -369,6 +398,12 @@ def _integrals(rows: _Rows, voltage: F64, current: F64, delta: F64, gap: Mask) -
 
 def _new_tail(table: pa.Table, run: I64, kept: Mask) -> pa.Table:
     """The kept rows with what the next readings need of them."""
-    names = [name for name in _TAIL if name in table.column_names and name != "stuck_run"]
-    tail = table.select(names).take(pa.array(np.flatnonzero(kept)))
-    return tail.append_column("stuck_run", pa.array(run[kept]))
+    derived = ("stuck_run", "last_delta")
+    names = [name for name in _TAIL if name in table.column_names and name not in derived]
+    places = pa.array(np.flatnonzero(kept))
+    tail = table.select(names).take(places)
+    tail = tail.append_column("stuck_run", pa.array(run[kept]))
+    last = table.column("time_delta_s").combine_chunks()
+    if "last_delta" in table.column_names:  # a reading kept from before has no delta now
+        last = pc.coalesce(last, table.column("last_delta").combine_chunks())
+    return tail.append_column("last_delta", last.take(places))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
 
 from schemas.profiles import Profile, choose
-from schemas.reading import QUALITY_FLAGS, READING, Kind
+from schemas.reading import COUNTERS, QUALITY_FLAGS, READING, Kind
 from transforms import identity
 from transforms.convert import Mask
 from transforms.decode import Decoded, Rejects, dead_letters
@@ -27,13 +27,22 @@ MOST_AHEAD_US = 5 * 60 * 1_000_000
 _NOT_NEGATIVE = ("test_time_s", "step_time_s", "cycle_index", "step_index", "charge_capacity_ah",
                  "discharge_capacity_ah", "charge_energy_wh", "discharge_energy_wh",
                  "frequency_hz")  # fmt: skip
+# What only a cycler reports.
+_OF_A_CYCLER = (
+    "cycle_index",
+    "step_index",
+    "record_index",
+    "test_time_s",
+    "step_time_s",
+    *COUNTERS,
+)
 _DOUBLES = tuple(f.name for f in READING.fields if f.kind is Kind.DOUBLE and not f.derived)
 _MEASURED = tuple(
     f.name
     for f in READING.fields
     if f.kind in (Kind.DOUBLE, Kind.INTEGER)
     and not f.derived
-    and f.name not in ("record_index", "test_time_s")
+    and f.name not in ("record_index", "source_row", "test_time_s")
 )
 
 
@@ -57,8 +66,8 @@ class _Columns:
 def _with_types(table: pa.Table, profiles: Sequence[Profile]) -> pa.Table:
     """Fills in the type of equipments that do not say theirs.
 
-    A profile made for the equipment decides; else one that reports a frequency is a machine and
-    all others are cells.
+    A profile made for the equipment decides; else one that reports a frequency above 0, and
+    nothing that only a cycler does, is a machine and all others are cells.
     """
     names = table.column_names
     if "equipment_type" in names and table.column("equipment_type").null_count == 0:
@@ -69,8 +78,11 @@ def _with_types(table: pa.Table, profiles: Sequence[Profile]) -> pa.Table:
     by_id = pa.array([None if p is None else p.equipment_type for p in chosen], pa.string())
     from_profile = by_id.take(pa.array(id_codes))
     if "frequency_hz" in names:
-        has_frequency = table.column("frequency_hz").is_valid()
-        by_field = pc.if_else(has_frequency, "machine", "battery_cell")
+        turns = pc.fill_null(pc.greater(table.column("frequency_hz"), 0.0), False)
+        cycled = [table.column(name).is_valid() for name in _OF_A_CYCLER if name in names]
+        for known in cycled:
+            turns = pc.and_(turns, pc.invert(known))
+        by_field = pc.if_else(turns, "machine", "battery_cell")
     else:
         by_field = pa.scalar("battery_cell")
     given = [table.column("equipment_type").cast(pa.string())] if "equipment_type" in names else []
@@ -109,7 +121,13 @@ def _with_tests(table: pa.Table, test_start_us: int | None) -> pa.Table:
     return table.append_column("test_id", made.dictionary_encode())
 
 
-def _reject(cols: _Columns, limits: Limits, now_us: int, rejects: Rejects) -> Mask:
+def _reject(
+    cols: _Columns,
+    limits: Limits,
+    now_us: int,
+    rejects: Rejects,
+    missing: Callable[[str], str],
+) -> Mask:
     """Notes what is wrong with each row; returns where nothing is.
 
     The row numbers noted are those of the raw batch.
@@ -126,7 +144,7 @@ def _reject(cols: _Columns, limits: Limits, now_us: int, rejects: Rejects) -> Ma
 
     for field in ("equipment_id", "voltage_v", "current_a"):
         if not cols.has(field):
-            refuse(np.ones(len(ok), dtype=bool), "missing_field", field, f"{field} is missing")
+            refuse(np.ones(len(ok), dtype=bool), "missing_field", field, missing(field))
         elif table.column(field).null_count:
             refuse(~cols.present(field), "missing_field", field, f"{field} is missing")
     if not ok.any():
@@ -197,6 +215,13 @@ def _flags(cols: _Columns, limits: Limits) -> npt.NDArray[np.int64]:
         if cols.has(field):
             beyond = _beyond(cols.numbers(field), low[profile], high[profile])
             flags[beyond] |= FLAG[name]
+    if cols.has("frequency_hz"):
+        is_cell = np.asarray(
+            pc.equal(cols.table.column("equipment_type").cast(pa.string()), "battery_cell")
+        )
+        with np.errstate(invalid="ignore"):
+            flags[is_cell & (cols.numbers("frequency_hz") > 0)] |= FLAG["impedance"]
+            flags[is_cell] &= ~FLAG["frequency_out_of_range"]
     return flags
 
 
@@ -214,10 +239,10 @@ def _identify(table: pa.Table) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.u
 
     ident.absorb_column(column("recorded_at"), rows)
     test_time, index = column("test_time_s"), column("record_index")
+    # A clock alone may stand still for several readings: only a record number tells them apart.
     by_values = np.ones(rows, dtype=bool)
-    for key in (test_time, index):
-        if key is not None:
-            by_values &= ~np.asarray(key.is_valid())
+    if index is not None:
+        by_values = ~np.asarray(index.is_valid())
     ident.absorb_column(test_time, rows)
     ident.absorb_column(index, rows)
     if by_values.any():
@@ -250,7 +275,7 @@ def validate(decoded: Decoded, limits: Limits, now_us: int) -> tuple[pa.Table, R
     if "equipment_id" in table.column_names:
         table = _with_types(table, limits.profiles)
         table = table.append_column("profile", pa.array(limits.rows(table), pa.int32()))
-    ok = _reject(_Columns(table), limits, now_us, rejects)
+    ok = _reject(_Columns(table), limits, now_us, rejects, decoded.missing)
     if not ok.all():
         table = table.filter(pa.array(ok))
     if not table.num_rows:

@@ -176,7 +176,7 @@ def _cost(span: reader.Span, split: Split) -> int:
 def _zip_parts(split: Split, settings: Settings) -> list[Split]:
     try:
         with packed.opened_zip(split.content(settings)) as archive:
-            if packed.is_workbook(archive):
+            if packed.is_workbook(archive) or packed.is_ndax(archive):
                 return []
             infos = packed.data_members(archive)
     except Refused:  # the reader meets it again and reports it

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.aliases import CAPACITY, ENERGY, NET_CAPACITY, STATE, normalise
@@ -85,6 +86,7 @@ def decide(
         uses += _named_counters(frame)
     if frame.notation[1]:
         doubts.append("unit_guessed")
+    in_order = _looks_alike(frame, times, uses, left) or in_order
     _unit_doubt(frame, times, uses, witnesses, doubts, named)
     known = {use.column for use in uses} | {column for column, _ in refused}
     others = [name for name in table.column_names if name not in known]
@@ -105,7 +107,6 @@ def decide(
         counter_grain=grain,
         sampling_s=float(np.median(typical)) if len(typical) else None,
         typical_current_a=_large(current),
-        values_in_identity=_needs_values(times, frame, uses),
         in_order=in_order or times.order != "file",
         is_cell=_is_cell(frame, table.column_names),
         witnesses=tuple(witnesses),
@@ -224,24 +225,40 @@ def _unit_doubt(
         doubts.append("unit_guessed")
 
 
-def _needs_values(times: Clocks, frame: Frame, uses: Sequence[Use]) -> bool:
-    """Whether record number and clocks leave rows of the same equipment that look alike."""
-    keys = []
+def _looks_alike(frame: Frame, times: Clocks, uses: list[Use], left: list[str]) -> bool:
+    """Drops a record number that does not tell rows apart; whether equal rows follow each other.
+
+    Rows of one number and time that measure different things show that it does not. Those that
+    are equal in everything are copies.
+    """
+    if frame.rows < 2:
+        return False
     record = next((use for use in uses if use.field == "record_index"), None)
-    if record is not None:
-        keys.append(frame.numbers(record.column)[times.perm])
-    for values in (times.elapsed, times.wall):
-        if values is not None:
-            keys.append(values)
-    if not keys or frame.rows < 2:
-        return bool(frame.rows > 1)
-    order = np.lexsort(keys)
-    alike = np.ones(frame.rows - 1, dtype=bool)
+    keys = [values for values in (times.elapsed, times.wall) if values is not None]
+    measured = [
+        values
+        for field in ("voltage_v", "current_a")
+        if (values := _value(frame, uses, field, times)) is not None
+    ]
+    if record is None:
+        return bool(_alike([*keys, *measured], np.arange(frame.rows)).any())
+    keys.append(frame.numbers(record.column)[times.perm])
+    order = np.lexsort([*keys, np.cumsum(times.first)])
+    alike = _alike([*keys, np.cumsum(times.first).astype(np.float64)], order)
+    if (alike & ~_alike(measured, order)).any():
+        uses.remove(record)
+        left.append(record.column)
+        return True
+    return False
+
+
+def _alike(keys: Sequence[F64], order: I64) -> npt.NDArray[np.bool_]:
+    """Where each row and the one before it in an order have the same values."""
+    same = np.ones(max(len(order) - 1, 0), dtype=bool)
     for key in keys:
         ordered = key[order]
-        alike &= (ordered[1:] == ordered[:-1]) | (np.isnan(ordered[1:]) & np.isnan(ordered[:-1]))
-    group = np.cumsum(times.first)[order]
-    return bool((alike & (group[1:] == group[:-1])).any())
+        same &= (ordered[1:] == ordered[:-1]) | (np.isnan(ordered[1:]) & np.isnan(ordered[:-1]))
+    return same
 
 
 def _is_cell(frame: Frame, names: Sequence[str]) -> bool | None:

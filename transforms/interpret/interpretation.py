@@ -89,9 +89,8 @@ class Interpretation:
         counter_grain: `test`, `cycle` or `step`; None without counters.
         sampling_s: median time between two rows; None if not known.
         typical_current_a: a large current of the file, which tells noise from a direction.
-        values_in_identity: whether record number and clocks do not tell all rows apart.
-        in_order: whether rows have to be read one after another (clock set back, net counters),
-            so that the file can't be cut to parts.
+        in_order: whether rows have to be read one after another (clock set back, net counters,
+            rows that look alike), so that the file can't be cut to parts.
         is_cell: whether what was measured is certainly a cell; None leaves it to the profiles.
         witnesses: what was compared.
         disagreements: names of `schemas.reading.DISAGREEMENTS`.
@@ -111,7 +110,6 @@ class Interpretation:
     counter_grain: str | None = None
     sampling_s: float | None = None
     typical_current_a: float | None = None
-    values_in_identity: bool = False
     in_order: bool = False
     is_cell: bool | None = None
     witnesses: tuple[Witness, ...] = ()

@@ -23,6 +23,10 @@ class Format(StrEnum):
     GZIP = "gzip"
     BZIP2 = "bzip2"
     XZ = "xz"
+    NDA = "nda"
+    NDAX = "ndax"
+    MPR = "mpr"
+    ACCESS = "access"
     NDJSON = "ndjson"
     JSON = "json"
     DELIMITED = "delimited"
@@ -32,12 +36,17 @@ class Format(StrEnum):
 WORKBOOK_NAMES = ("xlsx", "xlsm", "xlsb", "xls", "ods")
 TEXT_NAMES = ("csv", "tsv", "txt", "dat", "tab", "bdf", "asc", "mpt")
 LINES_NAMES = ("ndjson", "jsonl")
+CYCLER_NAMES = ("nda", "ndax", "mpr", "res")  # binary files of cyclers
 
 _MAGIC = (
     (b"PAR1", Format.PARQUET),
     (b"\x1f\x8b", Format.GZIP),
     (b"BZh", Format.BZIP2),
     (b"\xfd7zXZ\x00", Format.XZ),
+    (b"NEWARE", Format.NDA),
+    (b"BIO-LOGIC MODULAR FILE", Format.MPR),
+    (b"\x00\x01\x00\x00Standard Jet DB\x00", Format.ACCESS),
+    (b"\x00\x01\x00\x00Standard ACE DB\x00", Format.ACCESS),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", Format.WORKBOOK),  # OLE: xls, or an encrypted xlsx
 )
 _ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
@@ -85,7 +94,9 @@ def detect(head: bytes, name: str) -> Format:
         return Format.EMPTY
     suffix = extension(name)
     if head.startswith(_ZIP_MAGIC):
-        # A workbook without its extension is found when the archive is opened.
+        # A workbook or .ndax without its extension is found when the archive is opened.
+        if suffix == "ndax":
+            return Format.NDAX
         return Format.WORKBOOK if suffix in WORKBOOK_NAMES else Format.ZIP
     for magic, found in _MAGIC:
         if head.startswith(magic):

@@ -20,6 +20,9 @@ from pipeline.sources.formats.content import Content, Refused, Settings
 from pipeline.sources.formats.detect import Format, is_companion
 from transforms import naming
 
+# The member of a Neware .ndax file that holds its readings.
+NDAX_DATA = "data.ndc"
+
 # Archives in archives in archives: beyond this it is a trap, not data.
 MAX_DEPTH = 4
 _FIRST_ZIP_YEAR = 1980  # what archivers write when they leave the time out
@@ -118,6 +121,11 @@ def is_workbook(archive: zipfile.ZipFile) -> bool:
         "mimetype",
         "content.xml",
     }
+
+
+def is_ndax(archive: zipfile.ZipFile) -> bool:
+    """Whether the archive is a Neware .ndax file, whatever its name."""
+    return NDAX_DATA in archive.namelist()
 
 
 def data_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:

@@ -7,9 +7,19 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from pipeline.sources.formats import delimited, jsonlines, packed, parquet, workbook
+from pipeline.sources.formats import (
+    arbin_res,
+    biologic_mpr,
+    delimited,
+    jsonlines,
+    neware_nda,
+    packed,
+    parquet,
+    workbook,
+)
 from pipeline.sources.formats.content import MIB, Content, Outputs, Refused, Settings
 from pipeline.sources.formats.detect import (
+    CYCLER_NAMES,
     HEAD_BYTES,
     WORKBOOK_NAMES,
     Format,
@@ -19,6 +29,14 @@ from pipeline.sources.formats.detect import (
 
 # Files up to this size are held in memory while they are read.
 HELD_BYTES = 8 * MIB
+
+# Binary files of cyclers, each read in one go.
+_CYCLERS = {
+    Format.NDA: neware_nda.read_nda,
+    Format.NDAX: neware_nda.read_ndax,
+    Format.MPR: biologic_mpr.read,
+    Format.ACCESS: arbin_res.read,
+}
 
 Span = delimited.Span | jsonlines.Span | parquet.Span
 
@@ -83,6 +101,8 @@ def _read_whole(content: Content, settings: Settings) -> Outputs:
         yield from _read_zip(content, settings)
     elif found is Format.PARQUET:
         yield from parquet.read(content, settings)
+    elif found in _CYCLERS:
+        yield from _CYCLERS[found](content, settings)
     elif found in (Format.GZIP, Format.BZIP2, Format.XZ):
         yield from _read_whole(packed.unpacked(content, found), settings)
     elif found is Format.NDJSON:
@@ -97,7 +117,8 @@ def _read_whole(content: Content, settings: Settings) -> Outputs:
     else:
         raise _misnamed(content) or Refused(
             "unsupported_format",
-            "neither a workbook, zip, CSV, JSON, NDJSON nor Parquet; convert it to one of these",
+            "neither a workbook, zip, CSV, JSON, NDJSON, Parquet, .nda, .ndax, .mpr nor .res; convert "
+            "it to one of these",
         )
 
 
@@ -105,6 +126,9 @@ def _read_zip(content: Content, settings: Settings) -> Outputs:
     with packed.opened_zip(content) as archive:
         if packed.is_workbook(archive):
             yield from workbook.read(content, settings)
+            return
+        if packed.is_ndax(archive):
+            yield from neware_nda.read_ndax(content, settings)
             return
         for info in packed.data_members(archive):
             yield from read(packed.member_content(archive, info, content, settings), settings)
@@ -117,6 +141,11 @@ def _misnamed(content: Content) -> Refused | None:
         return Refused("corrupt_workbook", f"named .{suffix} but no workbook; send it again")
     if suffix == "zip":
         return Refused("not_a_zip", "named .zip but no zip archive; send it again")
+    if suffix in CYCLER_NAMES:
+        return Refused(
+            "corrupt_file",
+            f"named .{suffix} but its bytes are none of that format's; copy it again",
+        )
     if suffix == "parquet":
         return Refused("corrupt_parquet", "named .parquet but no Parquet file; send it again")
     return None
