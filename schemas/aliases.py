@@ -93,7 +93,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     ),
     "current_a": (
         "current", "amps", "amp", "cell_current", "battery_current", "current_measured",
-        "measured_current", "strom", "i", "电流",
+        "measured_current", "strom", "电流",
     ),
     "charge_capacity_ah": (
         "charge_capacity", "charging_capacity", "chg_capacity", "cha_capacity",
@@ -156,11 +156,12 @@ _WITH_UNIT_ONLY: dict[str, tuple[str, ...]] = {
     "discharge_energy_wh": ("discharge",),
     "internal_resistance_ohm": ("ir", "r"),
     "voltage_v": ("v",),
+    "current_a": ("i",),
 }
 
 # Names that are a cycler's in a table and could be anything in a message.
 _TABLE_ONLY = frozenset({
-    "line", "ns", "i", "q", "t1", "temp1", "runtime", "run_time", "epoch", "systime", "barcode",
+    "line", "ns", "q", "t1", "temp1", "runtime", "run_time", "epoch", "systime", "barcode",
     "bar_code", "battery", "rec_no", "point_no", "data_pt", "relative_time", "strom", "datum",
     "potential",
 })  # fmt: skip

@@ -27,7 +27,7 @@ from transforms.batch import BatchKind, Origin, PickledCoder, RawBatch, stack
 from transforms.convert import Converted, Mask, Values
 from transforms.dead_letter import DeadLetter
 from transforms.interpret import apply, decide
-from transforms.interpret.interpretation import Interpretation
+from transforms.interpret.interpretation import SECOND, Interpretation
 
 STEP = "decode"
 EVENT_TIME_ASSUMED = 1 << QUALITY_FLAGS.index("event_time_assumed")
@@ -401,16 +401,23 @@ def _readings_of_rows(
     columns: dict[str, Values] = {
         name: raw.table.column(name) for name in raw.table.column_names if name not in taken
     }
-    extra = extras.of_table(columns, list(columns), [])
+    doubled = [
+        (use.column, [better.column for better in how.uses[:place] if better.field == use.field])
+        for place, use in enumerate(how.uses)
+        if use.why == SECOND and use.column in raw.table.column_names
+    ]
+    unknown = list(columns)
+    columns |= {name: raw.table.column(name) for name in raw.table.column_names if name in taken}
+    extra = extras.of_table(columns, unknown, doubled)
     if extra is not None:
-        found["extra"] = extras.unnested(extra) if "extra" in columns else extra
+        found["extra"] = extras.unnested(extra) if "extra" in unknown else extra
     one_test = "equipment_id" not in found
     found = _own_columns(found, raw, messages=False, rows=rows)
     found["recorded_at"], assumed = _event_time(found, rows, messages=False)
     if "source_row" not in found:
         places = np.arange(rows, dtype=np.int64) + raw.origin.first_row
         found["source_row"] = pa.array(places)
-    if "record_index" not in found:
+    if how.compared and "record_index" not in found:
         _tell_apart(found, rows)
     if how.is_cell and "equipment_type" not in found:
         found["equipment_type"] = pa.repeat(pa.scalar("battery_cell"), rows)

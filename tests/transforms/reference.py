@@ -38,17 +38,17 @@ def expected(readings: list[dict[str, Any]]) -> tuple[dict[str, dict[str, Any]],
     out: dict[str, dict[str, Any]] = {}
     for test in tests.values():
         test.sort(key=_place)
-        before, run = None, 0
+        before, run, interval = None, 0, None
         for reading in test:
-            found, run = _one(before, reading, run)
+            found, run = _one(before, reading, run, interval)
             out[reading["name"]] = found
-            before = reading
+            before, interval = reading, found["time_delta_s"]
     return out, len(readings) - len(first_copy)
 
 
 def _key(reading: dict[str, Any]) -> tuple[Any, ...]:
     named = (reading.get("test_time_s"), reading.get("record_index"))
-    values = () if named != (None, None) else tuple(
+    values = () if named[1] is not None else tuple(
         reading.get(name) for name in ("voltage_v", "current_a", "step_index", "cycle_index", *COUNTERS)
     )  # fmt: skip
     return (reading["equipment_id"], reading["seconds"], *named, *values)
@@ -68,7 +68,7 @@ def _in_cv(reading: dict[str, Any]) -> bool:
 
 
 def _one(
-    before: dict[str, Any] | None, now: dict[str, Any], run: int
+    before: dict[str, Any] | None, now: dict[str, Any], run: int, interval: float | None
 ) -> tuple[dict[str, Any], int]:
     flags: set[str] = set()
     found: dict[str, Any] = {"flags": flags, "time_delta_s": None}
@@ -82,6 +82,8 @@ def _one(
     found["time_delta_s"] = delta
 
     is_gap = delta > (GAP_CV_S if _in_cv(before) and _in_cv(now) else GAP_S)
+    # As long as usual is none: the same test's previous interval tells.
+    is_gap = is_gap and not (interval is not None and delta <= 4 * interval)
     if is_gap:
         flags.add("gap")
 
@@ -97,7 +99,9 @@ def _one(
             continue
         rise = now[name] - before[name]
         if rise < -1e-9:
-            flags.add("counter_reset")
+            could_flow = max(abs(current), abs(last)) * delta / 3600
+            restarted = now[name] <= 0.5 * before[name] or now[name] <= 1.5 * could_flow
+            flags.add("counter_reset" if restarted else "counter_dip")
         if name.endswith("_ah") and rise > max(abs(current), abs(last)) * delta / 3600 + 0.010:
             flags.add("counter_jump")
 

@@ -17,11 +17,15 @@ from transforms.decode import (
     Rejects,
     dead_letters,
     decode,
-    event_times,
 )
 from transforms.enrich import enrich
+from transforms.interpret.apply import event_times
+from transforms.interpret.decide import decide
+from transforms.interpret.interpretation import Interpretation
 from transforms.sequence import sequence
 from transforms.validate import validate
+
+UTC = ZoneInfo("UTC")
 
 
 def decoded(raw, time_zone="UTC"):
@@ -394,8 +398,11 @@ class TestEventTime:
 
     def test_a_tables_times_can_be_known_before_anything_else(self):
         table = pa.table({"Date_Time": ["01.06.2024 12:00:00", "x"], "timestamp": [None, at(1)]})
-        assert [t.as_py() for t in event_times(table, "UTC")] == [START, START.replace(second=1)]
-        assert event_times(pa.table({"voltage": [1.0]}), "UTC") is None
+        assert [t.as_py() for t in event_times(table, decide(table), UTC)] == [
+            START,
+            START.replace(second=1),
+        ]
+        assert event_times(pa.table({"voltage": [1.0]}), Interpretation(), UTC) is None
 
 
 class TestEquipment:
@@ -499,15 +506,15 @@ class TestExtra:
             raw = messages([{**reading(voltage_v=None), **item} for item in sent])
         else:
             raw = rows(pa.Table.from_pylist(sent))
-        # ecell is the better of the two aliases, by the alphabet.
-        assert column(decoded(raw), "voltage_v") == [3.7, 3.5, 3.5]
-        assert extras(raw) == [{"volt": 3.6, "ecell": 3.5}, {"volt": 3.6}, None]
+        # volt is the better of the two names.
+        assert column(decoded(raw), "voltage_v") == [3.7, 3.6, 3.5]
+        assert extras(raw) == [{"volt": 3.6, "ecell": 3.5}, {"ecell": 3.5}, None]
 
     def test_a_second_name_is_kept_whatever_the_company(self):
         sent = {**reading(voltage_v=None), "u": 3.7, "volt": 3.6}
         alone = column(decoded(messages([sent])), "extra")
         assert column(decoded(messages([sent, reading()])), "extra")[:1] == alone
-        assert json.loads(alone[0]) == {"volt": 3.6}
+        assert json.loads(alone[0]) == {"u": 3.7}
 
     def test_numbers_of_any_size_and_depth_are_kept(self):
         deep = json.loads("[" * 300 + "]" * 300)
@@ -515,12 +522,12 @@ class TestExtra:
         assert extras(messages([sent])) == [{"big": 10**30, "deep": deep, "small": 1}]
 
     def test_what_is_nested_too_deeply_for_any_encoder_does_not_stop_the_job(self):
-        from transforms.decode import _dump
+        from transforms.extra import dump
 
         deep = []
         for _ in range(5_000):
             deep = [deep]
-        assert json.loads(_dump({"a": deep})) == {"error": "nested too deeply to be kept"}
+        assert json.loads(dump({"a": deep})) == {"error": "nested too deeply to be kept"}
 
     def test_columns_of_any_type_are_kept(self):
         columns = {

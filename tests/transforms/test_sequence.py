@@ -1,5 +1,6 @@
 import itertools
 import math
+from dataclasses import replace
 
 import duckdb
 import numpy as np
@@ -13,13 +14,14 @@ from schemas.forms import flag_names
 from tests.messages import ARRIVED_US, NOW_US, SECOND, START_US, limits, rows
 from tests.transforms.reference import COUNTERS, expected
 from transforms.decode import decode
+from transforms.interpret.decide import plain
 from transforms.sequence import DERIVED, sequence
 from transforms.validate import validate
 
 COMPARED = ("streamed_at", "id_high", "id_low", "flags", *DERIVED)
 
 
-def table_of(readings):
+def table_of(readings, compared=False):
     """Validated readings. `name`, a number, travels as the time they were sent."""
     names = sorted({name for reading in readings for name in reading} - {"seconds", "name"})
     columns = {name: [reading.get(name) for reading in readings] for name in names}
@@ -28,7 +30,10 @@ def table_of(readings):
         ("streamed_at", [START_US + reading["name"] for reading in readings]),
     ):
         columns[field] = pa.array(micros, pa.timestamp("us", tz="UTC"))
-    decoded, refused = decode(rows(columns))
+    raw = rows(columns)
+    if not compared:
+        raw = replace(raw, origin=replace(raw.origin, reading=plain(raw.table)))
+    decoded, refused = decode(raw)
     assert not refused.rows
     table, refused = validate(decoded, limits(), NOW_US + ARRIVED_US)
     assert not refused.rows
@@ -120,8 +125,8 @@ def without_ties(found):
     """Numbered; of readings that no number orders, only the first: their order is a hash's."""
     kept, seen = [], set()
     for reading in found:
-        if reading["test_time_s"] is None and reading["record_index"] is None:
-            place = (reading["equipment_id"], reading["seconds"])
+        if reading["record_index"] is None:
+            place = (reading["equipment_id"], reading["seconds"], reading["test_time_s"])
             if place in seen:
                 continue
             seen.add(place)
@@ -284,7 +289,7 @@ def test_machines_without_a_test_have_deltas_too():
 
 
 def test_of_copies_in_several_files_the_first_by_name_stays():
-    copies = [cell(0, name=at, test_time_s=0.0, source_file=file)
+    copies = [cell(0, name=at, record_index=1, source_file=file)
               for at, file in enumerate(["CS2/b.xlsx", "CS2/a.xlsx", "CS2/c.xlsx"])]  # fmt: skip
     for turned in (copies, copies[::-1], [copies[2], copies[0], copies[1]]):
         (found,) = run(turned)
@@ -381,6 +386,24 @@ def test_a_gap_is_longer_than_the_profile_allows(now, before, longest):
         assert flagged("gap", *again) == gap
 
 
+@pytest.mark.parametrize("sizes", [(6,), (1,) * 6, (2, 4)])
+def test_a_test_that_is_logged_seldom_has_no_gaps_but_its_first(sizes):
+    at = iter(range(0, 3600, 600))
+    found = run(*[[cell(next(at)) for _ in range(size)] for size in sizes])
+    # The first interval is all that is known of how often it is logged.
+    assert flagged("gap", *found) == [600_000]
+
+
+def test_a_pause_in_a_test_that_is_logged_seldom_is_a_gap():
+    found = run([cell(at) for at in (0, 600, 1200, 1800, 9000, 9600)])
+    assert flagged("gap", *found) == [600_000, 9_000_000]
+
+
+def test_a_file_that_tells_its_interval_has_no_gap_at_all():
+    table = table_of([cell(at) for at in range(0, 6000, 600)], compared=True)
+    assert flagged("gap", sequence(table, None, limits())) == []
+
+
 def test_nothing_is_integrated_over_a_gap_but_its_length_is_kept():
     found = by_name(*run([cell(0), cell(121)]))[121_000]
     assert found["time_delta_s"] == 121.0
@@ -438,9 +461,17 @@ def test_a_counter_that_drops_was_reset(counter):
         parts += [[cell(9, **{counter: 0.5})]]
         return flagged("counter_reset", *run(*parts))
 
-    assert found(1.0, 1.0, 0.9999, 0.9999) == [2_000, 9_000]
-    assert found(1.0, 1.0 - 1e-10, 0.5) == [2_000]  # noise is none
+    assert found(1.0, 1.0, 0.4999, 0.4999, 1.1) == [2_000, 9_000]
+    assert found(0.9, 0.9 - 1e-10, 0.4) == [2_000]  # noise is none
     assert found(1.0, None, 0.5) == []  # its neighbour does not say
+
+
+@pytest.mark.parametrize("counter", COUNTERS)
+def test_a_counter_that_falls_a_little_has_not_restarted(counter):
+    values = [0.6, 0.7, 0.6995, 0.71]
+    found = run([cell(at, **{counter: value}) for at, value in enumerate(values)])
+    assert flagged("counter_dip", *found) == [2_000]
+    assert flagged("counter_reset", *found) == []
 
 
 @pytest.mark.parametrize("counter", COUNTERS)

@@ -15,7 +15,7 @@ from transforms.decode import decode
 from transforms.enrich import enrich
 from transforms.limits import Limits
 from transforms.sequence import sequence
-from transforms.validate import validate
+from transforms.validate import FLAG, validate
 
 MACHINE = {"equipment_id": "pump", "equipment_type": "machine", "voltage_v": 230.0}
 UNKNOWN = {"equipment_id": "unknown_cell"}
@@ -156,7 +156,8 @@ def test_rules_a_profile_does_not_set_are_not_applied():
     sent = reading(voltage_v=1e8, current_a=1e12, temperature_c=124.0, frequency_hz=1e9)
     table, refused = verdict(messages([sent]), bounds)
     assert not refused.rows
-    assert table.column("flags").to_pylist() == [0]
+    # A cell's frequency is that of a spectrum.
+    assert table.column("flags").to_pylist() == [FLAG["impedance"]]
 
 
 def test_several_flags_on_one_reading_beside_an_assumed_time():
@@ -194,13 +195,22 @@ class TestTypes:
         assert found == ["battery_cell", "machine"]
 
     def test_else_what_reports_a_frequency_is_a_machine(self):
+        free = dict.fromkeys(("test_time_s", "record_index", "cycle_index", "step_index"))
         found = self.kinds(
-            reading(equipment_id="a", frequency_hz=50.0), reading(equipment_id="b"),
+            reading(equipment_id="a", frequency_hz=50.0, **free), reading(equipment_id="b"),
             reading(equipment_id="c", equipment_type="machine"),
             reading(equipment_id="d", equipment_type="battery", frequency_hz=50.0),
         )  # fmt: skip
         assert found == ["machine", "battery_cell", "machine", "battery_cell"]
         assert self.kinds(reading(equipment_id="b")) == ["battery_cell"]
+
+    def test_a_frequency_of_nothing_or_beside_a_cycle_makes_no_machine(self):
+        free = dict.fromkeys(("test_time_s", "record_index", "cycle_index", "step_index"))
+        found = self.kinds(
+            reading(equipment_id="a", frequency_hz=0.0, **free),
+            reading(equipment_id="b", frequency_hz=1000.0, **{**free, "cycle_index": 3}),
+        )
+        assert found == ["battery_cell", "battery_cell"]
 
 
 class TestTests:

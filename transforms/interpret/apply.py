@@ -91,7 +91,10 @@ def fields(table: pa.Table, how: Interpretation, zone: ZoneInfo) -> Fields:
         if converted.bad is not None:
             error, message = error_of(use.field)
             out.bad.append((converted.bad, error, use.field, f"{use.column} {message}"))
-        out.found[use.field] = converted.array
+        better = out.found.get(use.field)
+        out.found[use.field] = (
+            converted.array if better is None else pc.coalesce(better, converted.array)
+        )
     _dates_and_clocks(table, how, zone, out)
     direction = _directions(table, how)
     _signs(how, direction, out)

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from schemas.aliases import CLOCK, normalise
 from transforms import convert, stamps
 from transforms.interpret.frame import F64, I64, Frame, Mask
-from transforms.interpret.interpretation import Head, Use, Witness
+from transforms.interpret.interpretation import SECOND, Head, Use, Witness
 
 # Units that elapsed time is met in, in seconds.
 UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "ms": 1e-3, "us": 1e-6}
@@ -149,8 +149,7 @@ def _is_absolute(frame: Frame, name: str) -> bool:
         return True
     text = frame.texts(name)
     if text is None:
-        numbers = frame.numbers(name)
-        return bool(np.nanmedian(numbers) >= 1e8) if np.isfinite(numbers).any() else False
+        return _since_1970(frame, name)
     known = text.drop_null()
     if not len(known):
         return False
@@ -162,8 +161,20 @@ def _is_absolute(frame: Frame, name: str) -> bool:
         > 0.5
     ):
         return not frame.in_clock_notation(name) or frame.known_share(name) < 0.5
+    return _since_1970(frame, name)
+
+
+def _since_1970(frame: Frame, name: str) -> bool:
+    """Whether a column of numbers is too large throughout to be a test's time."""
     numbers = frame.numbers(name)
-    return bool(np.isfinite(numbers).any() and np.nanmedian(numbers) >= 1e8)
+    if not np.isfinite(numbers).any():
+        return False
+    unit = frame.meanings[name].unit
+    if unit is None or frame.meanings[name].field == CLOCK:
+        usual = np.nanmedian(numbers)
+        return bool(1e8 <= usual <= 1e19 and np.nanmin(numbers) >= 0)
+    # Said to be elapsed: it began before any cycler was built.
+    return bool(np.nanmin(numbers) * unit.scale >= 5e8)
 
 
 def _is_elapsed(frame: Frame, name: str) -> bool:
@@ -477,6 +488,11 @@ def _choose_absolute(frame: Frame, found: Clocks, absolute: list[_Absolute]) -> 
         else 1.0
     )
     found.uses.append(Use(chosen.column, "recorded_at", unit.text if unit else "", scale, why=why))
+    if np.isnan(wall).any():
+        for other in full:
+            if other is not chosen and frame.meanings[other.column].field == "recorded_at":
+                found.uses.append(Use(other.column, "recorded_at", why=SECOND))
+                wall = np.where(np.isnan(wall), other.micros[found.perm], wall)
     found.wall = wall
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -18,7 +19,7 @@ from transforms.interpret import direction as direction_rules
 from transforms.interpret import layouts
 from transforms.interpret.clocks import Clocks
 from transforms.interpret.frame import F64, I64, SURVEY_ROWS, Frame
-from transforms.interpret.interpretation import Head, Interpretation, Use, Witness
+from transforms.interpret.interpretation import SECOND, Head, Interpretation, Use, Witness
 from transforms.interpret.told import Told
 
 # Read as they are; the others have rules of their own.
@@ -28,6 +29,8 @@ _NAMED = ("equipment_id", "equipment_type", "test_id", "source_file", "streamed_
           "source_row")  # fmt: skip
 # A step or cycle number that goes up with nearly every row counts rows.
 _COUNTS_ROWS = 0.8
+# Fewer intervals say nothing of how often a test is logged.
+_LEAST_INTERVALS = 5
 _CELL_FIELDS = ("cycle_index", "step_index", "record_index", "test_time_s", "step_time_s",
                 "charge_capacity_ah", "discharge_capacity_ah", CAPACITY, NET_CAPACITY,
                 STATE)  # fmt: skip
@@ -105,7 +108,7 @@ def decide(
         event_time=times.event_time,
         start_us=times.start_us,
         counter_grain=grain,
-        sampling_s=float(np.median(typical)) if len(typical) else None,
+        sampling_s=float(np.median(typical)) if len(typical) >= _LEAST_INTERVALS else None,
         typical_current_a=_large(current),
         in_order=in_order or times.order != "file",
         is_cell=_is_cell(frame, table.column_names),
@@ -143,12 +146,20 @@ def _plain_columns(frame: Frame, uses: list[Use], left: list[str]) -> None:
             filled.sort(key=lambda column: not frame.varying(column))
         chosen = (filled or columns)[0]
         uses.append(_plain_use(frame, chosen, field))
-        left += [column for column in columns if column != chosen]
+        others = [column for column in columns if column != chosen]
+        if 0 < frame.known_share(chosen) < 1:
+            _seconds(frame, others, field, uses)
+        else:
+            left += others
     for field in _NAMED:
         columns = frame.columns.get(field, [])
         if columns:
             uses.append(_plain_use(frame, columns[0], field))
-            left += columns[1:]
+            _seconds(frame, columns[1:], field, uses)
+
+
+def _seconds(frame: Frame, columns: Sequence[str], field: str, uses: list[Use]) -> None:
+    uses += [replace(_plain_use(frame, column, field), why=SECOND) for column in columns]
 
 
 def _numbers_of_place(frame: Frame, times: Clocks, uses: list[Use], left: list[str]) -> None:
@@ -291,5 +302,7 @@ def plain(table: pa.Table) -> Interpretation:
         left += columns[1:]
     known = {use.column for use in uses}
     return Interpretation(
-        uses=tuple(uses), left=tuple(name for name in table.column_names if name not in known)
+        uses=tuple(uses),
+        left=tuple(name for name in table.column_names if name not in known),
+        compared=False,
     )

@@ -9,6 +9,10 @@ from typing import Any
 from transforms.convert import Notation
 
 
+# Why a second column stands for a field: its values count where the better one has none.
+SECOND = "where the better one is empty"
+
+
 class Sign(StrEnum):
     """What a positive current does, and where the direction comes from if it has no sign."""
 
@@ -91,6 +95,7 @@ class Interpretation:
         typical_current_a: a large current of the file, which tells noise from a direction.
         in_order: whether rows have to be read one after another (clock set back, net counters,
             rows that look alike), so that the file can't be cut to parts.
+        compared: whether witnesses were compared; not in tables that this job wrote itself.
         is_cell: whether what was measured is certainly a cell; None leaves it to the profiles.
         witnesses: what was compared.
         disagreements: names of `schemas.reading.DISAGREEMENTS`.
@@ -111,6 +116,7 @@ class Interpretation:
     sampling_s: float | None = None
     typical_current_a: float | None = None
     in_order: bool = False
+    compared: bool = True
     is_cell: bool | None = None
     witnesses: tuple[Witness, ...] = ()
     disagreements: tuple[str, ...] = ()
@@ -145,7 +151,7 @@ class Head:
 def as_json(interpretation: Interpretation) -> dict[str, Any]:
     """The decision as plain values, for a table or `--json`."""
     uses = {
-        use.field: {
+        f"{use.field} ({use.column})" if use.why == SECOND else use.field: {
             "column": use.column,
             "unit": use.unit,
             "factor": use.scale,
