@@ -7,8 +7,10 @@ import difflib
 import math
 import re
 import time
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -18,6 +20,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
 from pipeline.errors import ConfigError
 from schemas import profiles
 from schemas.profiles import Profile, ProfileError
+from transforms.interpret.told import Told, ToldError, told_from
 
 _DAY_S = 86_400
 _DAY_FIRST = {"auto": None, "mdy": False, "dmy": True}
@@ -139,8 +142,17 @@ class JobOptions(PipelineOptions):
             "--date_order",
             default="auto",
             choices=sorted(_DAY_FIRST),
-            help="of dates with slashes: mdy, dmy, or auto (a file with a day above 12 tells; "
-            "else the month is first); default: auto",
+            help="of dates such as 03/04/2024: mdy, dmy, or auto (a day above 12, AM and PM, or the "
+            "test's clock decide; else the month is first, and the test is marked as in doubt); "
+            "default: auto",
+        )
+        group.add_argument(
+            "--dialect",
+            action="append",
+            default=[],
+            help="TOML file that says how cyclers' files are to be read where the program is "
+            "wrong: columns, units, sign, decimal, date_order, for the files it names; may be "
+            "given more than once, the first that covers a file counts",
         )
         group.add_argument(
             "--equipment_id",
@@ -180,6 +192,7 @@ class JobConfig:
     time_zone: str = "UTC"
     day_first: bool | None = None
     equipment_id: str | None = None
+    dialects: tuple[Told, ...] = ()
     launched_at_us: int = 0
     progress: bool = True
     until_latest: bool = False
@@ -226,6 +239,24 @@ def _profiles(names: Sequence[str]) -> tuple[Profile, ...]:
         raise ConfigError(f"--equipment_profile={error}") from error
 
 
+def _dialects(names: Sequence[str]) -> tuple[Told, ...]:
+    found = []
+    for name in names:
+        try:
+            values = tomllib.loads(Path(name).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(
+                f"--dialect={name}: {error.strerror or error}; name a TOML file"
+            ) from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--dialect={name}: not valid TOML: {error}") from None
+        try:
+            found.append(told_from(values, name))
+        except ToldError as error:
+            raise ConfigError(f"--dialect={error}") from None
+    return tuple(found)
+
+
 def _warehouses(given: Sequence[str] | None) -> tuple[str, ...]:
     if given is None:
         return (DEFAULT_WAREHOUSE,)
@@ -265,6 +296,7 @@ def config_from(options: PipelineOptions, now_us: int | None = None) -> JobConfi
         time_zone=_time_zone(own.time_zone),
         day_first=_DAY_FIRST[own.date_order],
         equipment_id=own.equipment_id,
+        dialects=_dialects(own.dialect),
         launched_at_us=time.time_ns() // 1000 if now_us is None else now_us,
         progress=not own.no_progress,
         until_latest=own.until == "latest",

@@ -59,6 +59,7 @@ def _position(what: Publication, source: FileSource | SimulatorSource) -> Positi
         "--time_zone": job.time_zone,
         "--date_order": str(job.day_first),
         "--equipment_id": str(job.equipment_id),
+        "--dialect": repr(job.dialects),
         # Which rows are refused, and so stand last in their batch, is the profiles' to say.
         "--equipment_profile": repr(job.profiles),
     }

@@ -57,6 +57,7 @@ def source(
             equipment_id=config.equipment_id,
             time_zone=config.time_zone,
             day_first=config.day_first,
+            dialects=config.dialects,
         )
     raise ConfigError(
         f"--source={config.source}: no source reads {kind}:; give a file, folder or glob "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 # Cyclers append the upload's date, or a running number, to the cell's name.
@@ -113,3 +114,16 @@ def part_of(path: str) -> tuple[str, int] | None:
         if (found := pattern.fullmatch(name)) is not None:
             return f"{folder}{slash}{found['stem']}*{found['rest']}", int(found["part"])
     return None
+
+
+def first_parts(paths: Iterable[str]) -> dict[str, str]:
+    """For each file that is a later part of a test, the test's first part among `paths`."""
+    by_test: dict[str, list[tuple[int, str]]] = {}
+    for path in paths:
+        if (part := part_of(path)) is not None:
+            by_test.setdefault(part[0], []).append((part[1], path))
+    found = {}
+    for parts in by_test.values():
+        _, first = min(parts)
+        found.update({path: first for _, path in parts if path != first})
+    return found

@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.options import JobConfig
 
 # The job's own flags that say how a source is to be read.
-_READ_FLAGS = ("source", "time_zone", "date_order", "equipment_id")
+_READ_FLAGS = ("source", "time_zone", "date_order", "equipment_id", "dialect")
 
 
 @dataclass(frozen=True)

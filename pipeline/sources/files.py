@@ -22,6 +22,7 @@ from pipeline.sources.splits import Group, Split, grouped, list_files, planned
 from transforms import dead_letter, naming
 from transforms.batch import RawBatch
 from transforms.dead_letter import DeadLetter
+from transforms.interpret.told import Told
 
 # One table of dead letters holds at most this much, so that no element grows without bound.
 _LETTERS = 1000
@@ -41,6 +42,8 @@ class FileSource(Bounded):
         split_bytes: how much of a file one worker takes at a time.
         batch_rows: rows of one batch, where a format can be cut.
         skip: patterns of file names to leave out, besides hidden files, notes and pictures.
+        day_first: whether dates have the day first; None tells it from each file.
+        dialects: what the user says about how files are to be read.
     """
 
     unit = "B"
@@ -55,10 +58,13 @@ class FileSource(Bounded):
         batch_rows: int = 20_000,
         skip: tuple[str, ...] = (),
         day_first: bool | None = None,
+        dialects: tuple[Told, ...] = (),
     ) -> None:
         self.pattern = pattern
         self.skip = skip
-        self.settings = Settings(name, equipment_id, time_zone, split_bytes, batch_rows, day_first)
+        self.settings = Settings(
+            name, equipment_id, time_zone, split_bytes, batch_rows, day_first, dialects
+        )
 
     @cached_property
     def found(self) -> list[Split]:

@@ -41,6 +41,7 @@ class Split:
         modified_us: its modification time.
         cost: the bytes this part stands for; a file's parts add up to its size.
         span: which part; None is the whole file.
+        first: the file that the test began in, where this one goes on with it.
     """
 
     path: str
@@ -48,6 +49,7 @@ class Split:
     modified_us: int
     cost: int
     span: reader.Span | Members | None = None
+    first: Split | None = None
 
     def content(self, settings: Settings) -> Content:
         """The file as a format's reader takes it."""
@@ -61,6 +63,7 @@ class Split:
                 FileSystems.open, self.path, compression_type=CompressionTypes.UNCOMPRESSED
             ),
             share=Share(self.cost),
+            first=None if self.first is None else partial(self.first.content, settings),
         )
 
 
@@ -81,16 +84,24 @@ def list_files(pattern: str, skip: tuple[str, ...] = ()) -> list[Split]:
         root = _GLOB.split(pattern)[0].rpartition("/")[0]
     else:  # a folder, a prefix of objects, or a glob of folders
         found = _match(f"{folder if glob else _GLOB.sub(_IN_BRACKETS, folder)}/**")
-    return sorted(
-        (
-            _whole(meta)
-            for meta in found
-            if not meta.path.endswith("/")
-            and not _is_hidden(meta.path, root, skip)
-            and _is_file(meta.path)
-        ),
-        key=lambda split: split.path,
+    return _in_tests(
+        _whole(meta)
+        for meta in found
+        if not meta.path.endswith("/")
+        and not _is_hidden(meta.path, root, skip)
+        and _is_file(meta.path)
     )
+
+
+def _in_tests(splits: Iterable[Split]) -> list[Split]:
+    """The files sorted by name; those that go on with a test know where it began."""
+    ordered = sorted(splits, key=lambda split: split.path)
+    by_path = {split.path: split for split in ordered}
+    firsts = naming.first_parts(by_path)
+    return [
+        replace(split, first=by_path[firsts[split.path]]) if split.path in firsts else split
+        for split in ordered
+    ]
 
 
 def _named_file(pattern: str) -> FileMetadata | None:

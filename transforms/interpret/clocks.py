@@ -114,14 +114,14 @@ def decide(
     _order_rows(frame, found, groups, elapsed_names, elapsed)
     found.day_first = day_first
     if absolute_names and found.day_first is None:
-        found.day_first = _day_first(frame, found, absolute_names, elapsed, dialect)
+        found.day_first = _day_first(frame, found, absolute_names, dialect)
     absolute = [_absolute(frame, name, zone, found.day_first) for name in absolute_names]
     absolute = [item for item in absolute if np.isfinite(item.micros).mean() >= 0.5]
     _test_and_step(frame, found, elapsed_names, absolute)
     _choose_absolute(frame, found, absolute)
     _unit_of_test_clock(frame, found)
     _start(found, head, zone)
-    _compare(frame, found)
+    _compare(found)
     used = {use.column for use in found.uses}
     found.left += [n for n in (*absolute_names, *elapsed_names) if n not in used]
     return found
@@ -285,7 +285,6 @@ def _day_first(
     frame: Frame,
     found: Clocks,
     names: list[str],
-    elapsed: dict[str, F64],
     dialect: str | None,
 ) -> bool | None:
     """Whether the day comes first: by a part above 12, AM and PM, or what makes time run evenly."""
@@ -304,7 +303,7 @@ def _day_first(
             return None
         if "." in (text.drop_null()[0].as_py() or "")[:4]:
             return True  # 01.03.2024 is German
-        better = _evener(text, found, elapsed)
+        better = _evener(text, found)
         if better is not None:
             return better
         if (
@@ -319,7 +318,7 @@ def _day_first(
     return None
 
 
-def _evener(text: pa.Array, found: Clocks, elapsed: dict[str, F64]) -> bool | None:
+def _evener(text: pa.Array, found: Clocks) -> bool | None:
     """The order under which the dates pass as the clock does, or else pass the fewest days."""
     spans = {}
     for order in stamps.Order:
@@ -540,7 +539,7 @@ def _unit_of_test_clock(frame: Frame, found: Clocks) -> None:
             where = found.uses.index(use)
             found.uses[where] = Use(use.column, use.field, text, seconds, why="wall clock")
             found.elapsed = found.elapsed * factor
-            _same_unit_for_steps(frame, found, use.scale, text, seconds)
+            _same_unit_for_steps(found, use.scale, text, seconds)
             found.clock = _said(found.uses[where])
             found.witnesses.append(
                 Witness("unit", "wall clock", ratio / factor,
@@ -549,9 +548,7 @@ def _unit_of_test_clock(frame: Frame, found: Clocks) -> None:
             return
 
 
-def _same_unit_for_steps(
-    frame: Frame, found: Clocks, before: float, text: str, seconds: float
-) -> None:
+def _same_unit_for_steps(found: Clocks, before: float, text: str, seconds: float) -> None:
     """A step's clock is in the unit of the test's, where neither name says another one."""
     for place, use in enumerate(found.uses):
         if use.field == "step_time_s" and use.scale == before and use.unit != "h:m:s":
@@ -584,7 +581,7 @@ def _start(found: Clocks, head: Head, zone: ZoneInfo) -> None:
         found.disagreements.append("time_assumed")
 
 
-def _compare(frame: Frame, found: Clocks) -> None:
+def _compare(found: Clocks) -> None:
     """Holds the wall clock against the test's clock, and both against the order of the rows."""
     if found.wall is None:
         return

@@ -111,7 +111,7 @@ def _filled(values: F64, first: Mask) -> F64:
     return np.where(np.isfinite(out), out, 0.0)
 
 
-def decide(frame: Frame, clocks: Clocks, charge: Flow, energy: Flow, state: F64 | None) -> Counters:
+def decide(frame: Frame, clocks: Clocks, charge: Flow, energy: Flow) -> Counters:
     """What the columns of capacity and energy count.
 
     Args:
@@ -119,7 +119,6 @@ def decide(frame: Frame, clocks: Clocks, charge: Flow, energy: Flow, state: F64 
         clocks: its times.
         charge: the integral of the current.
         energy: the integral of the power.
-        state: 1, -1 or 0 per row in order of measurement, where a state names the direction.
     """
     found = Counters()
     for names, single, net, current in (

@@ -73,12 +73,12 @@ def decide(
         _without_impedance(frame, uses, times, current)
         direction = direction_rules.decide(frame, times, current, voltage, told.sign)
         sign = direction.sign
-        uses += direction_rules.use_of_state(frame, direction.state)
+        uses += direction_rules.use_of_state(direction.state)
         witnesses += direction.witnesses
         doubts += direction.disagreements
         charge = counter_rules.flow(direction.signed, times)
         energy = counter_rules.flow(direction.signed * voltage, times)
-        counted = counter_rules.decide(frame, times, charge, energy, None)
+        counted = counter_rules.decide(frame, times, charge, energy)
         uses += counted.uses
         left += counted.left
         witnesses += counted.witnesses

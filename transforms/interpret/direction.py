@@ -202,6 +202,6 @@ def _judge(
     return Sign.POSITIVE_CHARGES, []
 
 
-def use_of_state(frame: Frame, state: str | None) -> list[Use]:
+def use_of_state(state: str | None) -> list[Use]:
     """The state's column as one that is used."""
     return [] if state is None else [Use(state, STATE, why="names directions")]

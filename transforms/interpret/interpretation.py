@@ -8,7 +8,6 @@ from typing import Any
 
 from transforms.convert import Notation
 
-
 # Why a second column stands for a field: its values count where the better one has none.
 SECOND = "where the better one is empty"
 

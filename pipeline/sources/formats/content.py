@@ -98,7 +98,7 @@ class Content:
         open: opens it anew, from the start, as often as wanted.
         seekable: whether the handle finds any place without reading up to it.
         depth: how many archives it lies in.
-        test_start_us: when the test began that it goes on with, where it is a later part of one.
+        first: of a file that may go on with another one's test, gives that one.
         share: what it advances on the progress bar.
     """
 
@@ -110,7 +110,7 @@ class Content:
     open: Callable[[], BinaryIO]
     seekable: bool = True
     depth: int = 0
-    test_start_us: int | None = None
+    first: Callable[[], Content] | None = None
     share: Share = field(default_factory=lambda: Share(0))
 
     def read_all(self) -> bytes:
@@ -135,7 +135,7 @@ class Content:
             source_file=self.source_file,
             arrived_at_us=self.arrived_at_us,
             equipment_id=self.equipment_id,
-            test_start_us=test_start_us if test_start_us is not None else self.test_start_us,
+            test_start_us=test_start_us,
             first_row=first_row,
             reading=reading,
         )

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
@@ -162,6 +163,10 @@ def member_content(
         return _Unpacking(handle, None, "zip member")  # type: ignore[return-value]
 
     scale = info.compress_size / info.file_size if info.file_size else 1.0
+    began = naming.first_parts(archive.namelist()).get(info.filename)
+    first = None
+    if began is not None:
+        first = partial(member_content, archive, archive.getinfo(began), outer, settings)
     return Content(
         path=path,
         source_file=naming.source_file(path),
@@ -172,6 +177,7 @@ def member_content(
         seekable=False,
         depth=outer.depth + 1,
         share=outer.share.take(info.compress_size, scale),
+        first=first,
     )
 
 

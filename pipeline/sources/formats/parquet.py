@@ -107,9 +107,9 @@ def _rows(
             content.share.advance(content.size * table.num_rows // total)
 
     for batch in tables.batches(content, settings, reading, parts(row + 1)):
-        if kind is Kind.READINGS:  # these say themselves which file they came from
-            batch = replace(batch, origin=replace(batch.origin, source_file=None))
-        yield batch
+        # The lake's readings say themselves which file they came from.
+        own = replace(batch, origin=replace(batch.origin, source_file=None))
+        yield own if kind is Kind.READINGS else batch
 
 
 def _tables(file: pq.ParquetFile, kind: Kind, groups: range, size: int) -> Iterator[pa.Table]:

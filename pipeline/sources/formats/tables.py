@@ -9,9 +9,10 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.sources.formats.content import Content, Settings
-from transforms import naming
+from pipeline.sources.formats.content import Content, Settings, Share
+from transforms import convert, naming
 from transforms.batch import BatchKind, RawBatch
+from transforms.decode import decode
 from transforms.interpret import apply
 from transforms.interpret.decide import decide, plain
 from transforms.interpret.interpretation import Head, Interpretation, Witness
@@ -25,16 +26,13 @@ class Reading:
         how: what its columns mean.
         equipment_id: what its rows are of, where they name nothing.
         test_start_us: when its test began; None where only all of its rows together tell.
+        in_parts: whether its rows can travel in several batches.
     """
 
     how: Interpretation
     equipment_id: str | None
     test_start_us: int | None
-
-    @property
-    def in_parts(self) -> bool:
-        """Whether its rows can travel in several batches."""
-        return self.test_start_us is not None
+    in_parts: bool
 
 
 def reading_of(
@@ -52,18 +50,43 @@ def reading_of(
     told = settings.told_of(content.path)
     how = decide(table, head, zone, told, settings.day_first)
     equipment, how = _equipment(content, settings, head, how)
-    start = content.test_start_us
-    if how.in_order:
-        start = None
-    elif start is None:
-        start = _earliest(table, how, zone)
-    return Reading(how, equipment, start)
+    start = None if how.in_order else _earliest(table, how, zone)
+    in_parts = start is not None
+    if content.first is not None and _goes_on(table, how):
+        start = _start_of(content.first(), settings) or start
+    return Reading(how, equipment, start, in_parts)
+
+
+def _goes_on(table: pa.Table, how: Interpretation) -> bool:
+    """Whether a file's first row is not that of a test: its clock or its records run on."""
+    for field, least in (("test_time_s", 10.0 * (how.sampling_s or 60.0)), ("record_index", 1.5)):
+        use = how.use_of(field)
+        if use is None or not table.num_rows:
+            continue
+        read = convert.seconds if field == "test_time_s" else convert.doubles
+        first = read(table.column(use.column).slice(0, 1), use.scale, notation=how.notation).array
+        value = first[0].as_py()
+        if value is not None and value > least:
+            return True
+    return False
+
+
+def _start_of(first: Content, settings: Settings) -> int | None:
+    """When the test began, by the first rows of the file it began in."""
+    from pipeline.sources.formats import reader
+
+    for output in reader.read(replace(first, first=None, share=Share(0)), settings):
+        if isinstance(output, RawBatch):
+            decoded, _ = decode(output, settings.time_zone)
+            return decoded.test_start_us
+    return None
 
 
 def own_reading(table: pa.Table, content: Content) -> Reading:
     """How the lake's own readings are read: every column as its name says."""
     how = plain(table)
-    return Reading(how, content.equipment_id, _earliest(table, how, ZoneInfo("UTC")))
+    start = _earliest(table, how, ZoneInfo("UTC"))
+    return Reading(how, content.equipment_id, start, in_parts=start is not None)
 
 
 def _equipment(
@@ -130,7 +153,7 @@ def batches(
     if whole:
         together = pa.concat_tables([table for _, table in whole], promote_options="default")
         if together.num_rows:
-            origin = content.origin(settings, whole[0][0], content.test_start_us, reading.how)
+            origin = content.origin(settings, whole[0][0], reading.test_start_us, reading.how)
             yield RawBatch(together, BatchKind.ROWS, origin)
 
 
@@ -140,5 +163,5 @@ def one_table(
     """A file that is one table in memory: a single batch, for its counters are one test's."""
     if table.num_rows:
         reading = reading_of(table, content, settings, head)
-        whole = replace(reading, test_start_us=None)
+        whole = replace(reading, in_parts=False)
         yield from batches(content, settings, whole, [(1, table)])
