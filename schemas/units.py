@@ -26,9 +26,7 @@ class Dimension(StrEnum):
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit: value in the dimension's own unit (V, A, Ah, Wh, s, ohm, degC, Hz) = value in this
-    unit x scale + offset.
-    """
+    """A unit: its value x scale + offset is in V, A, Ah, Wh, s, ohm, degC or Hz."""
 
     text: str
     scale: float

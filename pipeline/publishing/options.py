@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.options import JobConfig
 
 # The job's own flags that say how a source is to be read.
-_READ_FLAGS = ("source", "time_zone", "date_order", "equipment_id", "dialect")
+_READ_FLAGS = ("source", "time_zone", "date_order", "equipment_id")
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ def _parser() -> _Parser:
         add(name, help="as the job's")
     add("--date_order", help="as the job's: mdy, dmy or auto")
     add("--equipment_profile", action="append", default=[], help="as the job's")
+    add("--dialect", action="append", default=[], help="as the job's")
     add("--no_progress", action="store_true", help="show no progress bar")
     return parser
 
@@ -106,6 +107,7 @@ def publication(argv: Sequence[str]) -> Publication:
         raise ConfigError("--timestamp=event: Pub/Sub sets the time itself; drop it")
     shared = [f"--{name}={value}" for name in _READ_FLAGS if (value := getattr(given, name))]
     shared += [f"--equipment_profile={name}" for name in given.equipment_profile]
+    shared += [f"--dialect={name}" for name in given.dialect]
     shared += ["--no_progress"] if given.no_progress else []
     return Publication(
         job=options.config_from(options.parse(shared)),
