@@ -13,3 +13,16 @@
             / 2.0 * time_delta_s / 3600.0
     end
 {%- endmacro -%}
+
+{#-
+    How far the integral of the current over that interval may be off, Ah: inside a step by what lies
+    between the two rectangles and the trapezoid, on a step's first row by all of the jump, because
+    the step may have begun anywhere in the interval.
+-#}
+{%- macro integration_bound_ah() -%}
+    case
+        when time_delta_s is null or is_gap or previous_current_a is null then 0.0
+        when is_step_start then abs(current_a - previous_current_a) * time_delta_s / 3600.0
+        else abs(current_a - previous_current_a) / 2.0 * time_delta_s / 3600.0
+    end
+{%- endmacro -%}

@@ -14,6 +14,10 @@ SQL = {
 }
 
 
+def get_columns_in_relation(relation):
+    return []
+
+
 def dispatch(macro_name, macro_namespace=None):
     def render(*args):
         if macro_name in SQL:
