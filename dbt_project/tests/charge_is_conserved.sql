@@ -10,7 +10,7 @@ totals as (
         dq_charge_ah as charge_ah,
         dq_discharge_ah as discharge_ah
     from {{ ref('battery_features') }}
-    where equipment_type = 'battery_cell'
+    where equipment_type = 'battery_cell' and not is_impedance
 
     union all
 
