@@ -12,6 +12,23 @@
 
 {%- macro bigquery__float_type() -%} float64 {%- endmacro -%}
 
+{#- A moment, to the microsecond, and an array of strings. -#}
+{%- macro timestamp_type() -%}
+    {{ return(adapter.dispatch('timestamp_type')()) }}
+{%- endmacro -%}
+
+{%- macro default__timestamp_type() -%} timestamptz {%- endmacro -%}
+
+{%- macro bigquery__timestamp_type() -%} timestamp {%- endmacro -%}
+
+{%- macro strings_type() -%}
+    {{ return(adapter.dispatch('strings_type')()) }}
+{%- endmacro -%}
+
+{%- macro default__strings_type() -%} varchar[] {%- endmacro -%}
+
+{%- macro bigquery__strings_type() -%} array<string> {%- endmacro -%}
+
 {#- Seconds from `earlier` to `later`, to the microsecond. -#}
 {%- macro seconds_between(earlier, later) -%}
     {{ return(adapter.dispatch('seconds_between')(earlier, later)) }}

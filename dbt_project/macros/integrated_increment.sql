@@ -15,14 +15,19 @@
 {%- endmacro -%}
 
 {#-
-    How far the integral of the current over that interval may be off, Ah: inside a step by what lies
-    between the two rectangles and the trapezoid, on a step's first row by all of the jump, because
-    the step may have begun anywhere in the interval.
+    How far that integral may be off, as `value` hours: inside a step by what lies
+    between the two rectangles and the trapezoid; on a step's first row by all of the jump over the
+    time for which the interval does not belong to the step, as the step's own clock has it.
 -#}
-{%- macro integration_bound_ah() -%}
+{%- macro integration_bound(value, previous) -%}
     case
-        when time_delta_s is null or is_gap or previous_current_a is null then 0.0
-        when is_step_start then abs(current_a - previous_current_a) * time_delta_s / 3600.0
-        else abs(current_a - previous_current_a) / 2.0 * time_delta_s / 3600.0
+        when time_delta_s is null or is_gap or {{ previous }} is null then 0.0
+        when is_step_start
+            then
+                abs(greatest({{ value }}, 0.0) - greatest({{ previous }}, 0.0))
+                * greatest(time_delta_s - coalesce(step_time_s, 0.0), 0.0) / 3600.0
+        else
+            abs(greatest({{ value }}, 0.0) - greatest({{ previous }}, 0.0))
+            / 2.0 * time_delta_s / 3600.0
     end
 {%- endmacro -%}

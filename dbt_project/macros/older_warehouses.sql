@@ -18,23 +18,14 @@
 
 {#- All of a table, or no row of its columns (a type by name) where there is no such table. -#}
 {%- macro all_or_none_of(relation, columns) -%}
-    {%- if column_names(relation) -%}
-        select * from {{ relation }}
+    {%- if column_names(relation) -%} select * from {{ relation }}
     {%- else -%}
-        select
-            {% for name, data_type in columns.items() -%}
-                cast(null as {{ data_type }}) as {{ name }}{{ ',' if not loop.last }}
-            {% endfor %}
+        {%- set nulls = [] -%}
+        {%- for name, data_type in columns.items() -%}
+            {%- do nulls.append('cast(null as ' ~ data_type ~ ') as ' ~ name) -%}
+        {%- endfor -%}
+        select {{ nulls | join(', ') }}
         from (select 1 as nothing) as no_table
         where false
     {%- endif -%}
-{%- endmacro -%}
-
-{#- The types that differ by warehouse, by the names that the job's schema has for them. -#}
-{%- macro timestamp_type() -%}
-    {{ return('timestamp' if target.type == 'bigquery' else 'timestamptz') }}
-{%- endmacro -%}
-
-{%- macro strings_type() -%}
-    {{ return('array<string>' if target.type == 'bigquery' else 'varchar[]') }}
 {%- endmacro -%}

@@ -8,7 +8,9 @@ SQL = {
     "legacy_reading_columns": "",
     "partitions": "",
     "replacement": "",
+    "strings_type": "varchar[]",
     "text_literal": "'{0}'",
+    "timestamp_type": "timestamptz",
     "unnest_as": "unnest({0}) as unnested_{1} ({1})",
     "with_rest_of_days": "select * from {0}",
 }

@@ -1,5 +1,6 @@
 -- What the readings gained, the steps and the cycles must hold too: no reading is lost or counted
--- twice on the way up.
+-- twice on the way up. A warning: one cell's figures keep no model of another from being built.
+{{ config(severity='warn') }}
 with
 
 totals as (

@@ -109,7 +109,6 @@ with_neighbours as (
 with_runs as (
 
     select
-        *,
         {% for counter, flow in counters.items() -%}
             sum(
                 case
@@ -128,8 +127,9 @@ with_runs as (
                 partition by test_key
                 order by reading_seq
                 rows between unbounded preceding and current row
-            ) as {{ counter }}_run{{ ',' if not loop.last }}
-        {% endfor %}
+            ) as {{ counter }}_run,
+        {% endfor -%}
+        *
 
     from with_neighbours
 
@@ -138,14 +138,14 @@ with_runs as (
 with_tops as (
 
     select
-        *,
         {% for counter in counters -%}
             max(known_{{ counter }}) over (
                 partition by test_key, {{ counter }}_run
                 order by reading_seq
                 rows between unbounded preceding and 1 preceding
-            ) as {{ counter }}_top{{ ',' if not loop.last }}
-        {% endfor %}
+            ) as {{ counter }}_top,
+        {% endfor -%}
+        *
 
     from with_runs
 
@@ -169,8 +169,13 @@ with_integrals as (
         case
             when equipment_type <> 'battery_cell' then null
             when is_impedance then 0.0
-            else {{ integration_bound_ah() }}
-        end as dq_integration_bound_ah
+            else {{ integration_bound('current_a', 'previous_current_a') }}
+        end as dq_charge_bound_ah,
+        case
+            when equipment_type <> 'battery_cell' then null
+            when is_impedance then 0.0
+            else {{ integration_bound('-current_a', '-previous_current_a') }}
+        end as dq_discharge_bound_ah
 
     from with_tops
 
@@ -477,7 +482,8 @@ final as (
         charge_method,
         dq_charge_integrated_ah,
         dq_discharge_integrated_ah,
-        dq_integration_bound_ah,
+        dq_charge_bound_ah,
+        dq_discharge_bound_ah,
         equipment_type = 'battery_cell' and has_charge_capacity_ah as has_charge_counter,
         equipment_type = 'battery_cell' and has_discharge_capacity_ah as has_discharge_counter,
         sum(dq_charge_ah + dq_discharge_ah) over (

@@ -107,6 +107,7 @@ with_step_run as (
 
     select
         *,
+        case when not is_impedance then time_delta_s end as known_interval_s,
         sum(case when is_step_start then 1 else 0 end) over (
             partition by equipment_id, test_key
             order by reading_seq
@@ -124,12 +125,9 @@ with_interval as (
     select
         *,
         case
-            when
-                count(case when not is_impedance then time_delta_s end) over in_step_run >= 3
-                then
-                    {{ median('case when not is_impedance then time_delta_s end') }}
-                    over in_step_run
-            else {{ median('case when not is_impedance then time_delta_s end') }} over in_test
+            when count(known_interval_s) over in_step_run >= 3
+                then {{ median('known_interval_s') }} over in_step_run
+            else {{ median('known_interval_s') }} over in_test
         end as typical_interval_s,
         -- cyclers log a constant voltage by current, so that the interval grows
         case

@@ -53,7 +53,8 @@ cycle_readings as (
         -- the second witness of the charge, and how far it can be relied on
         sum(dq_charge_integrated_ah) as charge_integrated_ah,
         sum(dq_discharge_integrated_ah) as discharge_integrated_ah,
-        sum(dq_integration_bound_ah) as integration_bound_ah,
+        sum(dq_charge_bound_ah) as charge_bound_ah,
+        sum(dq_discharge_bound_ah) as discharge_bound_ah,
         max(case when has_charge_counter then 1 else 0 end) = 1 as has_charge_counter,
         max(case when has_discharge_counter then 1 else 0 end) = 1 as has_discharge_counter,
         max(
@@ -295,7 +296,7 @@ judged as (
             and has_charge_counter
             and {{ estimates_differ(
                 'charge_ah', 'charge_integrated_ah', var('charge_tolerance'),
-                'greatest(noise_ah, integration_bound_ah)'
+                'greatest(noise_ah, charge_bound_ah)'
             ) }}
         )
         or (
@@ -303,7 +304,7 @@ judged as (
             and has_discharge_counter
             and {{ estimates_differ(
                 'discharge_ah', 'discharge_integrated_ah', var('charge_tolerance'),
-                'greatest(noise_ah, integration_bound_ah)'
+                'greatest(noise_ah, discharge_bound_ah)'
             ) }}
         )
         or {{ estimates_differ(
