@@ -24,13 +24,19 @@ sequenced as (
 ),
 
 -- Counters ---------------------------------------------------------------------------------------
+-- What each gained, in rows of nothing but the counters: they are sorted once per counter.
 
-with_flow as (
+counted as (
 
     select
-        *,
-        voltage_v * current_a as power_watt,
-        previous_voltage_v * previous_current_a as previous_power_watt,
+        test_key,
+        reading_seq,
+        max(cycle_index) over (partition by test_key) is not null as has_cycle_index,
+        last_value(cycle_index ignore nulls) over (
+            partition by test_key
+            order by reading_seq
+            rows between unbounded preceding and 1 preceding
+        ) as last_cycle_index,
         -- the rows of an impedance spectrum count nothing
         {% for counter in counters -%}
             case when is_impedance is not true then {{ counter }} end as known_{{ counter }},
@@ -73,7 +79,6 @@ with_flow as (
 with_neighbours as (
 
     select
-        *,
         {% for counter, flow in counters.items() -%}
             -- a counter that never moves is a column that was filled with zeros
             coalesce(max(known_{{ counter }}) over test > 0, false) as has_{{ counter }},
@@ -87,10 +92,9 @@ with_neighbours as (
                 case when known_{{ counter }} is not null then {{ flow }} end ignore nulls
             ) over later as next_{{ counter }}_flow,
         {% endfor -%}
-        max(cycle_index) over test is not null as has_cycle_index,
-        last_value(cycle_index ignore nulls) over earlier as last_cycle_index
+        *
 
-    from with_flow
+    from counted
     window
         test as (partition by test_key),
         earlier as (
@@ -110,6 +114,8 @@ with_runs as (
 
     select
         {% for counter, flow in counters.items() -%}
+            known_{{ counter }},
+            has_{{ counter }},
             sum(
                 case
                     when
@@ -123,15 +129,19 @@ with_runs as (
                         then 1
                     else 0
                 end
-            ) over (
-                partition by test_key
-                order by reading_seq
-                rows between unbounded preceding and current row
-            ) as {{ counter }}_run,
+            ) over so_far as {{ counter }}_run,
         {% endfor -%}
-        *
+        has_cycle_index,
+        last_cycle_index,
+        test_key,
+        reading_seq
 
     from with_neighbours
+    window so_far as (
+        partition by test_key
+        order by reading_seq
+        rows between unbounded preceding and current row
+    )
 
 ),
 
@@ -148,6 +158,44 @@ with_tops as (
         *
 
     from with_runs
+
+),
+
+gains as (
+
+    select
+        {% for counter in counters -%}
+            has_{{ counter }},
+            {{ counter_increment('known_' ~ counter, counter ~ '_top', counter ~ '_run') }}
+                as gained_{{ counter }},
+        {% endfor -%}
+        has_cycle_index,
+        last_cycle_index,
+        test_key,
+        reading_seq
+
+    from with_tops
+
+),
+
+with_gains as (
+
+    select
+        {% for counter in counters -%}
+            gains.has_{{ counter }},
+            gains.gained_{{ counter }},
+        {% endfor -%}
+        gains.has_cycle_index,
+        gains.last_cycle_index,
+        sequenced.*,
+        sequenced.voltage_v * sequenced.current_a as power_watt,
+        sequenced.previous_voltage_v * sequenced.previous_current_a as previous_power_watt
+
+    from sequenced
+    inner join gains
+        on
+            sequenced.test_key = gains.test_key
+            and sequenced.reading_seq = gains.reading_seq
 
 ),
 
@@ -177,7 +225,7 @@ with_integrals as (
             else {{ integration_bound('-current_a', '-previous_current_a') }}
         end as dq_discharge_bound_ah
 
-    from with_tops
+    from with_gains
 
 ),
 
@@ -187,47 +235,23 @@ with_increments as (
         *,
         case
             when equipment_type <> 'battery_cell' then null
-            when has_charge_capacity_ah
-                then
-                    {{ counter_increment(
-                        'known_charge_capacity_ah',
-                        'charge_capacity_ah_top',
-                        'charge_capacity_ah_run'
-                    ) }}
+            when has_charge_capacity_ah then gained_charge_capacity_ah
             else dq_charge_integrated_ah
         end as dq_charge_ah,
         case
             when equipment_type <> 'battery_cell' then null
-            when has_discharge_capacity_ah
-                then
-                    {{ counter_increment(
-                        'known_discharge_capacity_ah',
-                        'discharge_capacity_ah_top',
-                        'discharge_capacity_ah_run'
-                    ) }}
+            when has_discharge_capacity_ah then gained_discharge_capacity_ah
             else dq_discharge_integrated_ah
         end as dq_discharge_ah,
         case
             when equipment_type <> 'battery_cell' then null
-            when has_charge_energy_wh
-                then
-                    {{ counter_increment(
-                        'known_charge_energy_wh',
-                        'charge_energy_wh_top',
-                        'charge_energy_wh_run'
-                    ) }}
+            when has_charge_energy_wh then gained_charge_energy_wh
             when is_impedance then 0.0
             else {{ integrated_increment('power_watt', 'previous_power_watt') }}
         end as de_charge_wh,
         case
             when equipment_type <> 'battery_cell' then null
-            when has_discharge_energy_wh
-                then
-                    {{ counter_increment(
-                        'known_discharge_energy_wh',
-                        'discharge_energy_wh_top',
-                        'discharge_energy_wh_run'
-                    ) }}
+            when has_discharge_energy_wh then gained_discharge_energy_wh
             when is_impedance then 0.0
             else {{ integrated_increment('-power_watt', '-previous_power_watt') }}
         end as de_discharge_wh,

@@ -108,6 +108,8 @@ with_step_run as (
     select
         *,
         case when not is_impedance then time_delta_s end as known_interval_s,
+        {{ median('case when not is_impedance then time_delta_s end') }} over in_test
+            as test_interval_s,
         sum(case when is_step_start then 1 else 0 end) over (
             partition by equipment_id, test_key
             order by reading_seq
@@ -115,6 +117,7 @@ with_step_run as (
         ) as step_run
 
     from with_delta
+    window in_test as (partition by equipment_id, test_key)
 
 ),
 
@@ -127,7 +130,7 @@ with_interval as (
         case
             when count(known_interval_s) over in_step_run >= 3
                 then {{ median('known_interval_s') }} over in_step_run
-            else {{ median('known_interval_s') }} over in_test
+            else test_interval_s
         end as typical_interval_s,
         -- cyclers log a constant voltage by current, so that the interval grows
         case
@@ -141,9 +144,7 @@ with_interval as (
         end as longest_interval_s
 
     from with_step_run
-    window
-        in_step_run as (partition by equipment_id, test_key, step_run),
-        in_test as (partition by equipment_id, test_key)
+    window in_step_run as (partition by equipment_id, test_key, step_run)
 
 ),
 
