@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
+from pipeline import model_warnings
 from pipeline.errors import ConfigError
+from pipeline.report.warehouse import opened
 from pipeline.sinks.duckdb.motherduck import MotherDuck
 
 PROJECT = Path(__file__).resolve().parent.parent / "dbt_project"
@@ -121,8 +124,24 @@ def build(
     return dbt.returncode == 0, counts
 
 
+def warned(warehouse: str) -> Iterator[str]:
+    """What the data tests of the last build warned of, in lines; see `model_warnings`.
+
+    The equipments are looked up on DuckDB and MotherDuck; on BigQuery that would cost queries.
+    """
+    found = model_warnings.read(model_warnings.target(PROJECT))
+    with contextlib.ExitStack() as stack:
+        database = None
+        with contextlib.suppress(ConfigError):
+            database = stack.enter_context(opened(warehouse))
+        yield from model_warnings.lines(found, database)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status: 1 if a model or test failed, 2 for a wrong flag."""
+    """The command; returns its exit status: 1 if a model or test failed, 2 for a wrong flag.
+
+    A test that only warned, of values of one equipment, fails nothing.
+    """
     parser = argparse.ArgumentParser(prog="python -m pipeline.models", description=__doc__)
     parser.add_argument("--warehouse", default="duckdb:data/warehouse.duckdb")
     parser.add_argument("--select", help="build only these, in dbt's own notation")
@@ -138,6 +157,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 2
+    if counts.get("WARN"):
+        print("\n".join(warned(flags.warehouse)))  # noqa: T201
     told = ", ".join(f"{status} {count}" for status, count in counts.items())
     print(f"models: {told or 'not built'}; {time.monotonic() - started:.1f} s")  # noqa: T201
     return 0 if success else 1

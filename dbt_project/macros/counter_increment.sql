@@ -1,14 +1,15 @@
 {#-
-    What a counter gained since its previous known value. The first value of a test contributes
-    nothing: what it counted happened before. After a drop the counter restarted (per file, cycle or
-    step), so its new value is the increment. A drop of less than a millionth is rounding, not a
-    restart.
+    What a counter gained up to a reading. `top` is the highest value since the counter restarted
+    and before this reading, `run` how often it has restarted in the test. The first value of a test
+    contributes nothing: what it counted happened before. The first value after a restart is the
+    increment. A counter that dips, if only by a rounding error, gains nothing until it has passed
+    its highest value again.
 -#}
-{%- macro counter_increment(value, previous) -%}
+{%- macro counter_increment(value, top, run) -%}
     case
-        when {{ value }} is null or {{ previous }} is null then 0.0
-        when {{ value }} >= {{ previous }} then {{ value }} - {{ previous }}
-        when {{ value }} >= {{ previous }} - 1e-6 then 0.0
+        when {{ value }} is null then 0.0
+        when {{ top }} is not null then greatest({{ value }} - {{ top }}, 0.0)
+        when {{ run }} = 0 then 0.0
         else {{ value }}
     end
 {%- endmacro -%}

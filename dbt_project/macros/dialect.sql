@@ -12,6 +12,23 @@
 
 {%- macro bigquery__float_type() -%} float64 {%- endmacro -%}
 
+{#- A moment, to the microsecond, and an array of strings. -#}
+{%- macro timestamp_type() -%}
+    {{ return(adapter.dispatch('timestamp_type')()) }}
+{%- endmacro -%}
+
+{%- macro default__timestamp_type() -%} timestamptz {%- endmacro -%}
+
+{%- macro bigquery__timestamp_type() -%} timestamp {%- endmacro -%}
+
+{%- macro strings_type() -%}
+    {{ return(adapter.dispatch('strings_type')()) }}
+{%- endmacro -%}
+
+{%- macro default__strings_type() -%} varchar[] {%- endmacro -%}
+
+{%- macro bigquery__strings_type() -%} array<string> {%- endmacro -%}
+
 {#- Seconds from `earlier` to `later`, to the microsecond. -#}
 {%- macro seconds_between(earlier, later) -%}
     {{ return(adapter.dispatch('seconds_between')(earlier, later)) }}
@@ -213,6 +230,28 @@
 
 {%- macro bigquery__array_median(items) -%}
     (select percentile_cont(item, 0.5) over () from unnest({{ items }}) as item limit 1)
+{%- endmacro -%}
+
+{#- The exact median of a whole partition; to be followed by `over (partition by ...)`. -#}
+{%- macro median(value) -%}
+    {{ return(adapter.dispatch('median')(value)) }}
+{%- endmacro -%}
+
+{%- macro default__median(value) -%} median({{ value }}) {%- endmacro -%}
+
+{%- macro bigquery__median(value) -%} percentile_cont({{ value }}, 0.5) {%- endmacro -%}
+
+{#- An array of the values, strings, that are not null; in the order given. -#}
+{%- macro known_strings(values) -%}
+    {{ return(adapter.dispatch('known_strings')(values)) }}
+{%- endmacro -%}
+
+{%- macro default__known_strings(values) -%}
+    [item for item in [{{ values | join(', ') }}] if item is not null]
+{%- endmacro -%}
+
+{%- macro bigquery__known_strings(values) -%}
+    array(select item from unnest([{{ values | join(', ') }}]) as item where item is not null)
 {%- endmacro -%}
 
 {#- A quantile of a group; approximate on BigQuery (1 %). -#}

@@ -133,7 +133,10 @@
     {%- for name in ['nominal_capacity_ah', 'rated_current_a', 'v_max_v', 'gap_s', 'gap_cv_s'] -%}
         {%- do parts.append("coalesce(cast(" ~ equipment ~ "." ~ name ~ " as string), '')") -%}
     {%- endfor -%}
-    {%- set settings = [var('rest_current_fraction'), var('derived_cycle_min_fraction')] -%}
+    {%- set settings = [
+        var('rest_current_fraction'), var('derived_cycle_min_fraction'),
+        var('gap_interval_factor'), var('counter_restart_share'), var('counter_flow_factor')
+    ] -%}
     {%- do parts.append("'" ~ settings | join('|') ~ "'") -%}
     {{ text_hash(parts | join(" || '|' || ")) }}
 {%- endmacro -%}

@@ -8,10 +8,16 @@ SQL = {
     "legacy_reading_columns": "",
     "partitions": "",
     "replacement": "",
+    "strings_type": "varchar[]",
     "text_literal": "'{0}'",
+    "timestamp_type": "timestamptz",
     "unnest_as": "unnest({0}) as unnested_{1} ({1})",
     "with_rest_of_days": "select * from {0}",
 }
+
+
+def get_columns_in_relation(relation):
+    return []
 
 
 def dispatch(macro_name, macro_namespace=None):

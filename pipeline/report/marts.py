@@ -50,11 +50,21 @@ COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "battery_cycles": (
             "equipment_id",
             "cycle_number",
+            "test_key",
             "is_valid",
+            "disagreements",
             "coulombic_efficiency",
             "energy_efficiency",
             "internal_resistance_ohm",
             "dc_resistance_30s_ohm",
+        ),
+        "dim_test": (
+            "equipment_id",
+            "test_key",
+            "test_id",
+            "source_file",
+            "dialect",
+            "disagreements",
         ),
         "battery_health": (
             "equipment_id",
@@ -145,6 +155,27 @@ _CYCLES = """
     where is_valid and equipment_id in (select unnest(?))
     order by equipment_id, cycle_number
 """
+# A line per cell, test and doubt; a doubt of the whole test is in no need of its cycles' numbers.
+_DOUBTS = """
+    with doubts as (
+        select test_key, unnest(disagreements) as doubt, null as cycle_number, false as is_invalid
+        from dim_test
+        union all
+        select test_key, unnest(disagreements) as doubt, cycle_number, not is_valid as is_invalid
+        from battery_cycles
+    )
+    select
+        tests.equipment_id, coalesce(tests.source_file, tests.test_id) as test, tests.dialect,
+        doubts.doubt,
+        count(doubts.cycle_number) as cycles,
+        min(doubts.cycle_number) as first_cycle,
+        max(doubts.cycle_number) as last_cycle,
+        count(*) filter (doubts.is_invalid) as invalid_cycles
+    from doubts
+    inner join dim_test as tests using (test_key)
+    group by all
+    order by invalid_cycles desc, cycles desc, tests.equipment_id, test, doubts.doubt
+"""
 # Each curve has one peak, so the peaks list the curves without reading all their points.
 _CURVES = """
     select ica.equipment_id, ica.cycle_number, 100 * health.soh_nominal as soh
@@ -189,6 +220,7 @@ class Overview:
         flagged: readings with at least one flag.
         flags: flagged readings by flag, those that occur, the most frequent first.
         rejects: dead letters by rule, the most frequent first.
+        doubts: one row per cell, test and name of what its witnesses disagree on (see `_DOUBTS`).
     """
 
     cells: pd.DataFrame
@@ -202,6 +234,7 @@ class Overview:
     flagged: int
     flags: Mapping[str, int]
     rejects: Mapping[str, int]
+    doubts: pd.DataFrame
 
     @property
     def is_empty(self) -> bool:
@@ -264,6 +297,7 @@ class Marts:
             flagged=int(quality["all"]),
             flags=dict(sorted(flags.items(), key=lambda item: (-item[1], item[0]))),
             rejects={str(rule): int(letters) for rule, letters in rejects},
+            doubts=self._database.execute(_DOUBTS).df(),
         )
 
     def health(self, cells: Sequence[str]) -> pd.DataFrame:

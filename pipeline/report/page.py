@@ -13,7 +13,7 @@ from string import Template
 import orjson
 from plotly.offline import get_plotlyjs
 
-from pipeline.report import charts, tables
+from pipeline.report import charts, doubts, tables
 from pipeline.report.charts import Chart
 from pipeline.report.marts import Marts, Overview
 from pipeline.report.plots import Focus
@@ -65,7 +65,7 @@ def _body(overview: Overview, drawn: Iterable[Chart]) -> str:
             '<p class="empty">The warehouse holds no readings yet. Run <code>python -m pipeline</code>, '
             "then <code>make models</code>, and write this report again.</p>"
         )
-    parts = [_figures(overview)]
+    parts = [_figures(overview), doubts.box(overview.doubts)]
     cells = [chart for chart in drawn if chart.name != "machines"]
     if cells:
         parts.append(_legend(Focus.of(overview)))
@@ -73,7 +73,7 @@ def _body(overview: Overview, drawn: Iterable[Chart]) -> str:
     parts.append(_cells(overview))
     parts += [_chart(chart) for chart in drawn if chart.name == "machines"]
     parts.append(_quality(overview))
-    return "\n".join(parts)
+    return "\n".join(filter(None, parts))
 
 
 def _figures(overview: Overview) -> str:

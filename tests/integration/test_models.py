@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from pipeline import models
@@ -27,11 +29,18 @@ SEED_QUERIES = [
 ]
 
 
+def change(ran: Ran, statement: str) -> None:
+    with duckdb.connect(str(ran.warehouse)) as database:
+        database.execute(statement)
+
+
 def build(ran: Ran) -> None:
     assert ran.status == 0, ran.err
     success, counts = models.build(f"duckdb:{ran.warehouse}")
     assert success, counts
     assert counts["PASS"] > 100
+    # A warning fails no build, but here it would be a fault of the models.
+    assert not counts["WARN"], list(models.warned(f"duckdb:{ran.warehouse}"))
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +103,87 @@ def test_cells_without_counters_cycles_or_clock_and_a_single_reading(tmp_path: P
     assert len(cycles) == 3
     # An ampere for an hour, less the interval before the very first reading.
     assert [row[1] for row in cycles] == pytest.approx([1.0, 1.0, 1.0], rel=0.02)
+
+
+def pulse(resistance: float) -> list[str]:
+    """A cell's cycle at 1 A with counters; its voltage jumps by `resistance` when it discharges."""
+    counters = "Charge_Capacity(Ah),Discharge_Capacity(Ah)"
+    lines = [f"Date_Time,Test_Time(s),Cycle_Index,Step_Index,Current(A),Voltage(V),{counters}"]
+    for second in range(0, 7201, 10):
+        charging = second <= 3600
+        hours = (second if charging else second - 3600) / 3600
+        volts = 3.0 + hours if charging else 4.0 - hours - resistance
+        clock = f"2024-03-01 {second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}"
+        values = (clock, second, 1, 1 if charging else 2, 1 if charging else -1, f"{volts:.4f}",
+                  f"{hours if charging else 1:.6f}", f"{0 if charging else hours:.6f}")  # fmt: skip
+        lines.append(",".join(map(str, values)))
+    return lines
+
+
+def test_a_cell_with_an_inverted_pulse_breaks_no_other_cells_models(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for cell, resistance in (("good_1", 0.05), ("bad", -0.2), ("good_2", 0.05)):
+        (folder / cell).mkdir(parents=True)
+        (folder / cell / "test.csv").write_text("\n".join(pulse(resistance)))
+    ran = run(tmp_path, folder)
+    build(ran)
+    found = ran.sql(
+        """SELECT equipment_id, dc_resistance_30s_ohm, charge_ah, discharge_ah, disagreements
+        FROM battery_cycles ORDER BY 1"""
+    )
+    assert [row[0] for row in found] == ["bad", "good_1", "good_2"]
+    assert found[0][1] is None
+    assert [row[1] for row in found[1:]] == pytest.approx([0.025, 0.025], abs=0.01)
+    assert [row[2:] for row in found] == [(pytest.approx(1.0), pytest.approx(1.0), [])] * 3
+    assert ran.sql("SELECT count(*) FROM battery_health") == [(3,)]
+
+
+def test_a_value_that_is_not_as_it_should_be_warns_and_stops_no_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = run(tmp_path, "simulator:?equipment=3&cycles=3&interval=60")
+    assert ran.status == 0
+    change(ran, "UPDATE readings SET time_delta_s = -5 "
+           "WHERE equipment_id = 'sim_cell_002' AND cycle_index = 2")  # fmt: skip
+    assert models.main([f"--warehouse=duckdb:{ran.warehouse}"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    (line,) = (line for line in told if "battery_ts" in line)
+    rows = ran.sql("SELECT count(*) FROM readings WHERE time_delta_s < 0")[0][0]
+    assert line == f"  battery_ts: below zero: time_delta_s in {rows} rows (sim_cell_002)"
+    assert "SKIP 0" in told[-1]
+    assert len(ran.sql("SELECT DISTINCT equipment_id FROM battery_lifetime")) == 3
+
+
+def test_a_warehouse_of_an_older_version(tmp_path: Path) -> None:
+    ran = run(tmp_path, "simulator:?equipment=3&cycles=3&interval=60")
+    for table in ("test_dialects", "cycle_summaries"):
+        change(ran, f"DROP TABLE {table}")
+    change(ran, "ALTER TABLE readings DROP COLUMN source_row")
+    build(ran)
+    assert ran.sql("SELECT count(*), count(dialect) FROM dim_test") == [(3, 0)]
+    assert ran.sql("SELECT count(source_row) FROM battery_features") == [(0,)]
+
+
+def test_a_log_of_every_ten_minutes_has_no_gaps_but_for_an_outage(tmp_path: Path) -> None:
+    lines = ["Date_Time,Test_Time(s),Cycle_Index,Step_Index,Current(A),Voltage(V)"]
+    start = datetime(2024, 3, 1, tzinfo=UTC)
+    # C/25, 25 h in and 25 h out, and 4 h of the discharge missing.
+    for second in range(0, 180_001, 600):
+        charging = second <= 90_000
+        if 120_000 < second < 134_400:
+            continue
+        values = (f"{start + timedelta(seconds=second):%Y-%m-%d %H:%M:%S}", second, 1, 1 if charging else 2,
+                  0.04 if charging else -0.04, 3.0 if charging else 3.4)  # fmt: skip
+        lines.append(",".join(map(str, values)))
+    folder = tmp_path / "in" / "slow"
+    folder.mkdir(parents=True)
+    (folder / "test.csv").write_text("\n".join(lines))
+    ran = run(tmp_path, folder)
+    build(ran)
+    assert ran.sql("SELECT charge_ah, discharge_ah, gaps FROM battery_cycles") == [
+        (pytest.approx(1.0), pytest.approx(1.0 - 4 * 0.04), 1)
+    ]
+    assert ran.sql("SELECT count(*) FROM equipment_alerts WHERE rule = 'gap'") == [(1,)]
 
 
 def test_an_empty_warehouse(tmp_path: Path) -> None:

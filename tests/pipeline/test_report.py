@@ -16,18 +16,25 @@ import yaml
 from plotly.offline import get_plotlyjs
 
 from pipeline.report.__main__ import main
+from pipeline.report.doubts import MEANING
 from pipeline.report.marts import COLUMNS
 from pipeline.report.tables import WIDTH
+from schemas.reading import DISAGREEMENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 NASTY = '</script><script>alert("x")</script>&<img src=x onerror=alert(1)>'
-TEXT = {"equipment_id", "equipment_type", "nominal_capacity_source", "status", "rule"}
+TEXT = {
+    "equipment_id", "equipment_type", "nominal_capacity_source", "status", "rule", "test_key",
+    "test_id", "source_file", "dialect",
+}  # fmt: skip
 
 
 def kind(column: str) -> str:
     """The type of a column, as the models give it."""
     if column in TEXT:
         return "varchar"
+    if column == "disagreements":
+        return "varchar[]"
     if column.startswith("is_"):
         return "boolean"
     if column.endswith("_at"):
@@ -173,6 +180,49 @@ def test_one_cell(warehouse: Warehouse, capsys: pytest.CaptureFixture[str]) -> N
     marked = [t for t in page.charts["capacity"][0]["data"] if t.get("meta")]
     assert [(t["marker"]["symbol"], t["x"]) for t in marked] == [("x", [49.0]), ("diamond", [30.0])]
     assert len(page.charts["curves"][0]["data"]) == 6  # stages of life
+
+
+def test_nothing_in_doubt_shows_no_box(
+    warehouse: Warehouse, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse.add_cells(2)
+    warehouse.run(
+        "insert into dim_test by name select 'k' as test_key, 'cell_0' as equipment_id, "
+        "[]::varchar[] as disagreements"
+    )
+    lines, page = report(warehouse, capsys)
+    assert "In doubt" not in page.body
+    assert not [line for line in lines if "in doubt" in line]
+
+
+def test_what_is_in_doubt_is_in_a_box(
+    warehouse: Warehouse, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse.add_cells(2)
+    warehouse.run(
+        """insert into dim_test by name select * from (values
+            ('cell_0|a', 'cell_0', 'a', 'cell_0/a.csv', 'maccor', ['unit_guessed']),
+            ('cell_1|b', 'cell_1', 'b', null, null, []::varchar[]))
+            as t(test_key, equipment_id, test_id, source_file, dialect, disagreements)""",
+        """update battery_cycles set test_key = if(equipment_id = 'cell_0', 'cell_0|a', 'cell_1|b'),
+            disagreements = case when equipment_id = 'cell_1' and cycle_number in (3, 7)
+            then ['charge_disagrees'] else [] end,
+            is_valid = not (equipment_id = 'cell_1' and cycle_number in (3, 7))""",
+    )
+    lines, page = report(warehouse, capsys)
+    assert lines[lines.index("in doubt: 2 tests of 2 cells, 2 cycles not valid"):][1:3] == [
+        "  charge_disagrees: cell_1, b; cycles: 2 (3–7), 2 not valid",
+        "  unit_guessed: cell_0, cell_0/a.csv; cycles: whole test",
+    ]  # fmt: skip
+    assert "cell_1 charge_disagrees b – 2 (3–7), 2 not valid" in page.body
+    assert "cell_0 unit_guessed cell_0/a.csv maccor whole test" in page.body
+    # What it means, and only of what there is.
+    assert "compare charge_ah, charge_integrated_ah" in page.body
+    assert "direction_disagrees" not in page.body
+
+
+def test_every_disagreement_has_a_meaning() -> None:
+    assert set(MEANING) == set(DISAGREEMENTS)
 
 
 def test_the_figures_are_valid_plotly(

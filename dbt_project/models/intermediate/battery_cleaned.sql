@@ -33,7 +33,8 @@ deduplicated as (
             source_file asc nulls last,
             ingested_at asc nulls last,
             array_to_string(quality_flags, ',') asc nulls last,
-            time_delta_s asc nulls last
+            time_delta_s asc nulls last,
+            source_row asc nulls last
     ) = 1
 
 ),
@@ -53,6 +54,7 @@ bounded as (
         streamed_at,
         ingested_at,
         source_file,
+        source_row,
         record_index,
         case when test_time_s >= 0 then {{ finite('test_time_s') }} end as test_time_s,
         case when step_time_s >= 0 then {{ finite('step_time_s') }} end as step_time_s,

@@ -6,6 +6,11 @@
     partition_by=partitions('recorded_at'),
     cluster_by=clusters(['equipment_id', 'test_key'])
 ) }}
+{#- The counters, and what may have flowed through each in the interval before a reading. -#}
+{%- set counters = {
+    'charge_capacity_ah': 'flow_ah', 'discharge_capacity_ah': 'flow_ah',
+    'charge_energy_wh': 'flow_wh', 'discharge_energy_wh': 'flow_wh'
+} -%}
 {%- set sequence = ref('int_reading_sequence') -%}
 {%- set changed = changed_equipment(sequence) if adds_to_itself() else none %}
 
@@ -19,35 +24,208 @@ sequenced as (
 ),
 
 -- Counters ---------------------------------------------------------------------------------------
+-- What each gained, in rows of nothing but the counters: they are sorted once per counter.
 
-with_previous_counters as (
+counted as (
 
     select
-        *,
-        voltage_v * current_a as power_watt,
-        previous_voltage_v * previous_current_a as previous_power_watt,
-        -- a counter that never moves is a column that was filled with zeros
-        coalesce(max(charge_capacity_ah) over test > 0, false) as has_charge_counter,
-        coalesce(max(discharge_capacity_ah) over test > 0, false) as has_discharge_counter,
-        coalesce(max(charge_energy_wh) over test > 0, false) as has_charge_energy_counter,
-        coalesce(max(discharge_energy_wh) over test > 0, false) as has_discharge_energy_counter,
-        max(cycle_index) over test is not null as has_cycle_index,
-        -- the last known value, so that a row without one neither loses nor repeats anything
-        last_value(charge_capacity_ah ignore nulls) over earlier as previous_charge_capacity_ah,
-        last_value(discharge_capacity_ah ignore nulls) over earlier
-            as previous_discharge_capacity_ah,
-        last_value(charge_energy_wh ignore nulls) over earlier as previous_charge_energy_wh,
-        last_value(discharge_energy_wh ignore nulls) over earlier as previous_discharge_energy_wh,
-        last_value(cycle_index ignore nulls) over earlier as last_cycle_index
+        test_key,
+        reading_seq,
+        max(cycle_index) over (partition by test_key) is not null as has_cycle_index,
+        last_value(cycle_index ignore nulls) over (
+            partition by test_key
+            order by reading_seq
+            rows between unbounded preceding and 1 preceding
+        ) as last_cycle_index,
+        -- the rows of an impedance spectrum count nothing
+        {% for counter in counters -%}
+            case when is_impedance is not true then {{ counter }} end as known_{{ counter }},
+        {% endfor -%}
+        -- what may have flowed up to here, in either direction
+        sum(
+            case
+                when is_impedance then 0.0
+                else
+                    coalesce(
+                        greatest(abs(current_a), abs(coalesce(previous_current_a, current_a)))
+                        * time_delta_s / 3600.0,
+                        0.0
+                    )
+            end
+        ) over so_far as flow_ah,
+        sum(
+            case
+                when is_impedance then 0.0
+                else
+                    coalesce(
+                        greatest(
+                            abs(voltage_v * current_a),
+                            abs(coalesce(previous_voltage_v * previous_current_a, 0.0))
+                        ) * time_delta_s / 3600.0,
+                        0.0
+                    )
+            end
+        ) over so_far as flow_wh
 
     from sequenced
+    window so_far as (
+        partition by test_key
+        order by reading_seq
+        rows between unbounded preceding and current row
+    )
+
+),
+
+with_neighbours as (
+
+    select
+        {% for counter, flow in counters.items() -%}
+            -- a counter that never moves is a column that was filled with zeros
+            coalesce(max(known_{{ counter }}) over test > 0, false) as has_{{ counter }},
+            -- the last known value, so that a row without one neither loses nor repeats anything
+            last_value(known_{{ counter }} ignore nulls) over earlier as previous_{{ counter }},
+            last_value(
+                case when known_{{ counter }} is not null then {{ flow }} end ignore nulls
+            ) over earlier as previous_{{ counter }}_flow,
+            first_value(known_{{ counter }} ignore nulls) over later as next_{{ counter }},
+            first_value(
+                case when known_{{ counter }} is not null then {{ flow }} end ignore nulls
+            ) over later as next_{{ counter }}_flow,
+        {% endfor -%}
+        *
+
+    from counted
     window
         test as (partition by test_key),
         earlier as (
             partition by test_key
             order by reading_seq
             rows between unbounded preceding and 1 preceding
+        ),
+        later as (
+            partition by test_key
+            order by reading_seq
+            rows between 1 following and unbounded following
         )
+
+),
+
+with_runs as (
+
+    select
+        {% for counter, flow in counters.items() -%}
+            known_{{ counter }},
+            has_{{ counter }},
+            sum(
+                case
+                    when
+                        {{ counter_restarted(
+                            'known_' ~ counter,
+                            'previous_' ~ counter,
+                            '(' ~ flow ~ ' - previous_' ~ counter ~ '_flow)',
+                            'next_' ~ counter,
+                            '(next_' ~ counter ~ '_flow - ' ~ flow ~ ')',
+                        ) }}
+                        then 1
+                    else 0
+                end
+            ) over so_far as {{ counter }}_run,
+        {% endfor -%}
+        has_cycle_index,
+        last_cycle_index,
+        test_key,
+        reading_seq
+
+    from with_neighbours
+    window so_far as (
+        partition by test_key
+        order by reading_seq
+        rows between unbounded preceding and current row
+    )
+
+),
+
+with_tops as (
+
+    select
+        {% for counter in counters -%}
+            max(known_{{ counter }}) over (
+                partition by test_key, {{ counter }}_run
+                order by reading_seq
+                rows between unbounded preceding and 1 preceding
+            ) as {{ counter }}_top,
+        {% endfor -%}
+        *
+
+    from with_runs
+
+),
+
+gains as (
+
+    select
+        {% for counter in counters -%}
+            has_{{ counter }},
+            {{ counter_increment('known_' ~ counter, counter ~ '_top', counter ~ '_run') }}
+                as gained_{{ counter }},
+        {% endfor -%}
+        has_cycle_index,
+        last_cycle_index,
+        test_key,
+        reading_seq
+
+    from with_tops
+
+),
+
+with_gains as (
+
+    select
+        {% for counter in counters -%}
+            gains.has_{{ counter }},
+            gains.gained_{{ counter }},
+        {% endfor -%}
+        gains.has_cycle_index,
+        gains.last_cycle_index,
+        sequenced.*,
+        sequenced.voltage_v * sequenced.current_a as power_watt,
+        sequenced.previous_voltage_v * sequenced.previous_current_a as previous_power_watt
+
+    from sequenced
+    inner join gains
+        on
+            sequenced.test_key = gains.test_key
+            and sequenced.reading_seq = gains.reading_seq
+
+),
+
+-- The integral of the current, beside the counters: the second witness of the charge.
+with_integrals as (
+
+    select
+        *,
+        case
+            when equipment_type <> 'battery_cell' then null
+            when is_impedance then 0.0
+            else {{ integrated_increment('current_a', 'previous_current_a') }}
+        end as dq_charge_integrated_ah,
+        case
+            when equipment_type <> 'battery_cell' then null
+            when is_impedance then 0.0
+            else {{ integrated_increment('-current_a', '-previous_current_a') }}
+        end as dq_discharge_integrated_ah,
+        case
+            when equipment_type <> 'battery_cell' then null
+            when is_impedance then 0.0
+            else {{ integration_bound('current_a', 'previous_current_a') }}
+        end as dq_charge_bound_ah,
+        case
+            when equipment_type <> 'battery_cell' then null
+            when is_impedance then 0.0
+            else {{ integration_bound('-current_a', '-previous_current_a') }}
+        end as dq_discharge_bound_ah
+
+    from with_gains
 
 ),
 
@@ -57,38 +235,33 @@ with_increments as (
         *,
         case
             when equipment_type <> 'battery_cell' then null
-            when has_charge_counter
-                then {{ counter_increment('charge_capacity_ah', 'previous_charge_capacity_ah') }}
-            else {{ integrated_increment('current_a', 'previous_current_a') }}
+            when has_charge_capacity_ah then gained_charge_capacity_ah
+            else dq_charge_integrated_ah
         end as dq_charge_ah,
         case
             when equipment_type <> 'battery_cell' then null
-            when has_discharge_counter
-                then
-                    {{ counter_increment(
-                        'discharge_capacity_ah', 'previous_discharge_capacity_ah'
-                    ) }}
-            else {{ integrated_increment('-current_a', '-previous_current_a') }}
+            when has_discharge_capacity_ah then gained_discharge_capacity_ah
+            else dq_discharge_integrated_ah
         end as dq_discharge_ah,
         case
             when equipment_type <> 'battery_cell' then null
-            when has_charge_energy_counter
-                then {{ counter_increment('charge_energy_wh', 'previous_charge_energy_wh') }}
+            when has_charge_energy_wh then gained_charge_energy_wh
+            when is_impedance then 0.0
             else {{ integrated_increment('power_watt', 'previous_power_watt') }}
         end as de_charge_wh,
         case
             when equipment_type <> 'battery_cell' then null
-            when has_discharge_energy_counter
-                then {{ counter_increment('discharge_energy_wh', 'previous_discharge_energy_wh') }}
+            when has_discharge_energy_wh then gained_discharge_energy_wh
+            when is_impedance then 0.0
             else {{ integrated_increment('-power_watt', '-previous_power_watt') }}
         end as de_discharge_wh,
         case
             when equipment_type <> 'battery_cell' then null
-            when has_charge_counter or has_discharge_counter then 'counter'
+            when has_charge_capacity_ah or has_discharge_capacity_ah then 'counter'
             else 'integrated'
         end as charge_method
 
-    from with_previous_counters
+    from with_integrals
 
 ),
 
@@ -290,6 +463,7 @@ final as (
 
         -- origin
         source_file,
+        source_row,
         record_index,
 
         -- position in the test
@@ -330,6 +504,12 @@ final as (
         de_charge_wh,
         de_discharge_wh,
         charge_method,
+        dq_charge_integrated_ah,
+        dq_discharge_integrated_ah,
+        dq_charge_bound_ah,
+        dq_discharge_bound_ah,
+        equipment_type = 'battery_cell' and has_charge_capacity_ah as has_charge_counter,
+        equipment_type = 'battery_cell' and has_discharge_capacity_ah as has_discharge_counter,
         sum(dq_charge_ah + dq_discharge_ah) over (
             partition by equipment_id
             order by {{ reading_order() }}
@@ -339,6 +519,8 @@ final as (
 
         -- quality
         is_gap,
+        typical_interval_s,
+        is_impedance is true as is_impedance,
         is_late,
         is_flagged,
         quality_flags,

@@ -16,6 +16,7 @@ with_limits as (
 
     select
         readings.*,
+        coalesce({{ array_has('readings.quality_flags', "'impedance'") }}, false) as is_impedance,
         equipment.nominal_capacity_ah,
         equipment.v_max_v,
         equipment.gap_s,
@@ -24,7 +25,12 @@ with_limits as (
         {{ var('rest_current_fraction') }} * coalesce(
             equipment.rated_current_a,
             equipment.nominal_capacity_ah,
-            max(abs(readings.current_a)) over (partition by readings.equipment_id)
+            max(
+                case
+                    when {{ array_has('readings.quality_flags', "'impedance'") }} then null
+                    else abs(readings.current_a)
+                end
+            ) over (partition by readings.equipment_id)
         ) as rest_current_a,
         {{ limits_hash('equipment') }} as limits_hash
 
@@ -38,6 +44,8 @@ with_phase as (
     select
         *,
         case
+            -- the alternating current of an impedance spectrum neither charges nor discharges
+            when is_impedance then 'rest'
             when current_a > rest_current_a then 'charge'
             when current_a < -rest_current_a then 'discharge'
             else 'rest'
@@ -58,6 +66,7 @@ with_previous as (
         lag(step_index) over reading_sequence as previous_step_index,
         lag(cycle_index) over reading_sequence as previous_cycle_index,
         lag(phase) over reading_sequence as previous_phase,
+        lag(is_impedance) over reading_sequence as previous_is_impedance,
         lag(voltage_v) over reading_sequence as previous_voltage_v,
         lag(current_a) over reading_sequence as previous_current_a
 
@@ -82,6 +91,7 @@ with_delta as (
         -- direction changes
         case
             when reading_seq = 1 then true
+            when is_impedance <> previous_is_impedance then true
             when cycle_index <> previous_cycle_index then true
             when step_index <> previous_step_index then true
             when step_time_s < previous_step_time_s then true
@@ -93,24 +103,48 @@ with_delta as (
 
 ),
 
-with_gap as (
+with_step_run as (
 
     select
         *,
-        -- The stream judges gaps with its own knowledge of the step. Where it had no time delta to
-        -- judge (late readings, the first one after a start), the profile's limits decide here.
-        coalesce(
-            {{ array_has('quality_flags', "'gap'") }}
-            or time_delta_s > gap_cv_s
-            or (
-                stream_time_delta_s is null
-                and time_delta_s > gap_s
-                and not (phase = 'charge' and coalesce(voltage_v >= v_max_v - 0.05, false))
-            ),
-            false
-        ) as is_gap
+        case when not is_impedance then time_delta_s end as known_interval_s,
+        {{ median('case when not is_impedance then time_delta_s end') }} over in_test
+            as test_interval_s,
+        sum(case when is_step_start then 1 else 0 end) over (
+            partition by equipment_id, test_key
+            order by reading_seq
+            rows between unbounded preceding and current row
+        ) as step_run
 
     from with_delta
+    window in_test as (partition by equipment_id, test_key)
+
+),
+
+-- What is normal for a test it shows itself: the median interval of the step run, or of the whole
+-- test where the run is too short to have one.
+with_interval as (
+
+    select
+        *,
+        case
+            when count(known_interval_s) over in_step_run >= 3
+                then {{ median('known_interval_s') }} over in_step_run
+            else test_interval_s
+        end as typical_interval_s,
+        -- cyclers log a constant voltage by current, so that the interval grows
+        case
+            when
+                current_a > 0
+                and previous_current_a > 0
+                and voltage_v >= v_max_v - 0.05
+                and previous_voltage_v >= v_max_v - 0.05
+                then gap_cv_s
+            else gap_s
+        end as longest_interval_s
+
+    from with_step_run
+    window in_step_run as (partition by equipment_id, test_key, step_run)
 
 ),
 
@@ -118,13 +152,18 @@ final as (
 
     select
         *,
-        sum(case when is_step_start then 1 else 0 end) over (
-            partition by equipment_id, test_key
-            order by reading_seq
-            rows between unbounded preceding and current row
-        ) as step_run
+        -- The models judge, with the whole test before them. The stream's flag decides only for an
+        -- equipment whose profile is not known.
+        coalesce(
+            coalesce(
+                time_delta_s > longest_interval_s,
+                {{ array_has('quality_flags', "'gap'") }}
+            )
+            and time_delta_s > {{ var('gap_interval_factor') }} * typical_interval_s,
+            false
+        ) as is_gap
 
-    from with_gap
+    from with_interval
 
 )
 

@@ -5,7 +5,7 @@ with
 readings as (
 
     select * from {{ ref('battery_features') }}
-    where equipment_type = 'battery_cell'
+    where equipment_type = 'battery_cell' and is_impedance is not true
 
 ),
 
@@ -18,6 +18,18 @@ steps as (
 equipment as (
 
     select * from {{ ref('dim_equipment') }}
+
+),
+
+tests as (
+
+    select * from {{ ref('dim_test') }}
+
+),
+
+summaries as (
+
+    select * from {{ ref('stg_cycle_summaries') }}
 
 ),
 
@@ -38,6 +50,23 @@ cycle_readings as (
         sum(dq_discharge_ah) as discharge_ah,
         sum(de_charge_wh) as charge_wh,
         sum(de_discharge_wh) as discharge_wh,
+        -- the second witness of the charge, and how far it can be relied on
+        sum(dq_charge_integrated_ah) as charge_integrated_ah,
+        sum(dq_discharge_integrated_ah) as discharge_integrated_ah,
+        sum(dq_charge_bound_ah) as charge_bound_ah,
+        sum(dq_discharge_bound_ah) as discharge_bound_ah,
+        max(case when has_charge_counter then 1 else 0 end) = 1 as has_charge_counter,
+        max(case when has_discharge_counter then 1 else 0 end) = 1 as has_discharge_counter,
+        max(
+            case when {{ array_has('quality_flags', "'clock_disagrees'") }} then 1 else 0 end
+        ) = 1 as has_clock_flag,
+        sum(
+            case
+                when {{ array_has('quality_flags', "'direction_disagrees'") }}
+                    then dq_charge_ah + dq_discharge_ah
+                else 0.0
+            end
+        ) as doubtful_direction_ah,
         min(voltage_v) as v_min_v,
         max(voltage_v) as v_max_v,
         avg(internal_resistance_ohm) as internal_resistance_ohm,
@@ -53,6 +82,80 @@ cycle_readings as (
 
     from readings
     group by equipment_id, test_key, test_cycle, cycle_restarts
+
+),
+
+-- The cycler's own summary of a cycle stands in one of the cycle's files, or is the one that was
+-- made when the cycle ended; one without a time is a cycle's where no other cycle has its number.
+cycle_files as (
+
+    select distinct
+        test_key,
+        test_cycle,
+        cycle_restarts,
+        source_file
+
+    from readings
+    where source_file is not null
+
+),
+
+possible_summaries as (
+
+    select
+        cycle_readings.test_key,
+        cycle_readings.test_cycle,
+        cycle_readings.cycle_restarts,
+        cycle_readings.duration_s,
+        summaries.summary_id,
+        summaries.charge_ah,
+        summaries.discharge_ah,
+        summaries.recorded_at,
+        case when cycle_files.source_file is null then 1 else 0 end as is_elsewhere,
+        abs(
+            {{ seconds_between('cycle_readings.ended_at', 'summaries.recorded_at') }}
+        ) as distance_s,
+        count(*) over (partition by summaries.summary_id) as possible_cycles
+
+    from cycle_readings
+    inner join summaries
+        on
+            cycle_readings.equipment_id = summaries.equipment_id
+            and cycle_readings.test_cycle = summaries.cycle_index
+    left join cycle_files
+        on
+            cycle_readings.test_key = cycle_files.test_key
+            and cycle_readings.test_cycle = cycle_files.test_cycle
+            and cycle_readings.cycle_restarts = cycle_files.cycle_restarts
+            and summaries.source_file = cycle_files.source_file
+    where not cycle_readings.is_cycle_derived
+
+),
+
+cycle_summaries as (
+
+    select
+        test_key,
+        test_cycle,
+        cycle_restarts,
+        charge_ah,
+        discharge_ah
+
+    from possible_summaries
+    where
+        is_elsewhere = 0
+        or distance_s <= greatest(duration_s, 3600.0)
+        or (recorded_at is null and possible_cycles = 1)
+    qualify
+        row_number() over (
+            partition by test_key, test_cycle, cycle_restarts
+            order by is_elsewhere asc, distance_s asc nulls last, summary_id asc
+        ) = 1
+        and row_number() over (
+            partition by summary_id
+            order by
+                is_elsewhere asc, distance_s asc nulls last, test_key asc, cycle_restarts asc
+        ) = 1
 
 ),
 
@@ -94,6 +197,17 @@ joined as (
         equipment.v_min_v as profile_v_min_v,
         equipment.nominal_capacity_ah,
         equipment.cutoff_current_a,
+        cycle_summaries.charge_ah as summary_charge_ah,
+        cycle_summaries.discharge_ah as summary_discharge_ah,
+        coalesce({{ array_has('tests.disagreements', "'clock_disagrees'") }}, false)
+            as has_test_clock_doubt,
+        -- differences below this are noise: a share of the cell's capacity
+        {{ var('charge_noise_share') }} * coalesce(
+            equipment.nominal_capacity_ah,
+            max(greatest(cycle_readings.charge_ah, cycle_readings.discharge_ah)) over (
+                partition by cycle_readings.equipment_id
+            )
+        ) as noise_ah,
         max(case when cycle_steps.cv_end_current_a is not null then 1 else 0 end) over (
             partition by cycle_readings.equipment_id
         ) = 1 as cell_has_cv
@@ -105,6 +219,12 @@ joined as (
             and cycle_readings.test_cycle = cycle_steps.test_cycle
             and cycle_readings.cycle_restarts = cycle_steps.cycle_restarts
     left join equipment on cycle_readings.equipment_id = equipment.equipment_id
+    left join tests on cycle_readings.test_key = tests.test_key
+    left join cycle_summaries
+        on
+            cycle_readings.test_key = cycle_summaries.test_key
+            and cycle_readings.test_cycle = cycle_summaries.test_cycle
+            and cycle_readings.cycle_restarts = cycle_summaries.cycle_restarts
 
 ),
 
@@ -168,7 +288,36 @@ judged as (
             or not cell_has_cv
             or cv_end_current_a <= {{ var('cutoff_current_factor') }} * cutoff_current_a,
             false
-        ) as is_fully_charged
+        ) as is_fully_charged,
+        -- The integral is a witness where no reading is missing, within the bounds that its samples
+        -- leave; the cycler's own summary always is.
+        (
+            gaps = 0
+            and has_charge_counter
+            and {{ estimates_differ(
+                'charge_ah', 'charge_integrated_ah', var('charge_tolerance'),
+                'greatest(noise_ah, charge_bound_ah)'
+            ) }}
+        )
+        or (
+            gaps = 0
+            and has_discharge_counter
+            and {{ estimates_differ(
+                'discharge_ah', 'discharge_integrated_ah', var('charge_tolerance'),
+                'greatest(noise_ah, discharge_bound_ah)'
+            ) }}
+        )
+        or {{ estimates_differ(
+            'charge_ah', 'summary_charge_ah', var('summary_tolerance'), 'noise_ah'
+        ) }}
+        or {{ estimates_differ(
+            'discharge_ah', 'summary_discharge_ah', var('summary_tolerance'), 'noise_ah'
+        ) }} as charge_disagrees,
+        has_clock_flag or has_test_clock_doubt as clock_disagrees,
+        coalesce(
+            doubtful_direction_ah > {{ var('direction_tolerance') }} * (charge_ah + discharge_ah),
+            false
+        ) as direction_disagrees
 
     from with_cutoff
 
@@ -204,8 +353,11 @@ final as (
         discharge_end_voltage_v,
         discharge_cutoff_v,
         cv_end_current_a,
-        dc_resistance_30s_ohm,
-        dc_resistance_sample_s,
+        -- a cell has no negative resistance: the step is no discharge pulse of the usual kind
+        case when dc_resistance_30s_ohm >= 0 then dc_resistance_30s_ohm end
+            as dc_resistance_30s_ohm,
+        case when dc_resistance_30s_ohm >= 0 then dc_resistance_sample_s end
+            as dc_resistance_sample_s,
         internal_resistance_ohm,
         internal_resistance_max_ohm,
         temperature_mean_c,
@@ -213,10 +365,26 @@ final as (
         temperature_max_c,
         ambient_temperature_mean_c,
         charge_method,
+        charge_integrated_ah,
+        discharge_integrated_ah,
+        case when has_charge_counter then charge_ah / nullif(charge_integrated_ah, 0.0) end
+            as charge_agreement,
+        case when has_discharge_counter then discharge_ah / nullif(discharge_integrated_ah, 0.0) end
+            as discharge_agreement,
+        summary_charge_ah,
+        summary_discharge_ah,
+        {{ known_strings([
+            "case when charge_disagrees then 'charge_disagrees' end",
+            "case when clock_disagrees then 'clock_disagrees' end",
+            "case when direction_disagrees then 'direction_disagrees' end",
+        ]) }} as disagreements,
         gaps,
         flagged_readings,
         is_complete,
-        is_complete and is_fully_charged as is_valid
+        is_complete
+        and is_fully_charged
+        and not charge_disagrees
+        and not direction_disagrees as is_valid
 
     from judged
 

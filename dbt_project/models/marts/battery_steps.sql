@@ -8,7 +8,7 @@ with
 readings as (
 
     select * from {{ ref('battery_features') }}
-    where equipment_type = 'battery_cell'
+    where equipment_type = 'battery_cell' and is_impedance is not true
 
 ),
 

@@ -7,7 +7,13 @@ readings as (
 
 ),
 
-final as (
+dialects as (
+
+    select * from {{ ref('stg_test_dialects') }}
+
+),
+
+tests as (
 
     select
         test_key,
@@ -30,6 +36,140 @@ final as (
 
     from readings
     group by test_key, equipment_id, test_id
+
+),
+
+-- The clocks: what the wall clock and what the test clock says of the same intervals --------------
+
+intervals as (
+
+    select
+        test_key,
+        {{ seconds_between('lag(recorded_at) over in_test', 'recorded_at') }} as wall_s,
+        test_time_s - lag(test_time_s) over in_test as clock_s
+
+    from readings
+    window in_test as (partition by test_key order by reading_seq)
+
+),
+
+with_usual as (
+
+    select
+        *,
+        {{ median('wall_s') }} over (partition by test_key) as usual_s
+
+    from intervals
+
+),
+
+clocks as (
+
+    select
+        test_key,
+        sum(wall_s) as wall_duration_s,
+        sum(clock_s) as clock_duration_s
+
+    from with_usual
+    where
+        -- not where the test clock restarted (another part of the test)
+        clock_s >= 0
+        -- nor where it stood while the test was paused
+        and not (
+            clock_s < 0.5 * wall_s
+            and wall_s > 2 * usual_s
+            and wall_s > {{ var('clock_pause_s') }}
+        )
+    group by test_key
+
+),
+
+-- How the test's files were read -----------------------------------------------------------------
+
+-- Of the parts of a test the one that arrived last stands for all.
+latest as (
+
+    select *
+    from dialects
+    qualify row_number() over (
+        partition by test_key
+        order by ingested_at desc nulls last, source_file desc nulls last, dialect_id asc
+    ) = 1
+
+),
+
+doubts as (
+
+    select
+        dialects.test_key,
+        disagreement
+
+    from dialects
+    cross join {{ unnest_as('dialects.disagreements', 'disagreement') }}
+
+    union distinct
+
+    select
+        test_key,
+        'clock_disagrees' as disagreement
+
+    from clocks
+    where
+        abs(wall_duration_s - clock_duration_s) > {{ var('clock_noise_s') }}
+        and abs(wall_duration_s - clock_duration_s)
+        > {{ var('clock_tolerance') }} * wall_duration_s
+
+),
+
+disagreements as (
+
+    select
+        test_key,
+        array_agg(disagreement order by disagreement asc) as disagreements
+
+    from doubts
+    group by test_key
+
+),
+
+final as (
+
+    select
+        tests.test_key,
+        tests.equipment_id,
+        tests.test_id,
+        tests.started_at,
+        tests.ended_at,
+        tests.source_file,
+        tests.source_files,
+        tests.readings,
+        tests.cycles,
+        tests.duration_s,
+        tests.charge_method,
+        tests.is_cycle_derived,
+        tests.has_test_time,
+        tests.has_step_index,
+        tests.has_internal_resistance,
+        tests.has_temperature,
+        tests.gaps,
+        latest.dialect,
+        latest.current_sign,
+        latest.clock,
+        latest.event_time,
+        latest.date_order,
+        latest.counter_grain,
+        latest.sampling_interval_s,
+        latest.columns_used,
+        latest.witnesses,
+        clocks.wall_duration_s,
+        clocks.clock_duration_s,
+        clocks.clock_duration_s / nullif(clocks.wall_duration_s, 0.0) as clock_ratio,
+        {{ string_array('disagreements.disagreements') }} as disagreements
+
+    from tests
+    left join latest on tests.test_key = latest.test_key
+    left join clocks on tests.test_key = clocks.test_key
+    left join disagreements on tests.test_key = disagreements.test_key
 
 )
 

@@ -35,6 +35,11 @@ flags as (
 
     from readings
     cross join {{ unnest_as('readings.quality_flags', 'quality_flag') }}
+    where
+        -- a measurement of its own kind, nothing to be warned of
+        quality_flag <> 'impedance'
+        -- the models judge gaps by the whole test, which the stream does not know
+        and (quality_flag <> 'gap' or readings.is_gap)
 
 ),
 
@@ -86,7 +91,9 @@ reading_alerts as (
                     'current_out_of_range',
                     'frequency_out_of_range',
                     'stuck',
-                    'counter_jump'
+                    'counter_jump',
+                    'clock_disagrees',
+                    'direction_disagrees'
                 )
                 then 'warning'
             else 'info'

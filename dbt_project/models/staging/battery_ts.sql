@@ -1,3 +1,4 @@
+{%- set there = column_names(source('pipeline', 'readings')) -%}
 with
 
 source as (
@@ -23,6 +24,7 @@ renamed as (
 
         -- origin
         source_file,
+        {{ column_or_null('source_row', 'bigint', there) }},
         record_index,
 
         -- position in the test

@@ -1,5 +1,8 @@
-{#- The condition is not false for any row; where it is unknown (null) the row passes. -#}
-{% test holds(model, condition) %}
+{#-
+    The condition is not false for any row; where it is unknown (null) the row passes. One row that
+    breaks it is its cell's problem: a warning, which keeps no model from being built.
+-#}
+{% test holds(model, condition) %}{{ config(severity='warn') }}
 
     select *
     from {{ model }}
