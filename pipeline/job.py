@@ -53,7 +53,7 @@ def build(
     _ = valid.dialects | "Doubts" >> beam.ParDo(NoteDialects())
     refused = [received.dead_letters, decoded.dead_letters, valid.dead_letters]
     if received.opened is not None:
-        _ = pipeline | "Files" >> NoteFiles(received.opened, valid.readings, refused)
+        _ = (received.opened, valid.readings, *refused) | "Files" >> NoteFiles()
     refused += [sink.write(produced) for sink in sinks]
     dead_letters = [part for part in refused if part is not None] | "Dead" >> beam.Flatten()
     for sink in sinks:

@@ -145,35 +145,25 @@ class _Nothing(beam.DoFn):
 class NoteFiles(beam.PTransform):
     """Finds the files of bounded input that gave no reading and at least one dead letter.
 
-    Takes the names of files that were opened, tables of valid readings, and tables of dead letters
-    of the steps up to there. Files are told apart by their name with its folder, as readings
-    carry it; of two that share it, one that gave readings hides the other.
+    Takes (names of files that were opened, tables of valid readings, tables of dead letters of the
+    steps up to there, …). Files are told apart by their name with its folder, as readings carry
+    it; of two that share it, one that gave readings hides the other.
     """
 
-    def __init__(
-        self,
-        opened: beam.PCollection,
-        readings: beam.PCollection,
-        letters: Sequence[beam.PCollection],
-    ) -> None:
-        super().__init__()
-        self._opened, self._readings, self._letters = opened, readings, letters
-
-    def expand(self, pipeline: beam.Pipeline) -> Any:
+    def expand(self, parts: tuple[beam.PCollection, ...]) -> Any:
         """Adds the steps."""
+        opened, readings, *all_letters = parts
         kind = tuple[str, Any]
-        parts = [
-            self._opened | "Opened" >> beam.ParDo(_Opened()).with_output_types(kind),
-            self._readings | "Gave" >> beam.ParDo(_Gave()).with_output_types(kind),
+        said = [
+            opened | "Opened" >> beam.ParDo(_Opened()).with_output_types(kind),
+            readings | "Gave" >> beam.ParDo(_Gave()).with_output_types(kind),
         ]
-        parts += [
+        said += [
             letters | f"Refused{number}" >> beam.ParDo(_Refused()).with_output_types(kind)
-            for number, letters in enumerate(self._letters, 1)
+            for number, letters in enumerate(all_letters, 1)
         ]
-        seen = tuple(parts) | "Seen" >> beam.Flatten()
-        return (
-            seen | "ByFile" >> beam.CombinePerKey(_Merge()) | "Nothing" >> beam.ParDo(_Nothing())
-        )
+        seen = tuple(said) | "Seen" >> beam.Flatten()
+        return seen | "ByFile" >> beam.CombinePerKey(_Merge()) | "Nothing" >> beam.ParDo(_Nothing())
 
 
 class NoteDialects(beam.DoFn):

@@ -21,7 +21,6 @@ from schemas.reading import CYCLE_SUMMARY, DEAD_LETTER, READING, TEST_DIALECT, W
 from transforms.batch import MESSAGES, BatchKind, RawBatch
 from transforms.dead_letter import DeadLetter
 
-
 # The error of a dead letter that stood for a whole file and can't be replayed.
 NO_PAYLOAD = "no_payload"
 

@@ -64,7 +64,9 @@ _OF_CYCLES = re.compile(
 _OF_CYCLES_CHINESE = re.compile(r"效率|充电时间|放电时间|保持率|平台")
 _OF_STEPS = re.compile(r"(?:onset|oneset|start|starting|end|ending|first|last)_(?:v|c)(?:ol|ur).*")
 _OF_STEPS_CHINESE = re.compile(r"(?:起始|结束|终止)(?:电压|电流)")
-_OF_PLANS = re.compile(r"cut_?off_.*|c_rate.*|record_settings.*|.*recording_condition.*|(?:max|min)_[vt]i.*")
+_OF_PLANS = re.compile(
+    r"cut_?off_.*|c_rate.*|record_settings.*|.*recording_condition.*|(?:max|min)_[vt]i.*"
+)
 # Voltage or current by whatever name: then the table may be a measurement that nobody knows yet.
 _MEASURED = re.compile(
     r"(?:cell_|battery_)?(?:voltage|volt|volts|potential|current|curr|amps?|ewe|ecell|i_m?a|u|v|i)"
@@ -184,7 +186,8 @@ def summaries(
     """What a table of `Kind.CYCLES` says, as a table of schema CYCLE_SUMMARY.
 
     Counters that run on over the cycles (Arbin's do where the schedule does not reset them) become
-    what each cycle added; a cycle whose predecessor is missing then has no value.
+    what each cycle added; a cycle whose predecessor is missing then has no value. Where a table
+    begins in the middle of a test and leaves open whether they do, it says nothing.
 
     Args:
         table: one row per cycle, under the file's own names.
@@ -197,15 +200,18 @@ def summaries(
     columns = _columns(table)
     if "cycle_index" not in columns:
         return SCHEMA.empty_table()
-    cycle = _doubles(columns["cycle_index"])
-    known = np.isfinite(cycle)
+    numbers = _doubles(columns["cycle_index"])
+    known = np.isfinite(numbers)
     times = _times(columns, time_zone, day_first, table.num_rows).filter(pa.array(known))
-    cycle = cycle[known].astype(np.int64)
+    cycle = numbers[known].astype(np.int64)
     values = {
         to: _doubles(columns[field])[known] if field in columns else np.full(len(cycle), np.nan)
         for field, to in _OF_FIELD.items()
     }
-    if _run_on(cycle, list(values.values())):
+    runs_on = _run_on(cycle, list(values.values()))
+    if runs_on is None:
+        return SCHEMA.empty_table()
+    if runs_on:
         values = {name: _increments(cycle, column) for name, column in values.items()}
     # A cell's own convention may show what came out as negative.
     values = {name: np.abs(column) for name, column in values.items()}
@@ -261,20 +267,27 @@ def _times(
     return convert.timestamps(column.values, zone, column.alias.scale, day_first).array
 
 
-def _run_on(cycle: npt.NDArray[np.int64], columns: Sequence[F64]) -> bool:
+def _run_on(cycle: npt.NDArray[np.int64], columns: Sequence[F64]) -> bool | None:
     """Whether the counters run on over the cycles instead of beginning each at zero.
 
     What runs on grows about in proportion to the number of cycles, also of a cell that fades or
     had a first cycle unlike the others; what one cycle gives stays about the same. All columns
-    that say anything have to grow like that, and never fall.
+    that say anything have to grow like that, and never fall. None: it can't be told.
     """
     used = [column for column in columns if np.nanmax(np.abs(column), initial=0.0) > 0]
-    if not used or len(cycle) < 2:
+    if not used or not len(cycle):
         return False
-    return all(_grows(cycle, np.abs(column)) for column in used)
+    late = int(cycle.min()) > 1
+    if len(cycle) < 2:
+        return None if late else False
+    if all(_grows(cycle - cycle.min() + 1, np.abs(column)) for column in used):
+        return True
+    # Counted from the test's first cycle, the growth over a few late ones is small.
+    return None if late and all(_grows(cycle, np.abs(column)) for column in used) else False
 
 
 def _grows(cycle: npt.NDArray[np.int64], column: F64) -> bool:
+    """Whether a column grows at least half as fast as the number of cycles, and never falls."""
     there = np.isfinite(column)
     values, at = column[there], cycle[there]
     if len(values) < 2 or np.any(np.diff(values) < -1e-9 * values.max()):
@@ -282,8 +295,7 @@ def _grows(cycle: npt.NDArray[np.int64], column: F64) -> bool:
     # A half cycle may come first, in which one of the two counters stays at zero.
     begun = int(np.argmax(values > 0))
     first, last = values[begun], values[-1]
-    counted = max(int(at[begun] - at.min()) + 1, 1)
-    passed = int(at[-1] - at.min()) + 1
+    counted, passed = int(at[begun]), int(at[-1])
     if passed <= counted:
         return False
     return bool(last >= first * (1 + 0.5 * (passed / counted - 1)))
