@@ -21,7 +21,7 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.runner import PipelineResult
 from tqdm import tqdm
 
-from pipeline import account, dataflow, describe, job, options, registry, runner
+from pipeline import account, dataflow, describe, job, options, outcome, registry, runner
 from pipeline.checkpoint import Checkpoint
 from pipeline.errors import ConfigError, SourceFailed, WarehouseFailed
 from pipeline.options import JobConfig
@@ -65,7 +65,10 @@ def _progress_bar(source: Source, shown: bool) -> Iterator[None]:
 
 
 def run(config: JobConfig, beam_options: PipelineOptions) -> int:
-    """Runs the job to its end; returns the exit status: 0, or 1 if its account does not balance."""
+    """Runs the job to its end; returns the exit status.
+
+    That is 0, or 1 if the account does not balance or a file gave nothing but dead letters.
+    """
     FileSystems.set_options(beam_options)
     where = runner.where(beam_options)
     alone = where is Where.HERE and runner.one_process(beam_options)
@@ -106,10 +109,15 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
         result = _finished(config, beam_options, source, sinks, watch, kept)
     if beam_options.view_as(GoogleCloudOptions).template_location:
         return 0  # Only the graph was written; Dataflow runs it.
-    found = account.of(result)
+    found, beside = account.of(result), outcome.of(result)
     latency = watch.latency_told() if source.live else ""
-    for line in found.lines(time.monotonic() - started, latency):
-        print(line)  # noqa: T201 - the account is the command's output
+    for line in (*found.lines(time.monotonic() - started, latency), *beside.lines()):
+        print(line, flush=True)  # noqa: T201 - the account is the command's output
+    complaints = beside.complaints()
+    for line in complaints:
+        print(line, file=sys.stderr)  # noqa: T201
+    if complaints:
+        return 1
     # Other engines' counters may miss what a bundle that was tried again had counted; there the
     # tables tell.
     return 0 if found.balances or where is not Where.HERE else 1

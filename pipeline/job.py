@@ -8,6 +8,7 @@ import apache_beam as beam
 import pyarrow as pa
 
 from pipeline.options import JobConfig
+from pipeline.outcome import NoteDialects, NoteFiles
 from pipeline.sinks import Produced, Sink
 from pipeline.sources import Source
 from transforms.decode import Decode
@@ -46,8 +47,13 @@ def build(
         readings=readings,
         window_stats=window_stats,
         tails=sequenced.tails,
+        dialects=valid.dialects,
+        summaries=received.summaries,
     )
+    _ = valid.dialects | "Doubts" >> beam.ParDo(NoteDialects())
     refused = [received.dead_letters, decoded.dead_letters, valid.dead_letters]
+    if received.opened is not None:
+        _ = (received.opened, valid.readings, *refused) | "Files" >> NoteFiles()
     refused += [sink.write(produced) for sink in sinks]
     dead_letters = [part for part in refused if part is not None] | "Dead" >> beam.Flatten()
     for sink in sinks:

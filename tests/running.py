@@ -64,6 +64,8 @@ TABLES = {
     "dead_letters": "dead_letter_id",
     "window_stats": "stats_id",
     "equipment_profiles": "profile",
+    "test_dialects": "dialect_id",
+    "cycle_summaries": "summary_id",
 }
 
 

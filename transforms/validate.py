@@ -16,13 +16,18 @@ from apache_beam.metrics import Metrics
 from schemas.profiles import Profile, choose
 from schemas.reading import COUNTERS, QUALITY_FLAGS, READING, Kind
 from transforms import identity
+from transforms.batch import Origin
 from transforms.convert import Mask
 from transforms.decode import Decoded, Rejects, dead_letters
+from transforms.interpret.interpretation import Interpretation
+from transforms.interpret.rows import dialect_rows
 from transforms.limits import F64, Limits, codes
 
 STEP = "validate"
 FLAG = {name: 1 << bit for bit, name in enumerate(QUALITY_FLAGS)}
 MOST_AHEAD_US = 5 * 60 * 1_000_000
+# Far more tests than a bundle's files hold.
+_MOST_TOLD = 100_000
 
 _NOT_NEGATIVE = ("test_time_s", "step_time_s", "cycle_index", "step_index", "charge_capacity_ah",
                  "discharge_capacity_ah", "charge_energy_wh", "discharge_energy_wh",
@@ -295,6 +300,11 @@ class _ValidateBatch(beam.DoFn):
         self._now_us = now_us
         self._limits: Limits | None = None
         self._dead = Metrics.counter("account", "dead_letters")
+        # Of this bundle: what an earlier one gave may be lost if that is tried again.
+        self._told: set[str] = set()
+
+    def start_bundle(self) -> None:
+        self._told.clear()
 
     def process(self, decoded: Decoded) -> Iterable[pa.Table]:
         if self._limits is None:
@@ -305,11 +315,26 @@ class _ValidateBatch(beam.DoFn):
             letters = dead_letters(decoded.raw, rejects, STEP)
             yield beam.pvalue.TaggedOutput("dead_letters", letters)
         if table.num_rows:
+            if (dialect := getattr(decoded, "dialect", None)) is not None:
+                yield from self._dialects(table, dialect, decoded.raw.origin)
             yield table
+
+    def _dialects(
+        self, table: pa.Table, dialect: Interpretation, origin: Origin
+    ) -> Iterable[beam.pvalue.TaggedOutput]:
+        """How the file was read, once for all of its batches in a bundle."""
+        rows = dialect_rows(table, dialect, origin.source_file, origin.arrived_at_us)
+        new = [key not in self._told for key in rows.column("dialect_id").to_pylist()]
+        if any(new):
+            if len(self._told) > _MOST_TOLD:
+                self._told.clear()
+            rows = rows.filter(pa.array(new))
+            self._told.update(rows.column("dialect_id").to_pylist())
+            yield beam.pvalue.TaggedOutput("dialects", rows)
 
 
 class Validate(beam.PTransform):
-    """`Decoded` → tables of possible readings (main output) and of `dead_letters`."""
+    """`Decoded` → tables of possible readings (main), `dead_letters` and `dialects`."""
 
     def __init__(self, profiles: Sequence[Profile], now_us: int) -> None:
         super().__init__()
@@ -319,5 +344,5 @@ class Validate(beam.PTransform):
     def expand(self, decoded: beam.PCollection) -> Any:
         """Adds the step."""
         step = beam.ParDo(_ValidateBatch(self._profiles, self._now_us))
-        typed = step.with_output_types(pa.Table, dead_letters=pa.Table)
-        return decoded | typed.with_outputs("dead_letters", main="readings")
+        typed = step.with_output_types(pa.Table, dead_letters=pa.Table, dialects=pa.Table)
+        return decoded | typed.with_outputs("dead_letters", "dialects", main="readings")

@@ -3,7 +3,7 @@
 
 locals {
   datasets = {
-    raw       = "Readings, dead letters and window statistics, as the battery pipeline writes them."
+    raw       = "Readings, dead letters, window statistics, how files were read and what cyclers say of their cycles."
     analytics = "Cycles, state of health and lifetime: built by dbt from the raw dataset."
   }
   warehouse = "bigquery://${var.project}/${google_bigquery_dataset.this["raw"].dataset_id}"

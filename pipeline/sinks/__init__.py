@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
+from schemas.reading import CYCLE_SUMMARY, READING, TEST_DIALECT, WINDOW_STATS, Table
+
 
 @dataclass(frozen=True)
 class Produced:
@@ -18,6 +20,8 @@ class Produced:
         readings: PCollection of tables of schema READING.
         window_stats: PCollection of tables of schema WINDOW_STATS.
         tails: PCollection of (shard, `transforms.order.Tail`): what the next readings need.
+        dialects: PCollection of tables of schema TEST_DIALECT, or None. A row may come again.
+        summaries: PCollection of tables of schema CYCLE_SUMMARY; None where the source has none.
     """
 
     raw: beam.PCollection | None
@@ -25,6 +29,19 @@ class Produced:
     readings: beam.PCollection
     window_stats: beam.PCollection
     tails: beam.PCollection
+    dialects: beam.PCollection | None = None
+    summaries: beam.PCollection | None = None
+
+    @property
+    def tables(self) -> list[tuple[Table, beam.PCollection]]:
+        """The tables that a warehouse has, each with its rows; without the dead letters."""
+        given = (
+            (READING, self.readings),
+            (WINDOW_STATS, self.window_stats),
+            (TEST_DIALECT, self.dialects),
+            (CYCLE_SUMMARY, self.summaries),
+        )
+        return [(table, rows) for table, rows in given if rows is not None]
 
 
 class Sink(ABC):

@@ -1,4 +1,4 @@
-"""The raw lake: raw archive, readings and dead letters as Parquet; create-only."""
+"""The raw lake: raw archive and the job's tables as Parquet; create-only."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from pipeline.sinks.archive_steps import (
 )
 from pipeline.sinks.lake_files import ArchiveFile
 from pipeline.sinks.lake_tables import (
+    CYCLE_SUMMARIES,
     DEAD_LETTERS,
     READINGS,
+    TEST_DIALECTS,
     WINDOW_STATS,
     Kind,
     Sizes,
@@ -43,7 +45,7 @@ class LakeSink(Sink):
     """Files below one place, named by their content: writing them again changes nothing.
 
     `raw/source=…/dt=…/hr=…/` by arrival time, `readings/dt=…/` by event day,
-    `dead_letters/dt=…/` by arrival day. A rerun of bounded input gives the same files. Of live
+    `dead_letters/dt=…/`, `test_dialects/dt=…/` and `cycle_summaries/dt=…/` by arrival day. A rerun of bounded input gives the same files. Of live
     input, the local runner leaves out what a run before it had written. Other runners may do a
     bundle again; what is written there has been through a shuffle, which Dataflow and Prism keep
     as it was. Flink goes back to its checkpoint, and may gather what came since in another way.
@@ -76,7 +78,8 @@ class LakeSink(Sink):
         self._file_bytes = file_bytes if self._here else min(file_bytes, _MOST_BYTES)
         self._file_wait_s = file_wait_s
         self._since_s = since_s
-        self._kinds = [READINGS, DEAD_LETTERS, *([WINDOW_STATS] if statistics else [])]
+        self._kinds = [READINGS, DEAD_LETTERS, TEST_DIALECTS, CYCLE_SUMMARIES]
+        self._kinds += [WINDOW_STATS] if statistics else []
         # What already lies in this lake's archive is not archived again.
         self._archive = not _lies_in(source, uri)
         self._source = source.partition("?")[0]
@@ -102,14 +105,24 @@ class LakeSink(Sink):
         self._write(produced.readings, READINGS, "LakeReadings")
         if WINDOW_STATS in self._kinds:
             self._write(produced.window_stats, WINDOW_STATS, "LakeWindowStats")
+        if produced.dialects is not None:
+            self._write_few(produced.dialects, TEST_DIALECTS, "LakeTestDialects", once=True)
+        if produced.summaries is not None:
+            self._write_few(produced.summaries, CYCLE_SUMMARIES, "LakeCycleSummaries", once=True)
 
     def write_dead_letters(self, letters: beam.PCollection) -> None:
         """Adds the steps that write dead letters."""
+        self._write_few(letters, DEAD_LETTERS, "LakeDeadLetters")
+
+    def _write_few(
+        self, tables: beam.PCollection, kind: Kind, label: str, once: bool = False
+    ) -> None:
+        """Adds the steps that write rows of which few come, in any order."""
         if self._here:
-            together = WriteBundles(self._store, DEAD_LETTERS, _BUNDLE_BYTES, by_key=True)
-            _ = letters | "LakeDeadLetters" >> beam.ParDo(together)
+            together = WriteBundles(self._store, kind, _BUNDLE_BYTES, by_key=True, once=once)
+            _ = tables | label >> beam.ParDo(together)
         else:
-            self._gathered(letters, DEAD_LETTERS, "LakeDeadLetters")
+            self._gathered(tables, kind, label)
 
     def look_again(self, since_s: float) -> None:
         """Finds out what others, or an earlier run, have put here since `since_s`."""

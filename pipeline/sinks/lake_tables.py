@@ -1,4 +1,4 @@
-"""Writes readings and dead letters to the lake, a folder for each day."""
+"""Writes the lake's tables, a folder for each day."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ class Kind(NamedTuple):
 READINGS = Kind("readings", "reading_id", "recorded_at")
 WINDOW_STATS = Kind("window_stats", "stats_id", "window_start")
 DEAD_LETTERS = Kind("dead_letters", "dead_letter_id", "ingested_at")
+TEST_DIALECTS = Kind("test_dialects", "dialect_id", "ingested_at")
+CYCLE_SUMMARIES = Kind("cycle_summaries", "summary_id", "ingested_at")
 
 
 def by_day(table: pa.Table, column: str) -> Iterator[tuple[str, pa.Table]]:
@@ -127,12 +129,21 @@ class WriteBundles(WriteTables):
         kind: what they are.
         most_bytes: in memory; what is more is written before the bundle is over.
         by_key: whether to bring the rows into the order of their keys, because they come in any.
+        once: whether to write one of the rows of a key, because they may come again.
     """
 
-    def __init__(self, store: Store, kind: Kind, most_bytes: int, by_key: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        kind: Kind,
+        most_bytes: int,
+        by_key: bool = False,
+        once: bool = False,
+    ) -> None:
         super().__init__(store, kind)
         self._most_bytes = most_bytes
         self._by_key = by_key
+        self._once = once
         self._held: list[pa.Table] = []
         self._bytes = 0
 
@@ -155,5 +166,14 @@ class WriteBundles(WriteTables):
     def _flush(self) -> None:
         if self._held:
             table = pa.concat_tables(self._held)
+            if self._once:
+                table = _one_of_a_key(table, self._kind.key)
             super().process(table.sort_by(self._kind.key) if self._by_key else table)
             self._held, self._bytes = [], 0
+
+
+def _one_of_a_key(table: pa.Table, key: str) -> pa.Table:
+    """The first row of each key."""
+    places = pa.table({"key": table.column(key), "place": np.arange(table.num_rows)})
+    first = places.group_by("key").aggregate([("place", "min")]).column("place_min")
+    return table.take(first.sort()) if len(first) < table.num_rows else table

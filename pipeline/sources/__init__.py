@@ -37,12 +37,18 @@ class Received:
         files: PCollection of `RawFile` to be archived whole; None where the batches themselves
             are what the archive keeps.
         leads: whether a batch's time is the watermark that the source will have after it.
+        summaries: PCollection of tables of schema CYCLE_SUMMARY: what the source says of cycles
+            beside its readings; None where it says nothing.
+        opened: PCollection of names of the files that were read for what they hold, as readings
+            carry them; a name may come again. None where the source has no files.
     """
 
     batches: beam.PCollection
     dead_letters: beam.PCollection | None
     files: beam.PCollection | None
     leads: bool = False
+    summaries: beam.PCollection | None = None
+    opened: beam.PCollection | None = None
 
 
 @dataclass(frozen=True)

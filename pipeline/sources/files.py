@@ -13,10 +13,12 @@ import pyarrow as pa
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 
+from pipeline import outcome
 from pipeline.errors import ConfigError
 from pipeline.sources import Bounded, RawFile, Received
-from pipeline.sources.formats.content import MIB, Messages, Settings
+from pipeline.sources.formats.content import MIB, Messages, Settings, Summaries
 from pipeline.sources.formats.messages import Packer
+from pipeline.sources.formats.parquet import NO_PAYLOAD
 from pipeline.sources.readahead import read_group
 from pipeline.sources.splits import Group, Split, grouped, list_files, planned
 from transforms import dead_letter, naming
@@ -133,10 +135,12 @@ class FileSource(Bounded):
         return sum(split.size for split in self.found)
 
     def batches(self) -> Iterator[RawBatch | DeadLetter]:
-        """All that the files hold, in this process and in their order."""
+        """All that the files hold, in this process and in their order; without summaries."""
         for group in grouped(self.found, self.settings):
             for part in planned(group, self.settings):
-                yield from _outputs(part, self.settings)
+                for output in _outputs(part, self.settings, set()):
+                    if not isinstance(output, Summaries):
+                        yield output
 
     def read(self, pipeline: beam.Pipeline) -> Received:
         """Adds the steps: list, plan, read. All of them work on the workers."""
@@ -155,20 +159,36 @@ class FileSource(Bounded):
             | "Spread splits" >> beam.Reshuffle()
             | "Read files"
             >> beam.ParDo(_Read(self.settings))
-            .with_output_types(RawBatch, dead_letters=pa.Table)
-            .with_outputs("dead_letters", main="batches")
+            .with_output_types(RawBatch, dead_letters=pa.Table, summaries=pa.Table, opened=str)
+            .with_outputs("dead_letters", "summaries", "opened", main="batches")
         )
-        return Received(outputs.batches, outputs.dead_letters, listed.files)
+        return Received(
+            outputs.batches,
+            outputs.dead_letters,
+            listed.files,
+            summaries=outputs.summaries,
+            opened=outputs.opened,
+        )
 
 
-def _outputs(group: Group, settings: Settings) -> Iterator[RawBatch | DeadLetter]:
-    """Everything a group's files hold, their messages packed."""
+def _outputs(
+    group: Group, settings: Settings, opened: set[str]
+) -> Iterator[RawBatch | DeadLetter | Summaries]:
+    """Everything a group's files hold, their messages packed.
+
+    The names of the files are added to `opened`; not those that replayed rows say they are from.
+    """
     packer = Packer(settings)
     for output in read_group(group, settings):
         if isinstance(output, Messages):
+            opened.add(output.content.source_file)
             yield from packer.add(output)
-        else:
-            yield output
+            continue
+        if isinstance(output, RawBatch) and output.origin.source_file is not None:
+            opened.add(output.origin.source_file)
+        elif isinstance(output, DeadLetter) and output.error_type != NO_PAYLOAD:
+            opened.add(output.source_file or "")
+        yield output
     yield from packer.flush()
 
 
@@ -198,19 +218,25 @@ class _Plan(beam.DoFn):
 
 
 class _Read(beam.DoFn):
-    """Batches of a group of files, and dead letters for what cannot be read."""
+    """Batches of a group of files, what they say of cycles, and dead letters for what is wrong."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._received = Metrics.counter("account", "read")
         self._refused = Metrics.counter("account", "dead_letters")
+        self._witnesses = Metrics.counter(outcome.FILES, outcome.WITNESSES)
+        self._without_readings = Metrics.counter(outcome.FILES, outcome.WITHOUT_READINGS)
 
     def process(self, group: Group) -> Iterator[Any]:
         letters: list[DeadLetter] = []
         held = 0
-        for output in _outputs(group, self._settings):
+        opened: set[str] = set()
+        for output in _outputs(group, self._settings, opened):
             if isinstance(output, RawBatch):
                 yield self._count(output)
+                continue
+            if isinstance(output, Summaries):
+                yield from self._note(output)
                 continue
             letters.append(output)
             held += len(output.payload or b"")
@@ -219,6 +245,15 @@ class _Read(beam.DoFn):
                 letters, held = [], 0
         if letters:
             yield self._refuse(letters)
+        for name in sorted(opened):
+            yield beam.pvalue.TaggedOutput("opened", name)
+
+    def _note(self, summaries: Summaries) -> Iterator[beam.pvalue.TaggedOutput]:
+        if summaries.table.num_rows:
+            self._witnesses.inc()
+            yield beam.pvalue.TaggedOutput("summaries", summaries.table)
+        else:
+            self._without_readings.inc()
 
     def _count(self, batch: RawBatch) -> RawBatch:
         self._received.inc(batch.table.num_rows)

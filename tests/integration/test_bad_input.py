@@ -126,7 +126,11 @@ def test_bad_files_become_dead_letters_and_the_others_are_read(tmp_path: Path) -
     for name, data in files.items():
         (folder / name).write_bytes(data)
     ran = run(tmp_path / "out", folder)
-    assert ran.status == 0, ran.err
+    assert ran.status == 1
+    whole = set(files) - {"good.csv", "nested.zip", "bytes.csv", "columns.csv"}
+    said, *named = ran.err.splitlines()
+    assert said == f"error: {len(whole)} files gave no reading; see dead_letters:"
+    assert {line.strip().partition(":")[0].removeprefix("in/") for line in named} == whole
     account = ran.account()
     assert account["read"] == sum(
         account[name] for name in ("written", "duplicates", "dead_letters")

@@ -1,4 +1,4 @@
-"""Loads a lake's readings and dead letters into DuckDB or MotherDuck, each once.
+"""Loads a lake's tables into DuckDB or MotherDuck, each row once.
 
 Runs in the project's environment: python -m include.lake --lake=… --warehouse=duckdb:PATH
 """
@@ -18,7 +18,10 @@ from pipeline.sinks.duckdb.motherduck import MotherDuck
 from pipeline.sinks.duckdb.place import Place
 from pipeline.sinks.duckdb.rows import insert_new
 from pipeline.stores import Store, store_at
-from schemas.reading import DEAD_LETTER
+from schemas.reading import CYCLE_SUMMARY, DEAD_LETTER, TEST_DIALECT, Table
+
+# What the job would not make again of the lake's readings.
+_AS_THEY_ARE = (DEAD_LETTER, TEST_DIALECT, CYCLE_SUMMARY)
 
 
 def place_at(warehouse: str) -> Place:
@@ -43,21 +46,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         )  # fmt: skip
         if status:
             return status
-    print(f"{_dead_letters(store, flags.warehouse):,} new dead letters")
+    for table in _AS_THEY_ARE:
+        new = _insert(store, flags.warehouse, table)
+        print(f"{new:,} new {table.name.replace('_', ' ')}")
     return 0
 
 
-def _dead_letters(store: Store, warehouse: str) -> int:
-    """Inserts what is not there yet; the job would make new letters of them."""
-    letters = []
-    for file in store.files("dead_letters"):
+def _insert(store: Store, warehouse: str, table: Table) -> int:
+    """Inserts the rows of a lake's folder that are not there yet."""
+    rows = []
+    for file in store.files(table.name):
         with store.open(file.path, file.size) as opened:
-            letters.append(pq.read_table(opened).select(DEAD_LETTER.names))
-    if not letters:
+            rows.append(pq.read_table(opened).select(table.names))
+    if not rows:
         return 0
     with place_at(warehouse).connected(create=True) as database:
         assert database is not None
-        return insert_new(database, DEAD_LETTER, pa.concat_tables(letters))
+        return insert_new(database, table, pa.concat_tables(rows))
 
 
 if __name__ == "__main__":

@@ -22,13 +22,13 @@ from pipeline.sinks.bigquery.requests import MOST_PAYLOAD_BYTES
 from pipeline.sinks.bigquery.storage_write import Append
 from pipeline.sinks.bigquery.streaming_inserts import Insert
 from schemas.profiles import Profile
-from schemas.reading import DEAD_LETTER, READING, WINDOW_STATS, Table
+from schemas.reading import DEAD_LETTER, Table
 
 __all__ = ["Address", "BigQuerySink"]
 
 
 class BigQuerySink(Sink):
-    """Tables `readings`, `dead_letters`, `window_stats` and `equipment_profiles` of a dataset.
+    """All tables of `schemas.reading.TABLES` in a dataset.
 
     How often a row can be there is told where it is written: `storage_write` (at least once),
     `exactly_once`, `streaming_inserts` (at least once), `file_loads` (each file once).
@@ -121,13 +121,13 @@ class BigQuerySink(Sink):
         preflight.ask(self._address, preflight.MAKE_S, make)
 
     def write(self, produced: Produced) -> beam.PCollection | None:
-        """Adds the steps that write readings and window statistics."""
+        """Adds the steps that write everything but dead letters."""
         if self._method == "file_loads":
             self._load_from_lake(produced)
             return None
-        kinds = ((READING, produced.readings), (WINDOW_STATS, produced.window_stats))
         refusals = [
-            rows | f"{self._label}_{table.name}" >> self._writing(table) for table, rows in kinds
+            rows | f"{self._label}_{table.name}" >> self._writing(table)
+            for table, rows in produced.tables
         ]
         return tuple(refusals) | f"{self._label}_refused" >> beam.Flatten()
 

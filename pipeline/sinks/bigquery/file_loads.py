@@ -26,11 +26,18 @@ from pipeline.sinks.bigquery.ledger import Entry, Ledger
 from pipeline.sinks.bigquery.patience import outage_of
 from pipeline.stores import Store, store_at
 from pipeline.stores.gcs import GcsStore
-from schemas.reading import DEAD_LETTER, READING, WINDOW_STATS, Table
+from schemas.reading import (
+    CYCLE_SUMMARY,
+    DEAD_LETTER,
+    READING,
+    TEST_DIALECT,
+    WINDOW_STATS,
+    Table,
+)
 
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
-LOADED = (READING, DEAD_LETTER, WINDOW_STATS)
+LOADED = (READING, DEAD_LETTER, WINDOW_STATS, TEST_DIALECT, CYCLE_SUMMARY)
 # BigQuery's reasons for a job's failure that another try may not meet.
 _PASSING = {
     "backendError", "internalError", "jobBackendError", "jobInternalError", "jobRateLimitExceeded",

@@ -14,7 +14,7 @@ from pipeline.sinks.cassandra.profiles import write_profiles
 from pipeline.sinks.cassandra.target import FLAG, Target
 from pipeline.sinks.cassandra.write import Write
 from schemas.profiles import Profile
-from schemas.reading import DEAD_LETTER, READING, WINDOW_STATS, Table
+from schemas.reading import DEAD_LETTER, Table
 
 __all__ = ["CassandraSink", "Target"]
 
@@ -23,7 +23,7 @@ _MOST_PAYLOAD_BYTES = 8 << 20
 
 
 class CassandraSink(Sink):
-    """Tables `sensor_data` (the readings), `dead_letters`, `window_stats`, `equipment_profiles`.
+    """All tables of `schemas.reading.TABLES` in a keyspace; the readings are `sensor_data` there.
 
     Args:
         uri: `cassandra://HOST[:PORT][,HOST…]/KEYSPACE[?…]`, see `Target.parse`.
@@ -65,11 +65,8 @@ class CassandraSink(Sink):
         ask(self._target.address, FLAG, make)
 
     def write(self, produced: Produced) -> beam.PCollection:
-        """Adds the steps that write readings and window statistics."""
-        refusals = [
-            self._write(READING, produced.readings),
-            self._write(WINDOW_STATS, produced.window_stats),
-        ]
+        """Adds the steps that write everything but dead letters."""
+        refusals = [self._write(table, rows) for table, rows in produced.tables]
         return tuple(refusals) | f"{self._label}_refused" >> beam.Flatten()
 
     def write_dead_letters(self, letters: beam.PCollection) -> None:

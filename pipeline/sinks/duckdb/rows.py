@@ -24,12 +24,14 @@ def insert_new(database: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table
 
     What is there is looked for only in the time span of `rows`, which DuckDB finds by the
     column's min and max per row group. Of two copies of a reading that came from different files
-    the one of the first file (by name) stays, whichever came first.
+    the one of the first file (by name) stays, whichever came first. Of a table without a time
+    span, which is small, rows may also come twice at once.
 
     Nothing but the table itself is written: a temporary table would be a second database in the
     transaction, and MotherDuck keeps those on this side.
     """
     names = ", ".join(table.names)
+    once = "" if table.partition else f"QUALIFY row_number() OVER (PARTITION BY {table.key}) = 1"
     with _shown(database, "incoming", rows):
         known = _known(database, table, rows)
         if known.num_rows and table == READING:
@@ -39,7 +41,7 @@ def insert_new(database: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table
         with _shown(database, "known", known):
             inserted = run(
                 database,
-                f"INSERT INTO {table.name} ({names}) SELECT {names} FROM incoming {new}",  # noqa: S608
+                f"INSERT INTO {table.name} ({names}) SELECT {names} FROM incoming {new} {once}",  # noqa: S608
             )
     return int(str(inserted[0][0]))
 
@@ -47,12 +49,12 @@ def insert_new(database: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table
 def _known(database: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table) -> pa.Table:
     """The keys that are there already; of readings with the file that each came from."""
     file = ", source_file" if table == READING else ""
+    within = f"{table.partition} BETWEEN $1 AND $2 AND" if table.partition else ""
     return _query(
         database,
         f"""SELECT {table.key}{file} FROM {table.name}
-        WHERE {table.partition} BETWEEN $1 AND $2
-          AND {table.key} IN (SELECT {table.key} FROM incoming)""",  # noqa: S608
-        _span(table, rows),
+        WHERE {within} {table.key} IN (SELECT {table.key} FROM incoming)""",  # noqa: S608
+        _span(table, rows) if table.partition else (),
     )
 
 

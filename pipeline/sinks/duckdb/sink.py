@@ -16,7 +16,7 @@ from pipeline.sinks.duckdb.motherduck import MotherDuck
 from pipeline.sinks.duckdb.place import Place
 from pipeline.sinks.duckdb.rows import insert_new
 from schemas.profiles import Profile
-from schemas.reading import DEAD_LETTER, READING, WINDOW_STATS, Table
+from schemas.reading import DEAD_LETTER, Table
 
 # Rows gathered before they are written: a transaction and a join against what is there cost
 # more than the rows do.
@@ -74,7 +74,7 @@ class _Insert(beam.DoFn):
 
 
 class _TablesSink(Sink):
-    """Tables `readings`, `dead_letters`, `window_stats` and `equipment_profiles` in one place."""
+    """All tables of `schemas.reading.TABLES` in one place."""
 
     def __init__(self, place: Place, used: Sequence[Profile], label: str) -> None:
         self._place = place
@@ -94,9 +94,9 @@ class _TablesSink(Sink):
             tables.prepare(database, self._profiles, self._place.uri)
 
     def write(self, produced: Produced) -> None:
-        """Adds the steps that insert readings and window statistics."""
-        self._insert(READING, produced.readings)
-        self._insert(WINDOW_STATS, produced.window_stats)
+        """Adds the steps that insert everything but dead letters."""
+        for table, rows in produced.tables:
+            self._insert(table, rows)
 
     def write_dead_letters(self, letters: beam.PCollection) -> None:
         """Adds the step that inserts dead letters."""

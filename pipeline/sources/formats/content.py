@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+import pyarrow as pa
+
 from pipeline.progress import PROGRESS
 from transforms.batch import Origin, RawBatch
 from transforms.dead_letter import DeadLetter
@@ -187,5 +189,18 @@ class Messages:
     size: int
 
 
-Output = RawBatch | Messages | DeadLetter
+@dataclass(frozen=True)
+class Summaries:
+    """A file, or a sheet of one, that holds no readings but what is said about them.
+
+    Attributes:
+        content: the file.
+        table: what it says of cycles (schema CYCLE_SUMMARY); no row where it says nothing of them.
+    """
+
+    content: Content
+    table: pa.Table
+
+
+Output = RawBatch | Messages | DeadLetter | Summaries
 Outputs = Iterator[Output]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipeline.sources.formats import layered, tables
+from pipeline.sources.formats import layered, statistics, tables
 from pipeline.sources.formats.blocks import BLOCK_BYTES, blocks
-from pipeline.sources.formats.content import Content, Outputs, Refused, Settings
+from pipeline.sources.formats.content import Content, Outputs, Refused, Settings, Summaries
 from pipeline.sources.formats.detect import HEAD_BYTES
 from pipeline.sources.formats.dialect import Dialect, sniff
 from pipeline.sources.formats.rows import Parsed, parse
@@ -71,6 +71,9 @@ def read(content: Content, settings: Settings, span: Span | None = None) -> Outp
         size += part.size if isinstance(part, Parsed) else 0
         if size >= settings.split_bytes:
             break
+    if (said := _statistics(content, settings, ahead)) is not None:
+        yield said
+        return
     seen = [part.table for part in ahead if isinstance(part, Parsed)]
     table = _together(seen) if seen else pa.table({})
     reading = tables.reading_of(table, content, settings, dialect.head)
@@ -79,6 +82,16 @@ def read(content: Content, settings: Settings, span: Span | None = None) -> Outp
 
 def _together(parts: list[pa.Table]) -> pa.Table:
     return pa.concat_tables(parts, promote_options="default")
+
+
+def _statistics(
+    content: Content, settings: Settings, parts: list[Parsed | Refused]
+) -> Summaries | None:
+    """What the cycler's own statistics say, if that is all the file holds; they are short."""
+    match parts:
+        case [Parsed(table=table, bad=bad)] if table.num_rows and not bad:
+            return statistics.found_in(content, settings, table)
+    return None
 
 
 def _sniff(content: Content) -> Dialect:

@@ -14,14 +14,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.sources.formats import tables
-from pipeline.sources.formats.content import Content, Outputs, Refused, Settings
+from pipeline.sources.formats.content import Content, Outputs, Refused, Settings, Summaries
 from pipeline.sources.formats.head import read as read_head
 from pipeline.sources.formats.headers import unique_names
 from pipeline.sources.formats.tables import Reading
-from schemas.reading import DEAD_LETTER, READING
+from schemas.forms import arrow_schema
+from schemas.reading import CYCLE_SUMMARY, DEAD_LETTER, READING, TEST_DIALECT, WINDOW_STATS
 from transforms.batch import MESSAGES, BatchKind, RawBatch
 from transforms.dead_letter import DeadLetter
 from transforms.interpret.interpretation import Head
+
+# The error of a dead letter that stood for a whole file and can't be replayed.
+NO_PAYLOAD = "no_payload"
 
 
 class Kind(StrEnum):
@@ -31,6 +35,8 @@ class Kind(StrEnum):
     READINGS = "readings"  # the lake's readings
     ENVELOPES = "envelopes"  # the lake's raw messages
     DEAD_LETTERS = "dead_letters"  # the lake's dead letters
+    CYCLE_SUMMARIES = "cycle_summaries"  # what the lake keeps of the cyclers' own statistics
+    NO_READINGS = "no_readings"  # the lake's other tables, which the job derives again
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,10 @@ def kind_of(names: Sequence[str]) -> Kind:
         return Kind.DEAD_LETTERS
     if present.issuperset(MESSAGES.names):
         return Kind.ENVELOPES
+    if present.issuperset(CYCLE_SUMMARY.names):
+        return Kind.CYCLE_SUMMARIES
+    if any(present.issuperset(table.names) for table in (TEST_DIALECT, WINDOW_STATS)):
+        return Kind.NO_READINGS
     if present.issuperset(field.name for field in READING.fields if field.required):
         return Kind.READINGS
     return Kind.TABLE
@@ -74,6 +84,10 @@ def read(content: Content, settings: Settings, span: Span | None = None) -> Outp
     """The rows of a file, or of some of its row groups."""
     with _opened(content) as file:
         kind = kind_of(file.schema_arrow.names)
+        if kind in (Kind.CYCLE_SUMMARIES, Kind.NO_READINGS):
+            if span is None or not span.start:  # the parts of a large one are given as a whole
+                yield _summaries(file, content, kind)
+            return
         if kind is not Kind.TABLE:
             # These rows say themselves where they came from; the lake's file names do not.
             content = replace(content, equipment_id=settings.equipment_id)
@@ -83,6 +97,14 @@ def read(content: Content, settings: Settings, span: Span | None = None) -> Outp
             yield from _rows(file, content, settings, kind, groups, row, span)
         else:
             yield from _messages(file, content, settings, kind, groups, row)
+
+
+def _summaries(file: pq.ParquetFile, content: Content, kind: Kind) -> Summaries:
+    """What the lake keeps beside readings and messages: none of it becomes a reading."""
+    form = arrow_schema(CYCLE_SUMMARY)
+    if kind is Kind.NO_READINGS:
+        return Summaries(content, form.empty_table())
+    return Summaries(content, file.read(columns=form.names).cast(form))
 
 
 def _rows(
@@ -178,7 +200,7 @@ def _payloadless(
         letter_id, file = table["dead_letter_id"][index].as_py(), table["source_file"][index]
         yield content.letter(
             settings,
-            "no_payload",
+            NO_PAYLOAD,
             f"dead letter {letter_id} keeps no payload because it stood for a whole file; replay "
             f"{file.as_py()} from the raw archive instead",
             position=f"record {row + index + 1}",

@@ -15,12 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from python_calamine import CalamineWorkbook, PasswordError, SheetTypeEnum
 
-from pipeline.sources.formats import headers, tables
+from pipeline.sources.formats import headers, statistics, tables
 from pipeline.sources.formats.content import Content, Outputs, Refused, Settings
 
 # Arbin's names: `Channel_1-008`, and `Channel_1-008_1` where the rows of one sheet did not do.
 _DATA_SHEET = re.compile(r"channel(?!_?chart)", re.IGNORECASE)
-_NO_DATA_SHEET = re.compile(r"statistic|info|global_info|channel_?chart", re.IGNORECASE)
+_NO_DATA_SHEET = re.compile(r"info|global_info|channel_?chart", re.IGNORECASE)
+_STATISTICS_SHEET = re.compile(r"statistic", re.IGNORECASE)
+# Rows of a sheet that show what it holds.
+_LOOKED_AT = 200
 
 _Rows = list[list[Any]]
 _MIDNIGHT = dt.time()
@@ -28,29 +31,62 @@ _MIDNIGHT = dt.time()
 
 def read(content: Content, settings: Settings) -> Outputs:
     """The rows of a workbook as one batch, whatever its size: its counters are one test's."""
-    yield from tables.one_table(content, settings, to_table(content.read_all()))
+    table, others = to_tables(content.read_all())
+    yield from tables.one_table(content, settings, table)
+    for name, other in others:
+        found = statistics.found_in(content, settings, other, name)
+        if found is not None and found.table.num_rows:
+            yield found
 
 
 def to_table(data: bytes) -> pa.Table:
+    """The data sheets of a workbook alone; see `to_tables`."""
+    return to_tables(data)[0]
+
+
+def to_tables(data: bytes) -> tuple[pa.Table, list[tuple[str, pa.Table]]]:
     """The data sheets of a workbook as one table, under the file's own column names.
 
     Numbers are float64, times naive timestamps; a column that mixes kinds is text, so that no
     value is lost. Empty cells are null, empty rows left out.
+
+    Returns:
+        the table, and the sheets that hold a row per cycle instead, each with its name.
     """
     with _refusals():
         book = CalamineWorkbook.from_filelike(io.BytesIO(data))
         sheets = [meta.name for meta in book.sheets_metadata if meta.typ is SheetTypeEnum.WorkSheet]
         named = [name for name in sheets if _DATA_SHEET.match(name)]
         loaded = [(name, book.get_sheet_by_name(name).to_python()) for name in named]
-        if not named:
-            loaded = _measuring_sheets(book, sheets)
+        if named:
+            others = [
+                (name, book.get_sheet_by_name(name).to_python())
+                for name in sheets
+                if _STATISTICS_SHEET.match(name)
+            ]
+        else:
+            loaded, others = _measuring_sheets(book, sheets)
+    said = list(_by_cycle(others))
+    if not loaded and said:
+        return pa.table({}), said
     if not loaded:
         raise Refused(
             "no_data_sheet",
             f"no sheet is named Channel… or has columns of voltage and current; the workbook has "
             f"{', '.join(sheets) or 'none'}; rename the data sheet or its headers",
         )
-    return _combine(loaded)
+    return _combine(loaded), said
+
+
+def _by_cycle(sheets: list[tuple[str, _Rows]]) -> Iterator[tuple[str, pa.Table]]:
+    """Of sheets that are no data those with a row per cycle; never a reason to refuse a workbook."""
+    for name, rows in sheets:
+        at = headers.find_header(rows)
+        if at is not None and "cycle_index" in headers.fields_of(rows[at]):
+            table = _combine([(name, rows)])
+            kind = statistics.kind_of_table(table.column_names, table, name)
+            if kind is statistics.Kind.CYCLES:
+                yield name, table
 
 
 @contextmanager
@@ -75,17 +111,32 @@ def _refusals() -> Iterator[None]:
         ) from None
 
 
-def _measuring_sheets(book: CalamineWorkbook, names: Sequence[str]) -> list[tuple[str, _Rows]]:
-    """The sheets whose header names at least voltage and current, whatever they are called."""
-    found = []
+def _measuring_sheets(
+    book: CalamineWorkbook, names: Sequence[str]
+) -> tuple[list[tuple[str, _Rows]], list[tuple[str, _Rows]]]:
+    """The sheets whose header names at least voltage and current, whatever they are called.
+
+    And the others, but for those that nobody takes for data.
+    """
+    found, others = [], []
     for name in names:
         if _NO_DATA_SHEET.match(name):
             continue
         rows = book.get_sheet_by_name(name).to_python()
         at = headers.find_header(rows)
-        if at is not None and headers.is_measurement(headers.fields_of(rows[at])):
+        measuring = at is not None and headers.is_measurement(headers.fields_of(rows[at]))
+        if measuring and not _STATISTICS_SHEET.match(name) and not _is_about(name, rows, at):
             found.append((name, rows))
-    return found
+        else:
+            others.append((name, rows))
+    return found, others
+
+
+def _is_about(name: str, rows: _Rows, at: int | None) -> bool:
+    """Whether a sheet holds cycles, steps or a plan, though it has columns of both."""
+    few = _combine([(name, rows[: (at or 0) + _LOOKED_AT])])
+    kind = statistics.kind_of_table(few.column_names, few, name)
+    return kind is not statistics.Kind.MEASUREMENT
 
 
 def _combine(sheets: list[tuple[str, _Rows]]) -> pa.Table:

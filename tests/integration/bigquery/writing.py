@@ -121,7 +121,11 @@ def run(target: Any, tables: Mapping[str, list[pa.Table]]) -> dict[str, int]:
         return pipeline | name >> create.with_output_types(pa.Table)
 
     empty = pipeline | "nothing" >> beam.Create([], reshuffle=False)
-    refused = target.write(Produced(None, None, given("readings"), given("window_stats"), empty))
+    produced = Produced(
+        None, None, given("readings"), given("window_stats"), empty,
+        given("test_dialects"), given("cycle_summaries"),
+    )  # fmt: skip
+    refused = target.write(produced)
     letters = [part for part in (given("dead_letters"), refused) if part is not None]
     target.write_dead_letters(letters | "dead" >> beam.Flatten())
     result = pipeline.run()

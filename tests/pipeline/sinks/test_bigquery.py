@@ -17,9 +17,10 @@ from pipeline.errors import ConfigError
 from pipeline.runner import Where
 from pipeline.sinks.bigquery import Address, BigQuerySink, answers, requests
 from pipeline.sinks.bigquery.answers import Answer
+from pipeline.sinks.bigquery.file_loads import LOADED
 from pipeline.sinks.bigquery.streaming_inserts import _as_table, as_rows
 from schemas import forms
-from schemas.reading import DEAD_LETTER, READING, TABLES, WINDOW_STATS, Table
+from schemas.reading import DEAD_LETTER, READING, TABLES, Table
 from tests.messages import PROFILES
 from tests.pipeline.sinks.test_warehouse import some
 
@@ -115,7 +116,7 @@ def test_the_finer_codes_are_read() -> None:
 # --- streaming inserts --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("table", [READING, DEAD_LETTER, WINDOW_STATS])
+@pytest.mark.parametrize("table", LOADED)
 def test_rows_come_back_from_json_as_they_were(table: Table) -> None:
     given = rows(table, {}, {"payload": b"\x00\xff"} if table == DEAD_LETTER else {})
     back = [_as_table(table, row) for row, _ in as_rows(table, given)]

@@ -13,7 +13,7 @@ from pipeline.errors import WarehouseFailed
 from pipeline.sinks import outage, refused
 from pipeline.sinks.bigquery import Address, patience
 from pipeline.sinks.bigquery.requests import MOST_PAYLOAD_BYTES, STEP
-from schemas.reading import DEAD_LETTER, READING, WINDOW_STATS
+from schemas.reading import CYCLE_SUMMARY, DEAD_LETTER, READING, TEST_DIALECT, WINDOW_STATS
 from tests.messages import START
 from tests.pipeline.sinks.test_bigquery import rows
 from transforms import dead_letter
@@ -52,7 +52,7 @@ def test_a_refused_reading_can_be_sent_again() -> None:
     assert again.column("dead_letter_id").to_pylist() == [letter["dead_letter_id"]]
 
 
-@pytest.mark.parametrize("table", [WINDOW_STATS, DEAD_LETTER])
+@pytest.mark.parametrize("table", [WINDOW_STATS, DEAD_LETTER, TEST_DIALECT, CYCLE_SUMMARY])
 def test_other_refused_rows_are_kept_too(table: Any) -> None:
     given = rows(table, {"payload": b"\xff\x00"} if table == DEAD_LETTER else {})
     (letter,) = refused.letters(STEP, table, given, [("refused", "why")], "s").to_pylist()

@@ -80,6 +80,7 @@ def ran(
     made: Sequence[pa.Table],
     messages: Sequence[RawBatch] = (),
     file_bytes: int = 1 << 20,
+    dialects: Sequence[pa.Table] = (),
 ) -> None:
     """The sink's steps on bounded input."""
     sink = LakeSink(store.uri, "kafka://b/t", where=where, file_bytes=file_bytes)
@@ -94,9 +95,32 @@ def ran(
         stats = given("stats", [])
         produced = Produced(
             raw=given("raw", messages), files=None, readings=given("readings", made),
-            window_stats=stats, tails=stats,
+            window_stats=stats, tails=stats, dialects=given("dialects", dialects), summaries=None,
         )  # fmt: skip
         assert sink.write(produced) is None
+
+
+# --- small tables ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", [Where.HERE, Where.KEPT])
+def test_how_tests_were_read_is_kept_by_the_day_their_file_arrived(
+    place: Place, where: Where
+) -> None:
+    def dialects(*names: str, day: int = 0) -> pa.Table:
+        moments = [NOON + dt.timedelta(days=day)] * len(names)
+        arrived = pa.array(moments, pa.timestamp("us", "UTC"))
+        return pa.table({"dialect_id": pa.array(names), "ingested_at": arrived})
+
+    given = [dialects("b", "a"), dialects("c", day=1), dialects("d")]
+    again = [dialects("a")] if where is Where.HERE else []
+    ran(place.store, where, [], dialects=[*given, *again])
+    for day, wanted in (("01", ["a", "b", "d"]), ("02", ["c"])):
+        kept = tables(place.store, f"test_dialects/dt=2024-06-{day}")
+        assert sorted(pa.concat_tables(kept)["dialect_id"].to_pylist()) == wanted
+    before = {stored.path for stored in place.store.files("test_dialects")}
+    ran(place.store, where, [], dialects=[*again, *reversed(given)])
+    assert {stored.path for stored in place.store.files("test_dialects")} == before
 
 
 # --- gathering ----------------------------------------------------------------------------------

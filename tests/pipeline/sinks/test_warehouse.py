@@ -33,7 +33,7 @@ from pipeline.sinks.duckdb import (
     warehouse,
 )
 from schemas import forms
-from schemas.reading import READING, TABLES, WINDOW_STATS, Kind, Table
+from schemas.reading import CYCLE_SUMMARY, READING, TABLES, TEST_DIALECT, WINDOW_STATS, Kind, Table
 from tests.messages import PROFILES, START
 
 ROOT = Path(__file__).parents[3]
@@ -434,6 +434,19 @@ def test_tables_without_a_file_keep_what_is_there(database: Any) -> None:
     stats = some(WINDOW_STATS, stats_id="s")
     table = pa.Table.from_pylist([stats], schema=forms.arrow_schema(WINDOW_STATS))
     assert [insert_new(database, WINDOW_STATS, table) for _ in range(2)] == [1, 0]
+
+
+@pytest.mark.parametrize("table", [TEST_DIALECT, CYCLE_SUMMARY])
+def test_of_tables_without_a_time_span_rows_may_come_twice_at_once(
+    database: Any, table: Table
+) -> None:
+    given = [some(table, **{table.key: name}) for name in ("1", "1", "2")]
+    given = pa.Table.from_pylist(given, schema=forms.arrow_schema(table))
+    assert [insert_new(database, table, given) for _ in range(2)] == [2, 0]
+    more = pa.Table.from_pylist(
+        [some(table, **{table.key: name}) for name in ("2", "3")], schema=given.schema
+    )
+    assert insert_new(database, table, more) == 1
 
 
 def test_what_goes_wrong_within_a_transaction_is_told_as_it_is(database: Any) -> None:

@@ -14,7 +14,7 @@ from apache_beam.testing.test_pipeline import TestPipeline
 
 from pipeline.sources import RawFile
 from pipeline.sources.files import FileSource
-from pipeline.sources.formats.content import Messages, Settings
+from pipeline.sources.formats.content import Messages, Settings, Summaries
 from pipeline.sources.formats.messages import Packer
 from pipeline.sources.readahead import read_group
 from pipeline.sources.splits import grouped, list_files, planned
@@ -31,6 +31,7 @@ class Found:
     letters: list[dict[str, Any]] = field(default_factory=list)
     files: list[RawFile] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
+    summaries: list[Summaries] = field(default_factory=list)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -78,6 +79,8 @@ def read(path: Path | str, skip: tuple[str, ...] = (), **settings: Any) -> Found
                     letters.append(output)
                 elif isinstance(output, Messages):
                     found.batches += packer.add(output)
+                elif isinstance(output, Summaries):
+                    found.summaries.append(output)
                 else:
                     found.batches.append(output)
             found.batches += packer.flush()

@@ -170,6 +170,7 @@ def test_calce() -> None:
     assert len(found.batches) == 25 and found.errors == []
     assert sum(batch.table.num_rows for batch in found.batches) == 266_914
     assert {batch.origin.equipment_id for batch in found.batches} == {"CS2_35"}
+    assert len(found.summaries) == 15  # the workbooks that have a sheet of statistics
     for batch in found.batches:
         kinds = {field.name: field.type for field in batch.table.schema}
         assert kinds.pop("Date_Time") == pa.timestamp("us")
