@@ -26,6 +26,7 @@ def cell(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     assert ran.status == 0, ran.err
     success, counts = models.build(f"duckdb:{ran.warehouse}", unit_tests=True)
     assert success, counts
+    assert not counts["WARN"], list(models.warned(f"duckdb:{ran.warehouse}"))
     return ran
 
 
@@ -54,6 +55,21 @@ def test_totals(cell: Ran) -> None:
     # The reference gives three decimals.
     assert capacities[0][0] == pytest.approx(1.138, abs=5e-4)
     assert capacities[-1][0] == pytest.approx(0.304, abs=5e-4)
+
+
+def test_no_witness_disagrees(cell: Ran) -> None:
+    assert cell.sql("SELECT DISTINCT disagreements FROM battery_cycles") == [([],)]
+    assert cell.sql("SELECT DISTINCT disagreements FROM dim_test") == [([],)]
+    # Counters and integral: within 2 %, the discharge of the complete cycles within 0.01 %.
+    assert cell.sql(
+        """SELECT count(*) FROM battery_cycles
+        WHERE abs(charge_agreement - 1) > 0.02
+            OR (is_complete AND abs(discharge_agreement - 1) > 1e-4)"""
+    ) == [(0,)]
+    assert cell.sql("SELECT count(*), sum(gaps) FROM battery_cycles WHERE gaps > 0") == [(0, None)]
+    # The wall clock runs ahead of the test clock by up to 65 s in a file.
+    ahead = cell.sql("SELECT max(wall_duration_s - clock_duration_s) FROM dim_test")[0][0]
+    assert 60 < ahead < 70
 
 
 def test_lifetime(cell: Ran) -> None:

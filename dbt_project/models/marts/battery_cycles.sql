@@ -384,7 +384,10 @@ final as (
         is_complete
         and is_fully_charged
         and not charge_disagrees
-        and not direction_disagrees as is_valid
+        and not direction_disagrees
+        -- without counters the charge is only as good as the clock
+        and not (has_test_clock_doubt and not (has_charge_counter and has_discharge_counter))
+            as is_valid
 
     from judged
 
