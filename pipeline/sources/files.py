@@ -136,11 +136,13 @@ class FileSource(Bounded):
 
     def batches(self) -> Iterator[RawBatch | DeadLetter]:
         """All that the files hold, in this process and in their order; without summaries."""
+        return (output for output in self.outputs() if not isinstance(output, Summaries))
+
+    def outputs(self) -> Iterator[RawBatch | DeadLetter | Summaries]:
+        """All that the files hold, in this process and in their order."""
         for group in grouped(self.found, self.settings):
             for part in planned(group, self.settings):
-                for output in _outputs(part, self.settings, set()):
-                    if not isinstance(output, Summaries):
-                        yield output
+                yield from _outputs(part, self.settings, set())
 
     def read(self, pipeline: beam.Pipeline) -> Received:
         """Adds the steps: list, plan, read. All of them work on the workers."""

@@ -18,7 +18,7 @@ from transforms.convert import Converted, Mask
 from transforms.interpret import counters, states
 from transforms.interpret.clocks import measured_order
 from transforms.interpret.direction import apply_sign
-from transforms.interpret.interpretation import Interpretation, Kept, Sign, Use
+from transforms.interpret.interpretation import Interpretation, Sign, Use
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -202,8 +202,18 @@ def _in_order(table: pa.Table, how: Interpretation, out: Fields) -> None:
             flowing = current * voltage
         moved = np.abs(flowing[perm]) * interval / 3600.0
         moved[1:] = np.maximum(moved[1:], np.abs(flowing[perm])[:-1] * interval[1:] / 3600.0)
+        begun = np.zeros(rows)
+        if elapsed is not None:
+            begun = np.where(
+                first, np.abs(flowing[perm]) * np.nan_to_num(elapsed[perm]) / 3600.0, 0.0
+            )
         into, from_ = counters.split(
-            values[perm], use.kept or Kept.UNSIGNED, flowing[perm], first, np.nan_to_num(moved)
+            values[perm],
+            use.kept,
+            flowing[perm],
+            first,
+            np.nan_to_num(moved),
+            np.nan_to_num(begun),
         )
         missing = np.isnan(values)
         for name, counter in zip(names, (into, from_), strict=True):

@@ -294,9 +294,11 @@ def split(values: F64, kept: Kept, signed: F64, first: Mask, moved: F64) -> tupl
         signed: the current, positive where it charges.
         first: whether a row is the first of its equipment.
         moved: what flowed in either direction since the row before, in the counter's unit.
+        before: what can have flowed from the test's start to each first row; 0 elsewhere.
 
     Returns:
-        two counters that begin at 0 with each equipment and never fall.
+        two counters that never fall. They begin with what the counter had at the first row, where
+        that can have flowed since the test began, else at 0.
     """
     direction = np.where(np.isfinite(signed), np.sign(signed), 0.0)
     if kept is Kept.UNSIGNED:
@@ -305,12 +307,17 @@ def split(values: F64, kept: Kept, signed: F64, first: Mask, moved: F64) -> tupl
     else:
         gained, lost = growth(values, first, moved)
         into, out = (gained, lost) if kept is Kept.NET_CHARGE else (lost, gained)
+    begun = np.abs(np.nan_to_num(values))
+    begun = np.where(first & (begun <= 1.5 * before), begun, 0.0)
+    into = into + np.where(direction > 0, begun, 0.0)
+    out = out + np.where(direction < 0, begun, 0.0)
     return _running(into, first), _running(out, first)
 
 
 def _running(steps: F64, first: Mask) -> F64:
     total = np.cumsum(steps)
     begins = np.flatnonzero(first)
+    # What was there before an equipment's first row is not its own.
     base = np.repeat(total[begins] - steps[begins], np.diff(np.append(begins, len(steps))))
     return total - base
 

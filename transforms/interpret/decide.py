@@ -62,7 +62,7 @@ def decide(
     uses, left, refused = list(times.uses), list(times.left), list(frame.refused)
     witnesses, doubts = list(times.witnesses), list(times.disagreements)
     _plain_columns(frame, uses, left)
-    _numbers_of_place(frame, times, uses, left)
+    _numbers_of_place(frame, times, uses, left, witnesses)
     sign = direction_rules.Sign.POSITIVE_CHARGES
     grain, in_order = None, times.in_order
     current, voltage = (
@@ -89,7 +89,7 @@ def decide(
         uses += _named_counters(frame)
     if frame.notation[1]:
         doubts.append("unit_guessed")
-    in_order = _looks_alike(frame, times, uses, left) or in_order
+    in_order = _looks_alike(frame, times, uses, left, witnesses) or in_order
     _unit_doubt(frame, times, uses, witnesses, doubts, named)
     known = {use.column for use in uses} | {column for column, _ in refused}
     others = [name for name in table.column_names if name not in known]
@@ -162,13 +162,20 @@ def _seconds(frame: Frame, columns: Sequence[str], field: str, uses: list[Use]) 
     uses += [replace(_plain_use(frame, column, field), why=SECOND) for column in columns]
 
 
-def _numbers_of_place(frame: Frame, times: Clocks, uses: list[Use], left: list[str]) -> None:
+def _numbers_of_place(
+    frame: Frame, times: Clocks, uses: list[Use], left: list[str], witnesses: list[Witness]
+) -> None:
     """Record, cycle and step: of several names the better one whose values are what it says."""
     for field in ("record_index", "cycle_index", "step_index"):
         columns = frame.columns.get(field, [])
         fitting = columns
         if field != "record_index":
             fitting = [column for column in columns if not _counts_rows(frame, times, column)]
+            witnesses += [
+                Witness("step", column, 0.0, "it goes up with every row: it counts rows, not steps")
+                for column in columns
+                if column not in fitting
+            ]
             varied = [column for column in fitting if frame.varying(column)]
             fitting = varied or fitting
         if fitting:
@@ -236,7 +243,9 @@ def _unit_doubt(
         doubts.append("unit_guessed")
 
 
-def _looks_alike(frame: Frame, times: Clocks, uses: list[Use], left: list[str]) -> bool:
+def _looks_alike(
+    frame: Frame, times: Clocks, uses: list[Use], left: list[str], witnesses: list[Witness]
+) -> bool:
     """Drops a record number that does not tell rows apart; whether equal rows follow each other.
 
     Rows of one number and time that measure different things show that it does not. Those that
@@ -252,6 +261,10 @@ def _looks_alike(frame: Frame, times: Clocks, uses: list[Use], left: list[str]) 
         if (values := _value(frame, uses, field, times)) is not None
     ]
     if record is None:
+        together = _alike(keys, np.arange(frame.rows)) if keys else np.zeros(0, dtype=bool)
+        if together.any():
+            text = f"{int(together.sum())} rows have the time of the row before: values tell apart"
+            witnesses.append(Witness("identity", "clock", 1.0 - float(together.mean()), text))
         return bool(_alike([*keys, *measured], np.arange(frame.rows)).any())
     keys.append(frame.numbers(record.column)[times.perm])
     order = np.lexsort([*keys, np.cumsum(times.first)])
@@ -259,6 +272,8 @@ def _looks_alike(frame: Frame, times: Clocks, uses: list[Use], left: list[str]) 
     if (alike & ~_alike(measured, order)).any():
         uses.remove(record)
         left.append(record.column)
+        text = "rows of one number and time measured different things: it is no record number"
+        witnesses.append(Witness("identity", record.column, 0.0, text))
         return True
     return False
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import pyarrow as pa
 
 from pipeline.sources.formats.content import Content, Outputs, Refused, Settings
-from transforms.batch import BatchKind, RawBatch
+from pipeline.sources.formats.tables import one_table
 from transforms.interpret.interpretation import Head
 
 Tables = list[tuple[Head, pa.Table]]
@@ -32,21 +31,12 @@ def read(
         found = tables(content.read_all())
     row = 1
     for head, table in found:
-        if table.num_rows:
-            yield batch(content, settings, head, table, row)
+        yield from one_table(content, settings, table, head, row)
         row += table.num_rows
     if row == 1:
-        raise Refused("no_rows", f"the {what} file holds no readings; remove it, or export it anew")
-
-
-def batch(
-    content: Content, settings: Settings, head: Head, table: pa.Table, first_row: int
-) -> RawBatch:
-    """One test's rows, under the equipment that the file names unless the source says another."""
-    origin = content.origin(settings, first_row)
-    if head.equipment and settings.equipment_id is None:
-        origin = replace(origin, equipment_id=head.equipment)
-    return RawBatch(table, BatchKind.ROWS, origin)
+        raise Refused(
+            "no_rows", f"the {what} file holds no readings; remove it, or export it again"
+        )
 
 
 @contextmanager

@@ -158,10 +158,21 @@ def batches(
 
 
 def one_table(
-    content: Content, settings: Settings, table: pa.Table, head: Head | None = None
+    content: Content,
+    settings: Settings,
+    table: pa.Table,
+    head: Head | None = None,
+    first_row: int = 1,
 ) -> Iterator[RawBatch]:
-    """A file that is one table in memory: a single batch, for its counters are one test's."""
+    """A test that is one table in memory: a single batch, for its counters are one test's.
+
+    Args:
+        content: the file.
+        settings: how files are read.
+        table: its rows.
+        head: what stands outside the table.
+        first_row: place of the first row, counted from 1.
+    """
     if table.num_rows:
-        reading = reading_of(table, content, settings, head)
-        whole = replace(reading, in_parts=False)
-        yield from batches(content, settings, whole, [(1, table)])
+        reading = replace(reading_of(table, content, settings, head), in_parts=False)
+        yield from batches(content, settings, reading, [(first_row, table)])
