@@ -1,17 +1,33 @@
 {#-
     Integral over the interval that ends at a reading, in `value` hours, of the positive part of
-    `value`: trapezoid inside a step, rectangle on a step's first row (the value jumped at the
-    step's start, so the previous row says nothing about this interval). Gaps are left out.
+    `value`: trapezoid inside a step. On a step's first row the value jumped: the part of the interval
+    that belongs to the step (by the step's own clock; all of it where there is none, nothing where
+    the tester logs as steps start) counts with the new value, the part before it with the old one.
+    A test's first row counts from the test's start, where that is one interval ago. Gaps are left
+    out.
 -#}
 {%- macro integrated_increment(value, previous) -%}
     case
-        when time_delta_s is null or is_gap then 0.0
+        when time_delta_s is null then greatest({{ value }}, 0.0) * coalesce(lead_s, 0.0) / 3600.0
+        when is_gap then 0.0
         when is_step_start
-            then greatest({{ value }}, 0.0) * time_delta_s / 3600.0
+            then (
+                greatest({{ value }}, 0.0) * {{ own_interval() }}
+                + greatest(coalesce({{ previous }}, 0.0), 0.0)
+                * (time_delta_s - {{ own_interval() }})
+            ) / 3600.0
         else
             (greatest({{ value }}, 0.0) + greatest({{ previous }}, 0.0))
             / 2.0 * time_delta_s / 3600.0
     end
+{%- endmacro -%}
+
+{#- The part of the interval up to a step's first row that belongs to the step, s. -#}
+{%- macro own_interval() -%}
+    least(
+        time_delta_s,
+        coalesce(step_time_s, case when logs_step_starts then 0.0 else time_delta_s end)
+    )
 {%- endmacro -%}
 
 {#-

@@ -285,7 +285,9 @@ def _kinds(values: F64, flowed: Flow) -> list[tuple[Kept, float]]:
     return found
 
 
-def split(values: F64, kept: Kept, signed: F64, first: Mask, moved: F64) -> tuple[F64, F64]:
+def split(
+    values: F64, kept: Kept, signed: F64, first: Mask, moved: F64, before: F64
+) -> tuple[F64, F64]:
     """A counter for both directions as one for what went in and one for what came out.
 
     Args:

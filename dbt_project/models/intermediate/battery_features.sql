@@ -41,6 +41,10 @@ counted as (
         {% for counter in counters -%}
             case when is_impedance is not true then {{ counter }} end as known_{{ counter }},
         {% endfor -%}
+        -- what may have flowed before the test's first reading
+        case when reading_seq = 1 then abs(current_a) * lead_s / 3600.0 end as lead_flow_ah,
+        case when reading_seq = 1 then abs(voltage_v * current_a) * lead_s / 3600.0 end
+            as lead_flow_wh,
         -- what may have flowed up to here, in either direction
         sum(
             case
@@ -133,6 +137,8 @@ with_runs as (
         {% endfor -%}
         has_cycle_index,
         last_cycle_index,
+        lead_flow_ah,
+        lead_flow_wh,
         test_key,
         reading_seq
 
@@ -164,9 +170,11 @@ with_tops as (
 gains as (
 
     select
-        {% for counter in counters -%}
+        {% for counter, flow in counters.items() -%}
             has_{{ counter }},
-            {{ counter_increment('known_' ~ counter, counter ~ '_top', counter ~ '_run') }}
+            {{ counter_increment(
+                'known_' ~ counter, counter ~ '_top', counter ~ '_run', 'lead_' ~ flow
+            ) }}
                 as gained_{{ counter }},
         {% endfor -%}
         has_cycle_index,
@@ -181,7 +189,7 @@ gains as (
 with_gains as (
 
     select
-        {% for counter in counters -%}
+        {% for counter, flow in counters.items() -%}
             gains.has_{{ counter }},
             gains.gained_{{ counter }},
         {% endfor -%}
@@ -268,7 +276,8 @@ with_increments as (
 -- Cycles of tests without a cycle counter --------------------------------------------------------
 -- A state machine over the direction of the current, rests ignored. A run of one direction is a
 -- swing; a charge swing starts a new cycle when it is big enough and the cell was discharged by as
--- much since the previous such swing. Regenerative pulses within a drive profile start none.
+-- much since the previous such swing. Where a test begins with a full discharge it is the discharge
+-- swings that start cycles. Regenerative pulses within a drive profile start none.
 
 with_direction as (
 
@@ -331,6 +340,9 @@ swings as (
         max(direction) as direction,
         max(nominal_capacity_ah) as nominal_capacity_ah,
         sum(dq_charge_ah) as charge_ah,
+        case
+            when max(direction) = 'discharge' then sum(dq_discharge_ah) else sum(dq_charge_ah)
+        end as swing_ah,
         sum(dq_charge_ah - dq_discharge_ah) as net_ah
 
     from with_swings
@@ -342,17 +354,58 @@ sized_swings as (
 
     select
         *,
-        sum(net_ah) over (
-            partition by test_key
-            order by swing_number
-            rows between unbounded preceding and current row
-        ) as level_after_ah,
         {{ var('derived_cycle_min_fraction') }} * coalesce(
             nominal_capacity_ah,
             max(charge_ah) over (partition by equipment_id)
         ) as min_swing_ah
 
     from swings
+
+),
+
+-- The direction that starts cycles: that of the first big swing; but a discharge only if it is a
+-- full one, for a cell may come half charged.
+led_swings as (
+
+    select
+        *,
+        case
+            when
+                first_value(
+                    case when swing_ah >= min_swing_ah and swing_ah > 0 then direction end
+                    ignore nulls
+                ) over test = 'discharge'
+                and first_value(
+                    case when swing_ah >= min_swing_ah and swing_ah > 0 then swing_ah end
+                    ignore nulls
+                ) over test
+                >= {{ var('full_swing_fraction') }}
+                * max(case when direction = 'discharge' then swing_ah end) over test
+                then -1.0
+            else 1.0
+        end as lead
+
+    from sized_swings
+    window test as (
+        partition by test_key
+        order by swing_number
+        rows between unbounded preceding and unbounded following
+    )
+
+),
+
+levelled_swings as (
+
+    select
+        *,
+        lead * net_ah as lead_net_ah,
+        sum(lead * net_ah) over (
+            partition by test_key
+            order by swing_number
+            rows between unbounded preceding and current row
+        ) as level_after_ah
+
+    from led_swings
 
 ),
 
@@ -368,13 +421,16 @@ cycle_starts as (
                         partition by test_key order by swing_number
                     ),
                     0.0
-                ) - (level_after_ah - net_ah) >= min_swing_ah
+                ) - (level_after_ah - lead_net_ah) >= min_swing_ah
                 then 1
             else 0
         end as is_cycle_start
 
-    from sized_swings
-    where direction = 'charge' and charge_ah >= min_swing_ah and charge_ah > 0
+    from levelled_swings
+    where
+        direction = case when lead < 0 then 'discharge' else 'charge' end
+        and swing_ah >= min_swing_ah
+        and swing_ah > 0
 
 ),
 

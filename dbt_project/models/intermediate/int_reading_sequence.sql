@@ -141,10 +141,27 @@ with_interval as (
                 and previous_voltage_v >= v_max_v - 0.05
                 then gap_cv_s
             else gap_s
-        end as longest_interval_s
+        end as longest_interval_s,
+        -- a test's first reading stands one interval after its start, or at the start
+        case
+            when
+                reading_seq = 1
+                and coalesce(test_time_s, step_time_s) > 0.0
+                and coalesce(test_time_s, step_time_s) <= 2.0 * test_interval_s
+                then coalesce(test_time_s, step_time_s)
+        end as lead_s,
+        -- a tester whose first reading carries a current at time zero logs as each step starts
+        max(
+            case
+                when reading_seq = 1 and coalesce(test_time_s, 0.0) = 0.0 and phase <> 'rest' then 1
+                else 0
+            end
+        ) over in_test = 1 as logs_step_starts
 
     from with_step_run
-    window in_step_run as (partition by equipment_id, test_key, step_run)
+    window
+        in_step_run as (partition by equipment_id, test_key, step_run),
+        in_test as (partition by equipment_id, test_key)
 
 ),
 
