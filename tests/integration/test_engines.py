@@ -244,3 +244,18 @@ def test_a_job_that_has_nothing_left_to_read_changes_nothing(stream: Stream) -> 
     assert again.status == 0, again.err
     assert again.account()["read"] == 0
     assert all(again.table(name, key).equals(before[name]) for name, key in TABLES.items())
+
+
+def test_a_file_that_gave_nothing_is_named_on_every_engine(
+    engine: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    head = "equipment_id,recorded_at,voltage_v,current_a\n"
+    (folder / "good.csv").write_text(f"{head}a,2024-05-01T00:00:00Z,3.7,1\n")
+    (folder / "bad.csv").write_text(f"{head}a,2024-05-01T00:00:00Z,oops,1\n" * 2)
+    ran = run(tmp_path / "out", folder, *engine)
+    assert ran.status == 1
+    said, *named = ran.err.splitlines()[-2:]
+    assert said == "error: 1 file gave no reading; see dead_letters:"
+    assert named[0].startswith("  in/bad.csv: ")
