@@ -67,8 +67,8 @@ clocks as (
 
     select
         test_key,
-        sum(wall_s) as wall_duration_s,
-        sum(clock_s) as clock_duration_s
+        round(sum(wall_s), 6) as wall_duration_s,
+        round(sum(clock_s), 6) as clock_duration_s
 
     from with_usual
     where
