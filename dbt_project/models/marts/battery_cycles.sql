@@ -50,8 +50,8 @@ cycle_readings as (
         sum(dq_discharge_ah) as discharge_ah,
         sum(de_charge_wh) as charge_wh,
         sum(de_discharge_wh) as discharge_wh,
-        -- The second witness of the charge, and how far it can be relied on. Rounded: the last digits
-        -- of a sum depend on the order of addition, which is not the same in every build.
+        -- The second witness of the charge, and how far it can be relied on. Rounded: the last
+        -- digits of a sum depend on the order of addition, which differs between builds.
         round(sum(dq_charge_integrated_ah), 12) as charge_integrated_ah,
         round(sum(dq_discharge_integrated_ah), 12) as discharge_integrated_ah,
         sum(dq_charge_bound_ah) as charge_bound_ah,
