@@ -114,10 +114,7 @@ doubts as (
         'clock_disagrees' as disagreement
 
     from clocks
-    where
-        abs(wall_duration_s - clock_duration_s) > {{ var('clock_noise_s') }}
-        and abs(wall_duration_s - clock_duration_s)
-        > {{ var('clock_tolerance') }} * wall_duration_s
+    where {{ clocks_differ('wall_duration_s', 'clock_duration_s') }}
 
 ),
 
