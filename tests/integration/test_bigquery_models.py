@@ -138,10 +138,11 @@ def test_two_builds_give_what_one_gives(
 
     # Other limits change what the readings mean, though none is new.
     before = file.table("battery_features")
-    file.sql("UPDATE equipment_profiles SET gap_s = 90, gap_cv_s = 90")
+    file.sql("UPDATE equipment_profiles SET rated_current_a = 10 * coalesce(rated_current_a, 1)")
     build(file, "+battery_features")
     after = file.table("battery_features")
-    assert sum(row["is_gap"] for row in after) > sum(row["is_gap"] for row in before)
+    rest = [sum(row["rest_current_a"] for row in rows) for rows in (before, after)]
+    assert rest[1] > 2 * rest[0]
     build(file, "+battery_features", full_refresh=True)
     assert not differences(after, file.table("battery_features"))
 

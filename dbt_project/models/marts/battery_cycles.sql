@@ -50,9 +50,10 @@ cycle_readings as (
         sum(dq_discharge_ah) as discharge_ah,
         sum(de_charge_wh) as charge_wh,
         sum(de_discharge_wh) as discharge_wh,
-        -- the second witness of the charge, and how far it can be relied on
-        sum(dq_charge_integrated_ah) as charge_integrated_ah,
-        sum(dq_discharge_integrated_ah) as discharge_integrated_ah,
+        -- The second witness of the charge, and how far it can be relied on. Rounded: the last
+        -- digits of a sum depend on the order of addition, which differs between builds.
+        round(sum(dq_charge_integrated_ah), 12) as charge_integrated_ah,
+        round(sum(dq_discharge_integrated_ah), 12) as discharge_integrated_ah,
         sum(dq_charge_bound_ah) as charge_bound_ah,
         sum(dq_discharge_bound_ah) as discharge_bound_ah,
         max(case when has_charge_counter then 1 else 0 end) = 1 as has_charge_counter,
@@ -67,6 +68,11 @@ cycle_readings as (
                 else 0.0
             end
         ) as doubtful_direction_ah,
+        -- what the test had counted before its first reading, which belongs to no interval
+        coalesce(max(case when reading_seq = 1 then charge_capacity_ah end), 0.0)
+            as charge_before_ah,
+        coalesce(max(case when reading_seq = 1 then discharge_capacity_ah end), 0.0)
+            as discharge_before_ah,
         min(voltage_v) as v_min_v,
         max(voltage_v) as v_max_v,
         avg(internal_resistance_ohm) as internal_resistance_ohm,
@@ -201,6 +207,7 @@ joined as (
         cycle_summaries.discharge_ah as summary_discharge_ah,
         coalesce({{ array_has('tests.disagreements', "'clock_disagrees'") }}, false)
             as has_test_clock_doubt,
+        {{ clocks_differ('tests.wall_duration_s', 'tests.clock_duration_s') }} as is_clock_off,
         -- differences below this are noise: a share of the cell's capacity
         {{ var('charge_noise_share') }} * coalesce(
             equipment.nominal_capacity_ah,
@@ -308,10 +315,12 @@ judged as (
             ) }}
         )
         or {{ estimates_differ(
-            'charge_ah', 'summary_charge_ah', var('summary_tolerance'), 'noise_ah'
+            'charge_ah', 'summary_charge_ah', var('summary_tolerance'),
+            'noise_ah + charge_before_ah'
         ) }}
         or {{ estimates_differ(
-            'discharge_ah', 'summary_discharge_ah', var('summary_tolerance'), 'noise_ah'
+            'discharge_ah', 'summary_discharge_ah', var('summary_tolerance'),
+            'noise_ah + discharge_before_ah'
         ) }} as charge_disagrees,
         has_clock_flag or has_test_clock_doubt as clock_disagrees,
         coalesce(
@@ -386,7 +395,7 @@ final as (
         and not charge_disagrees
         and not direction_disagrees
         -- without counters the charge is only as good as the clock
-        and not (has_test_clock_doubt and not (has_charge_counter and has_discharge_counter))
+        and not (is_clock_off and not (has_charge_counter and has_discharge_counter))
             as is_valid
 
     from judged

@@ -67,8 +67,8 @@ clocks as (
 
     select
         test_key,
-        sum(wall_s) as wall_duration_s,
-        sum(clock_s) as clock_duration_s
+        round(sum(wall_s), 6) as wall_duration_s,
+        round(sum(clock_s), 6) as clock_duration_s
 
     from with_usual
     where
@@ -114,10 +114,7 @@ doubts as (
         'clock_disagrees' as disagreement
 
     from clocks
-    where
-        abs(wall_duration_s - clock_duration_s) > {{ var('clock_noise_s') }}
-        and abs(wall_duration_s - clock_duration_s)
-        > {{ var('clock_tolerance') }} * wall_duration_s
+    where {{ clocks_differ('wall_duration_s', 'clock_duration_s') }}
 
 ),
 
