@@ -138,7 +138,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "capacity", "cap", "step_capacity", "ah_step", "capacity_step", "ahaccu", "ah_accu", "ah",
         "amp_hr", "amp_hrs", "amp_hour", "amphr", "q", "容量", "net_capacity",
     ),
-    NET_CAPACITY: ("q_qo",),
+    NET_CAPACITY: ("q_qo", "q_charge_discharge"),
     ENERGY: (
         "energy", "step_energy", "wh", "watt_hr", "watt_hrs", "whaccu", "wh_accu", "wh_step",
         "能量",
@@ -274,10 +274,12 @@ def meaning(name: str) -> Meaning | None:
         bracketed = _with_unit(found["base"], found["unit"])
         if bracketed is not None:
             return bracketed
-    for place in re.finditer(r"/", text):
-        slashed = _with_unit(text[: place.start()], text[place.end() :])
-        if slashed is not None and text[: place.start()].strip():
-            return slashed
+    slashes = [place.start() for place in re.finditer("/", text)]
+    cut = [_with_unit(text[:at], text[at + 1 :]) for at in slashes if text[:at].strip()]
+    found_all = [found for found in cut if found is not None]
+    # The last slash as a rule; one whose unit is understood before all (`Q charge/discharge/mA.h`).
+    for slashed in [f for f in reversed(found_all) if f.unknown is None] or found_all:
+        return slashed
     if whole:
         field, rank = whole[0]
         return Meaning(field, rank=rank)

@@ -80,6 +80,8 @@ def fields(table: pa.Table, how: Interpretation, zone: ZoneInfo) -> Fields:
         how: what was decided about the file.
         zone: of times that carry none.
     """
+    if how.in_order and (copies := _copies(table)) is not None:
+        return _expanded(fields(table.take(pa.array(copies[0])), how, zone), copies[1])
     out = Fields(flags=np.zeros(table.num_rows, dtype=np.int64))
     names = set(READING.names)
     for use in how.uses:
@@ -103,6 +105,39 @@ def fields(table: pa.Table, how: Interpretation, zone: ZoneInfo) -> Fields:
     if how.start_us is not None and "recorded_at" not in out.found:
         _from_start(how, out)
     return out
+
+
+def _copies(table: pa.Table) -> tuple[I64, I64] | None:
+    """Rows that are no copy of an earlier one, and for every row its place among these.
+
+    A file may hold a block of rows twice; taken one after another they would count twice. None
+    where there is no copy.
+    """
+    texts = []
+    for column in table.columns:
+        try:
+            texts.append(pc.fill_null(column.cast(pa.string()), ""))
+        except pa.ArrowException:
+            return None  # nested values: no cycler's table
+    if not texts:
+        return None
+    joined = pc.binary_join_element_wise(*texts, "\x1f").combine_chunks()
+    codes = joined.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    _, first, place = np.unique(codes, return_index=True, return_inverse=True)
+    if len(first) == len(codes):
+        return None
+    kept = np.sort(first)
+    return kept, np.searchsorted(kept, first)[place]
+
+
+def _expanded(once: Fields, place: I64) -> Fields:
+    """The fields of all rows from those of the rows that are no copies."""
+    at = pa.array(place)
+    return Fields(
+        {name: array.take(at) for name, array in once.found.items()},
+        [(mask[place], error, name, message) for mask, error, name, message in once.bad],
+        once.flags[place],
+    )
 
 
 def _dates_and_clocks(table: pa.Table, how: Interpretation, zone: ZoneInfo, out: Fields) -> None:
@@ -200,8 +235,7 @@ def _in_order(table: pa.Table, how: Interpretation, out: Fields) -> None:
         flowing = current
         if single == ENERGY and (voltage := _numbers(out, "voltage_v")) is not None:
             flowing = current * voltage
-        moved = np.abs(flowing[perm]) * interval / 3600.0
-        moved[1:] = np.maximum(moved[1:], np.abs(flowing[perm])[:-1] * interval[1:] / 3600.0)
+        moved = _moved(flowing[perm], interval)
         begun = np.zeros(rows)
         if elapsed is not None:
             begun = np.where(
@@ -220,6 +254,15 @@ def _in_order(table: pa.Table, how: Interpretation, out: Fields) -> None:
             placed = np.empty(rows)
             placed[perm] = counter
             out.found[name] = pa.array(placed, mask=missing)
+
+
+def _moved(flowing: F64, interval: F64) -> F64:
+    """What flowed since the row before: trapezoid, rectangle where the direction changed."""
+    size = np.abs(flowing)
+    mean = size.copy()
+    same = np.sign(flowing[1:]) == np.sign(flowing[:-1])
+    mean[1:] = np.where(same, (size[1:] + size[:-1]) / 2.0, size[1:])
+    return mean * interval / 3600.0
 
 
 def _intervals(out: Fields, perm: I64, first: Mask, elapsed: F64 | None) -> F64:

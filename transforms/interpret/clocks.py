@@ -19,7 +19,7 @@ from transforms.interpret.interpretation import SECOND, Head, Use, Witness
 # Units that elapsed time is met in, in seconds.
 UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "ms": 1e-3, "us": 1e-6}
 # How far a ratio of two clocks may be from that of two units to count as it.
-_UNIT_TOLERANCE = 0.05
+UNIT_TOLERANCE = 0.05
 # A row's time is good to this, where stamps carry whole seconds only.
 _RESOLUTION_S = 1.0
 _DAY_US = 86_400_000_000
@@ -28,6 +28,8 @@ DRIFT = 0.01
 DRIFT_S = 300.0
 # Formats whose dates are American wherever the machine stands.
 _MONTH_FIRST_DIALECTS = frozenset({"Arbin", "Maccor", "Digatron", "PEC"})
+
+_DAY_FIRST_DIALECTS = frozenset({"Basytec", "BioLogic", "Digatron"})
 
 
 @dataclass
@@ -301,21 +303,25 @@ def _day_first(
         a, b = parts
         if (a == b).all():
             return None
-        if "." in (text.drop_null()[0].as_py() or "")[:4]:
-            return True  # 01.03.2024 is German
         better = _evener(text, found)
         if better is not None:
             return better
-        if (
-            dialect in _MONTH_FIRST_DIALECTS
-            or pc.any(
-                pc.fill_null(pc.match_substring_regex(text, r"(?i)\d\s*[ap]\.?m"), False)
-            ).as_py()
-        ):
+        if _has_halves(text):
+            return False  # AM and PM are written where the month comes first
+        if "." in (text.drop_null()[0].as_py() or "")[:4]:
+            if dialect not in _DAY_FIRST_DIALECTS:
+                found.disagreements.append("date_order_guessed")
+            return True
+        if dialect in _MONTH_FIRST_DIALECTS:
             return False
         found.disagreements.append("date_order_guessed")
         return False
     return None
+
+
+def _has_halves(text: pa.Array) -> bool:
+    halves = pc.match_substring_regex(text, r"(?i)\d\s*[ap]\.?m")
+    return bool(pc.any(pc.fill_null(halves, False)).as_py())
 
 
 def _evener(text: pa.Array, found: Clocks) -> bool | None:
@@ -528,19 +534,15 @@ def _unit_of_test_clock(frame: Frame, found: Clocks) -> None:
     if ratio is None:
         return
     said = frame.meanings[use.column].unit is not None or use.unit == "h:m:s"
-    if abs(ratio - 1.0) <= _UNIT_TOLERANCE:
+    if abs(ratio - 1.0) <= UNIT_TOLERANCE:
         found.witnesses.append(
             Witness("unit", "wall clock", ratio, f"{use.column} is in {use.unit}")
         )
         return
     for text, seconds in UNITS.items():
         factor = seconds / use.scale
-        if factor != 1.0 and abs(ratio / factor - 1.0) <= _UNIT_TOLERANCE:
-            where = found.uses.index(use)
-            found.uses[where] = Use(use.column, use.field, text, seconds, why="wall clock")
-            found.elapsed = found.elapsed * factor
-            _same_unit_for_steps(found, use.scale, text, seconds)
-            found.clock = _said(found.uses[where])
+        if factor != 1.0 and abs(ratio / factor - 1.0) <= UNIT_TOLERANCE:
+            rescale(found, found.uses, use, text, seconds, "wall clock")
             found.witnesses.append(
                 Witness("unit", "wall clock", ratio / factor,
                         f"{use.column} runs as {text}" + (", not as its name says" if said else ""))
@@ -548,11 +550,20 @@ def _unit_of_test_clock(frame: Frame, found: Clocks) -> None:
             return
 
 
-def _same_unit_for_steps(found: Clocks, before: float, text: str, seconds: float) -> None:
+def rescale(found: Clocks, uses: list[Use], use: Use, text: str, seconds: float, why: str) -> None:
+    """Gives the test's clock another unit: in `uses`, and in what was worked out from it."""
+    uses[uses.index(use)] = Use(use.column, use.field, text, seconds, why=why)
+    if found.elapsed is not None:
+        found.elapsed = found.elapsed * (seconds / use.scale)
+    _same_unit_for_steps(uses, use.scale, text, seconds)
+    found.clock = _said(Use(use.column, use.field, text, seconds))
+
+
+def _same_unit_for_steps(uses: list[Use], before: float, text: str, seconds: float) -> None:
     """A step's clock is in the unit of the test's, where neither name says another one."""
-    for place, use in enumerate(found.uses):
+    for place, use in enumerate(uses):
         if use.field == "step_time_s" and use.scale == before and use.unit != "h:m:s":
-            found.uses[place] = Use(use.column, use.field, text, seconds, why="as the test's clock")
+            uses[place] = Use(use.column, use.field, text, seconds, why="as the test's clock")
 
 
 def _start(found: Clocks, head: Head, zone: ZoneInfo) -> None:
@@ -571,7 +582,7 @@ def _start(found: Clocks, head: Head, zone: ZoneInfo) -> None:
                 and stamps.order_of(text) is None
                 and (parts[0] != parts[1]).any()
                 and head.dialect not in _MONTH_FIRST_DIALECTS
-                and "." not in head.start[:4]
+                and not ("." in head.start[:4] and head.dialect in _DAY_FIRST_DIALECTS)
                 and not any(half in head.start.casefold() for half in (" am", " pm"))
             ):
                 found.disagreements.append("date_order_guessed")

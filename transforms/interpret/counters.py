@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from schemas.aliases import CAPACITY, ENERGY, NET_CAPACITY
+from schemas.aliases import CAPACITY, ENERGY, NET_CAPACITY, normalise
 from transforms.interpret.clocks import Clocks
 from transforms.interpret.frame import F64, Frame, Mask
 from transforms.interpret.interpretation import Kept, Use, Witness
@@ -79,22 +79,26 @@ def flow(current: F64, clocks: Clocks) -> Flow:
     )
 
 
-def growth(values: F64, first: Mask, moved: F64 | None = None) -> tuple[F64, F64]:
+def growth(values: F64, first: Mask, expected: F64 | None = None) -> tuple[F64, F64]:
     """What a counter gains per row, and what it loses; a fall to half or less is a restart.
 
     Args:
         values: the counter in order of measurement, shape (n,), NaN where missing.
         first: whether a row is the first of its equipment.
-        moved: of a counter that falls with the current, what flowed since the row before: a fall
-            by no more than twice that is none.
+        expected: of a counter that falls with the current, what should have been added since the
+            row before, negative where it falls. Of going on and starting at 0 again the one that
+            is nearer to it happened.
     """
     filled = _filled(values, first)
     steps = np.zeros(len(filled))
     steps[1:] = np.diff(filled)
     steps[first] = 0.0
-    restart = (steps < 0) & (np.abs(filled) <= 0.5 * np.abs(filled - steps))
-    if moved is not None:
-        restart &= -steps > 2.0 * moved + 1e-9
+    if expected is None:
+        restart = (steps < 0) & (np.abs(filled) <= 0.5 * np.abs(filled - steps))
+    else:
+        going_on, starting = np.abs(steps - expected), np.abs(filled - expected)
+        restart = (starting < 0.5 * going_on) & (going_on > 0.25 * np.abs(expected) + 1e-12)
+        restart &= ~first
     gained = np.where(restart, np.maximum(filled, 0.0), np.maximum(steps, 0.0))
     lost = np.where(restart, np.maximum(-filled, 0.0), np.maximum(-steps, 0.0))
     return gained, lost
@@ -141,6 +145,30 @@ def decide(frame: Frame, clocks: Clocks, charge: Flow, energy: Flow) -> Counters
     if capacity is not None:
         found.grain = _grain(frame, clocks, capacity.column)
     return found
+
+
+def ratio_to_integral(frame: Frame, clocks: Clocks, charge: Flow) -> float | None:
+    """All that counters of charge counted over the integral of the current; None without either."""
+    columns = [
+        column
+        for name in ("charge_capacity_ah", "discharge_capacity_ah")
+        for column in frame.columns.get(name, [])[:1]
+    ] or frame.columns.get(CAPACITY, [])[:1]
+    total = float(charge.into.sum() + charge.out.sum())
+    if not columns or total <= 0:
+        return None
+    counted = 0.0
+    for column in columns:
+        if frame.meanings[column].unit is None and column not in SIDES and not _in_ah(column):
+            return None  # two unknown units tell nothing
+        gained, _ = growth(np.abs(frame.scaled(column)[clocks.perm]), charge.first)
+        counted += float(gained.sum())
+    return counted / total if counted > 0 else None
+
+
+def _in_ah(column: str) -> bool:
+    """Whether a name without a unit is one: `Amp-hr`."""
+    return normalise(column) in ("amp_hr", "ah", "amp_hrs", "amphr", "ah_step")
 
 
 def _chosen(frame: Frame, found: Counters, name: str) -> str | None:
@@ -212,7 +240,8 @@ def _take_lone(
     """One named counter alone: it counts its side, or the net of both (PyBaMM's)."""
     use = _use(frame, column, name, SIDES[name])
     values = frame.scaled(column)[clocks.perm]
-    gained, lost = growth(values, flowed.first, flowed.into + flowed.out)
+    side = 1.0 if name.startswith("charge") else -1.0
+    gained, lost = growth(values, flowed.first, side * (flowed.into - flowed.out))
     total = float(flowed.into.sum() + flowed.out.sum())
     own, other = (
         (flowed.into, flowed.out) if name.startswith("charge") else (flowed.out, flowed.into)
@@ -271,17 +300,19 @@ def _take_single(
 
 def _kinds(values: F64, flowed: Flow) -> list[tuple[Kept, float]]:
     """What a counter for both directions could be, each with its ratio to the integral."""
-    gained, lost = growth(values, flowed.first, flowed.into + flowed.out)
+    net = flowed.into - flowed.out
+    gained, lost = growth(values, flowed.first, net)
+    turned_gained, turned_lost = growth(values, flowed.first, -net)
     into, out = float(flowed.into.sum()), float(flowed.out.sum())
     charging, discharging = flowed.into > flowed.out, flowed.out > flowed.into
     found = []
     magnitude_gained, _ = growth(np.abs(values), flowed.first)
     both = float(magnitude_gained[charging | discharging].sum())
     found.append((Kept.UNSIGNED, both / (into + out)))
-    up_in, up_out = float(gained[charging].sum()), float(gained[discharging].sum())
-    down_in, down_out = float(lost[charging].sum()), float(lost[discharging].sum())
-    found.append((Kept.NET_CHARGE, (up_in + down_out) / (into + out)))
-    found.append((Kept.NET_DISCHARGE, (down_in + up_out) / (into + out)))
+    with_charge = float(gained[charging].sum()) + float(lost[discharging].sum())
+    against = float(turned_lost[charging].sum()) + float(turned_gained[discharging].sum())
+    found.append((Kept.NET_CHARGE, with_charge / (into + out)))
+    found.append((Kept.NET_DISCHARGE, against / (into + out)))
     return found
 
 
@@ -304,10 +335,12 @@ def split(
     """
     direction = np.where(np.isfinite(signed), np.sign(signed), 0.0)
     if kept is Kept.UNSIGNED:
-        gained, _ = growth(np.abs(values), first)
+        gained, _ = growth(np.abs(values), first, moved)
         into, out = np.where(direction > 0, gained, 0.0), np.where(direction < 0, gained, 0.0)
     else:
-        gained, lost = growth(values, first, moved)
+        charged = direction * moved
+        net = charged if kept is Kept.NET_CHARGE else -charged
+        gained, lost = growth(values, first, net)
         into, out = (gained, lost) if kept is Kept.NET_CHARGE else (lost, gained)
     begun = np.abs(np.nan_to_num(values))
     begun = np.where(first & (begun <= 1.5 * before), begun, 0.0)

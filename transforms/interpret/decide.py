@@ -29,6 +29,8 @@ _NAMED = ("equipment_id", "equipment_type", "test_id", "source_file", "streamed_
           "source_row")  # fmt: skip
 # A step or cycle number that goes up with nearly every row counts rows.
 _COUNTS_ROWS = 0.8
+# Whose clocks are in seconds without saying so.
+_SECONDS_LAYOUTS = frozenset({"NASA PCoE", "Arbin", "BioLogic"})
 # Fewer intervals say nothing of how often a test is logged.
 _LEAST_INTERVALS = 5
 _CELL_FIELDS = ("cycle_index", "step_index", "record_index", "test_time_s", "step_time_s",
@@ -76,6 +78,7 @@ def decide(
         uses += direction_rules.use_of_state(direction.state)
         witnesses += direction.witnesses
         doubts += direction.disagreements
+        _unit_by_counters(frame, times, uses, direction.signed, witnesses)
         charge = counter_rules.flow(direction.signed, times)
         energy = counter_rules.flow(direction.signed * voltage, times)
         counted = counter_rules.decide(frame, times, charge, energy)
@@ -221,6 +224,31 @@ def _named_counters(frame: Frame) -> list[Use]:
     return found
 
 
+def _unit_by_counters(
+    frame: Frame, times: Clocks, uses: list[Use], signed: F64, witnesses: list[Witness]
+) -> None:
+    """The unit of a test clock that has none and no wall clock beside it: by what was counted."""
+    use = next((use for use in uses if use.field == "test_time_s"), None)
+    if use is None or use.why != "name" or times.elapsed is None or times.wall is not None:
+        return
+    if (
+        frame.meanings[use.column].unit is not None
+        or use.unit == "h:m:s"
+        or use.column == use.field
+    ):
+        return
+    ratio = counter_rules.ratio_to_integral(frame, times, counter_rules.flow(signed, times))
+    if ratio is None:
+        return
+    for text, seconds in clock_rules.UNITS.items():
+        if abs(ratio / seconds - 1.0) <= clock_rules.UNIT_TOLERANCE:
+            witnesses.append(
+                Witness("unit", "counters", ratio / seconds, f"{use.column} runs as {text}")
+            )
+            clock_rules.rescale(times, uses, use, text, seconds, "counters")
+            return
+
+
 def _unit_doubt(
     frame: Frame,
     times: Clocks,
@@ -233,7 +261,7 @@ def _unit_doubt(
     use = next((use for use in uses if use.field == "test_time_s"), None)
     if use is None or use.why != "name" or use.unit == "h:m:s" or use.column == use.field:
         return
-    if frame.meanings[use.column].unit is not None or named is not None:
+    if frame.meanings[use.column].unit is not None or named in _SECONDS_LAYOUTS:
         return
     confirmed = any(
         w.about == "unit" or (w.about in ("charge", "discharge") and abs(w.agreement - 1) < 0.05)

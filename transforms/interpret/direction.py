@@ -67,7 +67,8 @@ def decide(
         )
     by_voltage = _voltage_direction(current, voltage, clocks.first)
     _weigh("direction", "course of the voltage", current, by_voltage, weight, scores, witnesses)
-    sign, doubts = _judge(current, weight, by_state, by_counter, scores, state)
+    turns = _turns(current, voltage)
+    sign, doubts = _judge(current, weight, by_state, by_counter, scores, state, turns)
     if told is not None:
         sign, doubts = told, []
     signed = apply_sign(current, sign, by_state, by_counter)
@@ -171,6 +172,7 @@ def _judge(
     by_counter: F64 | None,
     scores: dict[str, float],
     state: str | None,
+    turns: bool,
 ) -> tuple[Sign, list[str]]:
     total = float(weight.sum())
     if total <= 0:
@@ -194,12 +196,28 @@ def _judge(
         votes = [*strong, *([by_voltage] if by_voltage is not None else [])]
         sign = Sign.POSITIVE_CHARGES if sum(votes) >= 0 else Sign.POSITIVE_DISCHARGES
         return sign, ["direction_disagrees"]
-    if by_voltage is not None and by_voltage <= -_SURE:
-        return Sign.POSITIVE_DISCHARGES, []
-    if by_voltage is not None and by_voltage < _SURE and unsigned:
+    if unsigned and turns:
         # One direction by its sign, both by the voltage.
         return Sign.POSITIVE_CHARGES, ["direction_disagrees"]
+    if by_voltage is not None and by_voltage <= -_SURE:
+        return Sign.POSITIVE_DISCHARGES, []
     return Sign.POSITIVE_CHARGES, []
+
+
+def _turns(current: F64, voltage: F64) -> bool:
+    """Whether the voltage of the rows that carry a current goes both ways by much."""
+    small = 0.02 * np.nanmax(np.abs(current)) if np.isfinite(current).any() else 0.0
+    with np.errstate(invalid="ignore"):
+        course = voltage[(np.abs(current) > small) & np.isfinite(voltage)]
+    if len(course) < 10:
+        return False
+    span = float(course.max() - course.min())
+    if span < _LEAST_VOLTS:
+        return False
+    # The largest fall from an earlier high, and the largest rise from an earlier low.
+    fall = float((np.maximum.accumulate(course) - course).max())
+    rise = float((course - np.minimum.accumulate(course)).max())
+    return min(fall, rise) > 0.3 * span
 
 
 def use_of_state(state: str | None) -> list[Use]:

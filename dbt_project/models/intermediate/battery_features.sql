@@ -42,9 +42,9 @@ counted as (
             case when is_impedance is not true then {{ counter }} end as known_{{ counter }},
         {% endfor -%}
         -- what may have flowed before the test's first reading
-        case when reading_seq = 1 then abs(current_a) * lead_s / 3600.0 end as lead_flow_ah,
-        case when reading_seq = 1 then abs(voltage_v * current_a) * lead_s / 3600.0 end
-            as lead_flow_wh,
+        abs(current_a) * since_start_s / 3600.0 as lead_flow_ah,
+        abs(voltage_v * current_a) * since_start_s / 3600.0 as lead_flow_wh,
+        lead_s is not null as is_near_start,
         -- what may have flowed up to here, in either direction
         sum(
             case
@@ -139,6 +139,7 @@ with_runs as (
         last_cycle_index,
         lead_flow_ah,
         lead_flow_wh,
+        is_near_start,
         test_key,
         reading_seq
 
@@ -173,7 +174,8 @@ gains as (
         {% for counter, flow in counters.items() -%}
             has_{{ counter }},
             {{ counter_increment(
-                'known_' ~ counter, counter ~ '_top', counter ~ '_run', 'lead_' ~ flow
+                'known_' ~ counter, counter ~ '_top', counter ~ '_run', 'lead_' ~ flow,
+                'is_near_start'
             ) }}
                 as gained_{{ counter }},
         {% endfor -%}
@@ -231,7 +233,15 @@ with_integrals as (
             when equipment_type <> 'battery_cell' then null
             when is_impedance then 0.0
             else {{ integration_bound('-current_a', '-previous_current_a') }}
-        end as dq_discharge_bound_ah
+        end as dq_discharge_bound_ah,
+        -- what may have flowed in a gap: it is in no integral
+        case
+            when is_gap
+                then
+                    greatest(abs(current_a), abs(coalesce(previous_current_a, 0.0)))
+                    * time_delta_s / 3600.0
+            else 0.0
+        end as dq_gap_ah
 
     from with_gains
 
@@ -564,6 +574,7 @@ final as (
         dq_discharge_integrated_ah,
         dq_charge_bound_ah,
         dq_discharge_bound_ah,
+        dq_gap_ah,
         equipment_type = 'battery_cell' and has_charge_capacity_ah as has_charge_counter,
         equipment_type = 'battery_cell' and has_discharge_capacity_ah as has_discharge_counter,
         sum(dq_charge_ah + dq_discharge_ah) over (

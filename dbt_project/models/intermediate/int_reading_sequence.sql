@@ -108,6 +108,10 @@ with_step_run as (
     select
         *,
         case when not is_impedance then time_delta_s end as known_interval_s,
+        case when not is_step_start then abs(voltage_v - previous_voltage_v) end
+            as voltage_change_v,
+        case when not is_step_start then abs(current_a - previous_current_a) end
+            as current_change_a,
         {{ median('case when not is_impedance then time_delta_s end') }} over in_test
             as test_interval_s,
         sum(case when is_step_start then 1 else 0 end) over (
@@ -142,14 +146,19 @@ with_interval as (
                 then gap_cv_s
             else gap_s
         end as longest_interval_s,
+        case when reading_seq = 1 then coalesce(test_time_s, step_time_s) end as since_start_s,
         -- a test's first reading stands one interval after its start, or at the start
         case
             when
                 reading_seq = 1
                 and coalesce(test_time_s, step_time_s) > 0.0
-                and coalesce(test_time_s, step_time_s) <= 2.0 * test_interval_s
+                and coalesce(test_time_s, step_time_s)
+                <= {{ var('gap_interval_factor') }} * test_interval_s
                 then coalesce(test_time_s, step_time_s)
         end as lead_s,
+        -- what usually changes from one reading of the step run to the next
+        {{ median('voltage_change_v') }} over in_step_run as typical_voltage_change_v,
+        {{ median('current_change_a') }} over in_step_run as typical_current_change_a,
         -- a tester whose first reading carries a current at time zero logs as each step starts
         max(
             case
@@ -176,7 +185,15 @@ final as (
                 time_delta_s > longest_interval_s,
                 {{ array_has('quality_flags', "'gap'") }}
             )
-            and time_delta_s > {{ var('gap_interval_factor') }} * typical_interval_s,
+            and time_delta_s > {{ var('gap_interval_factor') }} * typical_interval_s
+            -- a tester that logs on a change of voltage or current may be silent for long
+            and not coalesce(
+                voltage_change_v <= greatest(3.0 * typical_voltage_change_v, 0.005)
+                and current_change_a <= greatest(
+                    3.0 * typical_current_change_a, 0.05 * abs(current_a)
+                ),
+                false
+            ),
             false
         ) as is_gap
 

@@ -41,6 +41,7 @@ _CYCLES_NAME = re.compile(
     r"|(?<![a-z])cycle_?(?:data|summary)(?![a-z])|(?<![a-z])statistics?(?![a-z])|\[stats\]",
     re.IGNORECASE,
 )
+_BY_CYCLE = re.compile(r"statistics?_?by_?cycles?", re.IGNORECASE)
 _STEPS_NAME = re.compile(r"statistics?_?by_?steps?", re.IGNORECASE)
 _CYCLES_SHEET = re.compile(r"cycles?(?:[ _-]?\d+)?|循环.*|statistics?.*", re.IGNORECASE)
 _STEPS_SHEET = re.compile(r"steps?(?:[ _-]?\d+)?|工步.*", re.IGNORECASE)
@@ -129,6 +130,7 @@ def kind_of_table(names: Sequence[str], table: pa.Table, path_or_sheet: str) -> 
     every_row_another = bool(np.all(np.diff(cycles) > 0))
     if every_row_another and not by_step and of_steps < _EVIDENCE:
         told = 2 * unmeasured + bool(by_cycle) + min(of_cycles, 2)
+        told += 1 if _BY_CYCLE.search(stem) else 0  # Arbin's own word leaves no doubt
         told += len(cycles) >= _MANY
         if told >= _EVIDENCE and (len(cycles) > 1 or by_cycle or unmeasured):
             return Kind.CYCLES
