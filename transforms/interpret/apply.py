@@ -16,7 +16,7 @@ from schemas.reading import QUALITY_FLAGS, READING, Kind
 from transforms import convert
 from transforms.convert import Converted, Mask
 from transforms.interpret import counters, states
-from transforms.interpret.clocks import measured_order
+from transforms.interpret.clocks import measured_order, passing, runs_on, set_back
 from transforms.interpret.direction import apply_sign
 from transforms.interpret.interpretation import Interpretation, Sign, Use
 
@@ -25,7 +25,6 @@ I64 = npt.NDArray[np.int64]
 
 _CLOCK_FLAG = 1 << QUALITY_FLAGS.index("clock_disagrees")
 _DIRECTION_FLAG = 1 << QUALITY_FLAGS.index("direction_disagrees")
-_HOUR_US = 3_600_000_000
 # Two clocks of one row are alike within this.
 _ALIKE_US = 2_000_000
 _SIGN_NOISE = 0.01
@@ -93,10 +92,12 @@ def fields(table: pa.Table, how: Interpretation, zone: ZoneInfo) -> Fields:
         if converted.bad is not None:
             error, message = error_of(use.field)
             out.bad.append((converted.bad, error, use.field, f"{use.column} {message}"))
+        array = converted.array
+        if READING.field(use.field).kind is Kind.DOUBLE and not READING.field(use.field).required:
+            # What a table calls no number is no value.
+            array = pc.if_else(pc.is_nan(array), pa.scalar(None, pa.float64()), array)
         better = out.found.get(use.field)
-        out.found[use.field] = (
-            converted.array if better is None else pc.coalesce(better, converted.array)
-        )
+        out.found[use.field] = array if better is None else pc.coalesce(better, array)
     _dates_and_clocks(table, how, zone, out)
     direction = _directions(table, how)
     _signs(how, direction, out)
@@ -214,9 +215,15 @@ def _in_order(table: pa.Table, how: Interpretation, out: Fields) -> None:
     """What takes the rows one after another: a clock set back, counters for both directions."""
     rows = table.num_rows
     perm, first = measured_order(how.order, _groups(out, rows), _numbers(out, "record_index"))
-    elapsed = _numbers(out, "test_time_s")
+    elapsed, step_time = _numbers(out, "test_time_s"), _numbers(out, "step_time_s")
     if "clock_disagrees" in how.disagreements:
-        _put_right(out, perm, first, None if elapsed is None else elapsed[perm])
+        passed = passing(
+            first,
+            None if elapsed is None else elapsed[perm],
+            None if step_time is None else step_time[perm],
+        )
+        numbered = runs_on(_numbers(out, "record_index"), perm, first)
+        _put_right(out, perm, first, passed, numbered)
     current = _numbers(out, "current_a")
     if current is None:
         return
@@ -237,10 +244,9 @@ def _in_order(table: pa.Table, how: Interpretation, out: Fields) -> None:
             flowing = current * voltage
         moved = _moved(flowing[perm], interval)
         begun = np.zeros(rows)
-        if elapsed is not None:
-            begun = np.where(
-                first, np.abs(flowing[perm]) * np.nan_to_num(elapsed[perm]) / 3600.0, 0.0
-            )
+        since = elapsed if elapsed is not None else step_time
+        if since is not None:
+            begun = np.where(first, np.abs(flowing * np.nan_to_num(since))[perm] / 3600.0, 0.0)
         into, from_ = counters.split(
             values[perm],
             use.kept,
@@ -248,12 +254,22 @@ def _in_order(table: pa.Table, how: Interpretation, out: Fields) -> None:
             first,
             np.nan_to_num(moved),
             np.nan_to_num(begun),
+            _turns(out, perm),
         )
         missing = np.isnan(values)
         for name, counter in zip(names, (into, from_), strict=True):
             placed = np.empty(rows)
             placed[perm] = counter
             out.found[name] = pa.array(placed, mask=missing)
+
+
+def _turns(out: Fields, perm: I64) -> Mask:
+    """Where a step or cycle begins."""
+    found = np.zeros(len(perm), dtype=bool)
+    for name in ("step_index", "cycle_index"):
+        if (numbers := _numbers(out, name)) is not None:
+            found[1:] |= np.diff(numbers[perm]) != 0
+    return found
 
 
 def _moved(flowing: F64, interval: F64) -> F64:
@@ -298,7 +314,7 @@ def _signed_by_counters(out: Fields, current: F64, perm: I64, first: Mask) -> F6
     return signed
 
 
-def _put_right(out: Fields, perm: I64, first: Mask, elapsed: F64 | None) -> None:
+def _put_right(out: Fields, perm: I64, first: Mask, passed_s: F64 | None, numbered: bool) -> None:
     """Event times that went back though time passed, moved on by what the clock was set back.
 
     From there on the test's clock tells what passed; the wall clock is believed again where it
@@ -311,19 +327,12 @@ def _put_right(out: Fields, perm: I64, first: Mask, elapsed: F64 | None) -> None
     wall, valid = micros[perm], known[perm]
     step = np.zeros(len(wall), dtype=np.int64)
     step[1:] = np.diff(wall)
-    passed = np.full(len(wall), np.nan)
-    if elapsed is not None:
-        passed[1:] = np.diff(elapsed) * 1e6
+    turns = np.zeros(len(wall), dtype=bool)
+    turns[1:] = set_back(step[1:] / 1e6, None if passed_s is None else passed_s[1:], numbered)
     forward = step[(step > 0) & ~first]
     typical = int(np.median(forward)) if len(forward) else 0
+    passed = np.full(len(wall), np.nan) if passed_s is None else passed_s * 1e6
     passed = np.where(np.isfinite(passed) & (passed >= 0), passed, typical)
-    if elapsed is None:
-        turns = (step < -_ALIKE_US) & (np.abs(step + _HOUR_US) <= max(2 * typical, 5_000_000))
-    else:
-        with np.errstate(invalid="ignore"):
-            backwards = np.zeros(len(wall), dtype=bool)
-            backwards[1:] = np.diff(elapsed) < 0
-        turns = (step < -_ALIKE_US) & ~backwards
     turns &= ~first & valid
     ahead = (step - passed) > _ALIKE_US
     shift = np.zeros(len(wall), dtype=np.int64)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -26,6 +24,9 @@ _DAY_US = 86_400_000_000
 # Two clocks disagree when they drift apart by more than this share and this many seconds.
 DRIFT = 0.01
 DRIFT_S = 300.0
+# How often in a file, and by how much, a clock is set back.
+_MOST_SET_BACK = 100
+_FURTHEST_BACK_S = 26 * 3600.0
 # Formats whose dates are American wherever the machine stands.
 _MONTH_FIRST_DIALECTS = frozenset({"Arbin", "Maccor", "Digatron", "PEC"})
 
@@ -123,7 +124,7 @@ def decide(
     _choose_absolute(frame, found, absolute)
     _unit_of_test_clock(frame, found)
     _start(found, head, zone)
-    _compare(found)
+    _compare(frame, found)
     used = {use.column for use in found.uses}
     found.left += [n for n in (*absolute_names, *elapsed_names) if n not in used]
     return found
@@ -306,14 +307,15 @@ def _day_first(
         better = _evener(text, found)
         if better is not None:
             return better
-        if _has_halves(text):
-            return False  # AM and PM are written where the month comes first
+        if dialect in _MONTH_FIRST_DIALECTS:
+            return False
+        if _has_halves(text):  # as a rule the month comes first where AM and PM are written
+            found.disagreements.append("date_order_guessed")
+            return False
         if "." in (text.drop_null()[0].as_py() or "")[:4]:
             if dialect not in _DAY_FIRST_DIALECTS:
                 found.disagreements.append("date_order_guessed")
             return True
-        if dialect in _MONTH_FIRST_DIALECTS:
-            return False
         found.disagreements.append("date_order_guessed")
         return False
     return None
@@ -592,27 +594,57 @@ def _start(found: Clocks, head: Head, zone: ZoneInfo) -> None:
         found.disagreements.append("time_assumed")
 
 
-def _compare(found: Clocks) -> None:
+def passing(first: Mask, elapsed: F64 | None, step_time: F64 | None) -> F64 | None:
+    """Seconds since the row before by the test's clock, or by the step's; NaN for first rows.
+
+    A test's clock that began again gives a negative number; a step's gives what it shows.
+    """
+    if elapsed is None and step_time is None:
+        return None
+    values = elapsed if elapsed is not None else step_time
+    assert values is not None
+    out = np.full(len(first), np.nan)
+    out[1:] = np.diff(values)
+    if elapsed is None:
+        out = np.where(out < 0, values, out)
+    out[first] = np.nan
+    return out
+
+
+def runs_on(records: F64 | None, perm: I64, first: Mask) -> bool:
+    """Whether record numbers go up with every row: then the rows are in order of measurement."""
+    if records is None or len(records) < 2:
+        return False
+    steps = np.diff(records[perm])[~first[1:]]
+    return bool(len(steps)) and bool((steps > 0).all())
+
+
+def _compare(frame: Frame, found: Clocks) -> None:
     """Holds the wall clock against the test's clock, and both against the order of the rows."""
     if found.wall is None:
         return
     wall = np.diff(found.wall) / 1e6
     wall[found.first[1:]] = np.nan
-    elapsed: Any = None
-    if found.elapsed is not None:
-        elapsed = np.diff(found.elapsed)
-        elapsed[found.first[1:]] = np.nan
-    back = _set_back(wall, elapsed)
+    step = next((use.column for use in found.uses if use.field == "step_time_s"), None)
+    step_time = None if step is None else frame.scaled(step)[found.perm]
+    passed = passing(found.first, found.elapsed, step_time)
+    records = frame.columns.get("record_index", [])
+    numbered = runs_on(frame.numbers(records[0]) if records else None, found.perm, found.first)
+    back = set_back(wall, None if passed is None else passed[1:], numbered)
     if back.any():
         found.in_order = True
         found.disagreements.append("clock_disagrees")
-        found.witnesses.append(
-            Witness("clock", "order of the rows", 1.0 - float(back.mean()),
-                    f"{found.event_time} goes back {int(back.sum())} times, by up to "
-                    f"{-np.nanmin(np.where(back, wall, np.nan)):.0f} s, while "
-                    f"{'the test clock' if elapsed is not None else 'the rows'} run on")
-        )  # fmt: skip
+        text = (
+            f"{found.event_time} goes back {int(back.sum())} times, by up to "
+            f"{-np.nanmin(np.where(back, wall, np.nan)):.0f} s, while the test runs on"
+        )
+        witness = Witness("clock", "order of the rows", 1.0 - float(back.mean()), text)
+        found.witnesses.append(witness)
         return
+    elapsed = None
+    if found.elapsed is not None:
+        elapsed = np.diff(found.elapsed)
+        elapsed[found.first[1:]] = np.nan
     if elapsed is None:
         return
     both = np.isfinite(wall) & np.isfinite(elapsed) & (wall >= 0) & (elapsed >= 0)
@@ -629,16 +661,28 @@ def _compare(found: Clocks) -> None:
         found.disagreements.append("clock_disagrees")
 
 
-def _set_back(wall: F64, elapsed: F64 | None) -> npt.NDArray[np.bool_]:
+def set_back(wall: F64, passed: F64 | None, numbered: bool) -> Mask:
     """Where the wall clock goes back though time passed.
 
-    Without a test's clock only a change of the clocks by an hour in a file that is otherwise in
-    order is believed: other files are simply not sorted.
+    Args:
+        wall: seconds since the row before by the wall clock, NaN where not known.
+        passed: the same by the test's or the step's clock, negative where that began again.
+        numbered: whether the record numbers say that the rows are in order.
+
+    Without either only a change of the clocks by an hour in a file that is otherwise in order is
+    believed: other files are simply not sorted.
     """
     with np.errstate(invalid="ignore"):
-        if elapsed is not None:
-            return (wall < -2.0 * _RESOLUTION_S) & (elapsed >= 0)
-        back = wall < -2.0 * _RESOLUTION_S
-        typical = np.nanmedian(wall[wall > 0]) if (wall > 0).any() else 0.0
-        hour = np.abs(wall + 3600.0) <= max(2.0 * typical, 5.0)
-        return back & hour if back.sum() <= 3 and (back == (back & hour)).all() else back & False
+        back: Mask = wall < -2.0 * _RESOLUTION_S
+        if passed is not None:
+            back &= passed >= 0
+        elif not numbered:
+            typical = float(np.nanmedian(wall[wall > 0])) if (wall > 0).any() else 0.0
+            back &= np.abs(wall + 3600.0) <= max(2.0 * typical, 5.0)
+            if (wall < -2.0 * _RESOLUTION_S).sum() != back.sum():
+                back &= False
+        # Clocks are set now and then, and by hours: a file of older tests behind newer ones is
+        # another thing.
+        if back.sum() > _MOST_SET_BACK or (wall[back] < -_FURTHEST_BACK_S).any():
+            back &= False
+    return back

@@ -79,7 +79,13 @@ def flow(current: F64, clocks: Clocks) -> Flow:
     )
 
 
-def growth(values: F64, first: Mask, expected: F64 | None = None) -> tuple[F64, F64]:
+def growth(
+    values: F64,
+    first: Mask,
+    expected: F64 | None = None,
+    turns: Mask | None = None,
+    only_up: bool = False,
+) -> tuple[F64, F64]:
     """What a counter gains per row, and what it loses; a fall to half or less is a restart.
 
     Args:
@@ -88,6 +94,9 @@ def growth(values: F64, first: Mask, expected: F64 | None = None) -> tuple[F64, 
         expected: of a counter that falls with the current, what should have been added since the
             row before, negative where it falls. Of going on and starting at 0 again the one that
             is nearer to it happened.
+        turns: where a step or cycle begins: there a counter may start again that had counted so
+            little that the difference is small.
+        only_up: whether the counter never falls but at a restart.
     """
     filled = _filled(values, first)
     steps = np.zeros(len(filled))
@@ -97,8 +106,18 @@ def growth(values: F64, first: Mask, expected: F64 | None = None) -> tuple[F64, 
         restart = (steps < 0) & (np.abs(filled) <= 0.5 * np.abs(filled - steps))
     else:
         going_on, starting = np.abs(steps - expected), np.abs(filled - expected)
-        restart = (starting < 0.5 * going_on) & (going_on > 0.25 * np.abs(expected) + 1e-12)
+        clear = going_on > 0.25 * np.abs(expected) + 1e-12
+        if turns is not None:
+            clear |= turns & (going_on > 0.002 * np.abs(expected) + 1e-12)
+        restart = (starting < 0.5 * going_on) & clear
         restart &= ~first
+    if only_up:
+        # A dip is no loss, and no gain when it is made up for.
+        run = np.cumsum(restart | first)
+        span = float(np.ptp(filled)) + 1.0 if len(filled) else 1.0
+        top = np.maximum.accumulate(filled + run * span) - run * span
+        steps[1:] = np.diff(top)
+        steps[first] = 0.0
     gained = np.where(restart, np.maximum(filled, 0.0), np.maximum(steps, 0.0))
     lost = np.where(restart, np.maximum(-filled, 0.0), np.maximum(-steps, 0.0))
     return gained, lost
@@ -317,7 +336,7 @@ def _kinds(values: F64, flowed: Flow) -> list[tuple[Kept, float]]:
 
 
 def split(
-    values: F64, kept: Kept, signed: F64, first: Mask, moved: F64, before: F64
+    values: F64, kept: Kept, signed: F64, first: Mask, moved: F64, before: F64, turns: Mask
 ) -> tuple[F64, F64]:
     """A counter for both directions as one for what went in and one for what came out.
 
@@ -328,6 +347,7 @@ def split(
         first: whether a row is the first of its equipment.
         moved: what flowed in either direction since the row before, in the counter's unit.
         before: what can have flowed from the test's start to each first row; 0 elsewhere.
+        turns: where a step or cycle begins.
 
     Returns:
         two counters that never fall. They begin with what the counter had at the first row, where
@@ -335,12 +355,12 @@ def split(
     """
     direction = np.where(np.isfinite(signed), np.sign(signed), 0.0)
     if kept is Kept.UNSIGNED:
-        gained, _ = growth(np.abs(values), first, moved)
+        gained, _ = growth(np.abs(values), first, moved, turns, only_up=True)
         into, out = np.where(direction > 0, gained, 0.0), np.where(direction < 0, gained, 0.0)
     else:
         charged = direction * moved
         net = charged if kept is Kept.NET_CHARGE else -charged
-        gained, lost = growth(values, first, net)
+        gained, lost = growth(values, first, net, turns)
         into, out = (gained, lost) if kept is Kept.NET_CHARGE else (lost, gained)
     begun = np.abs(np.nan_to_num(values))
     begun = np.where(first & (begun <= 1.5 * before), begun, 0.0)
