@@ -56,7 +56,7 @@ cycle_readings as (
         round(sum(dq_discharge_integrated_ah), 12) as discharge_integrated_ah,
         sum(dq_charge_bound_ah) as charge_bound_ah,
         sum(dq_discharge_bound_ah) as discharge_bound_ah,
-        sum(dq_gap_ah) as gap_ah,
+        sum(coalesce(dq_gap_ah, 0.0)) as gap_ah,
         max(case when has_charge_counter then 1 else 0 end) = 1 as has_charge_counter,
         max(case when has_discharge_counter then 1 else 0 end) = 1 as has_discharge_counter,
         max(
@@ -316,10 +316,11 @@ judged as (
             ) }}
         )
         -- without counters nobody knows what flowed in a gap
-        or (
+        or coalesce(
             not (has_charge_counter and has_discharge_counter)
             and gap_ah > {{ var('charge_tolerance') }} * greatest(charge_ah, discharge_ah)
-            and gap_ah > noise_ah
+            and gap_ah > noise_ah,
+            false
         )
         or {{ estimates_differ(
             'charge_ah', 'summary_charge_ah', var('summary_tolerance'),
