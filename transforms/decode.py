@@ -14,6 +14,7 @@ import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 import orjson
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
@@ -38,6 +39,15 @@ _BARE_TIME = re.compile(r"time(_(s|sec|seconds?|min|minutes|h|hr|hours|ms))?")
 
 # What of a table's columns is stored under a name of the reading.
 _STORED = {*READING.names, CLOCK, "date"}
+
+# What tells readings of one moment apart.
+MEASURED = tuple(
+    f.name
+    for f in READING.fields
+    if f.kind in (Kind.DOUBLE, Kind.INTEGER)
+    and not f.derived
+    and f.name not in ("record_index", "source_row", "test_time_s")
+)
 
 _LOW_CARDINALITY = ("equipment_id", "equipment_type", "test_id", "source_file")
 
@@ -427,28 +437,39 @@ def _readings_of_rows(
 
 
 def _tell_apart(found: dict[str, pa.Array], rows: int) -> None:
-    """Numbers rows that are the same as the one before them: a logger's clock may stand still.
+    """Numbers rows that are the same as an earlier one of their moment: a clock may stand still.
 
-    Without this they would be taken for one reading that came twice. They get a record number of
-    their own, from 1; the first of them has none.
+    Without this they would be taken for one reading that came twice. They get a record number,
+    counted from 1 in each moment; the first of them has none. A moment is a run of rows with the same times: a
+    block of rows that the file holds again begins another one, and is a copy.
     """
-    if rows < 2:
-        return
-    same = np.ones(rows - 1, dtype=bool)
-    for name in ("recorded_at", "test_time_s", "voltage_v", "current_a", "equipment_id",
-                 "temperature_c", "cycle_index", "step_index"):  # fmt: skip
+    moment = np.zeros(max(rows - 1, 0), dtype=bool)
+    for name in ("equipment_id", "recorded_at", "test_time_s"):
         if (array := found.get(name)) is not None:
-            if isinstance(array, pa.ChunkedArray):
-                array = array.combine_chunks()
-            equal = pc.equal(array.slice(1), array.slice(0, rows - 1))
-            both_null = pc.and_(array.slice(1).is_null(), array.slice(0, rows - 1).is_null())
-            same &= np.asarray(pc.or_(pc.fill_null(equal, False), both_null))
-        if not same.any():
-            return
-    position = np.arange(rows)
-    begins = np.where(np.concatenate(([False], same)), 0, position)
-    numbers = position - np.maximum.accumulate(begins)
-    found["record_index"] = pa.array(numbers, mask=numbers == 0)
+            array = _one_chunk(array)
+            now, before = array.slice(1), array.slice(0, rows - 1)
+            equal = pc.or_(
+                pc.fill_null(pc.equal(now, before), False),
+                pc.and_(now.is_null(), before.is_null()),
+            )
+            moment |= ~np.asarray(equal)
+    if moment.all():
+        return
+    columns: dict[str, Any] = {"moment": np.concatenate(([0], np.cumsum(moment)))}
+    for name in MEASURED:
+        if (array := found.get(name)) is not None:
+            columns[name] = _one_chunk(array).to_numpy(zero_copy_only=False)
+    frame = pd.DataFrame(columns)
+    again = frame.groupby(list(columns), sort=False, dropna=False).cumcount().to_numpy() > 0
+    if again.any():
+        numbers = frame[again].groupby("moment", sort=False).cumcount().to_numpy() + 1
+        places = np.zeros(rows, dtype=np.int64)
+        places[again] = numbers
+        found["record_index"] = pa.array(places, mask=~again)
+
+
+def _one_chunk(array: Any) -> pa.Array:
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
 def _finished(

@@ -208,6 +208,10 @@ joined as (
         cycle_summaries.discharge_ah as summary_discharge_ah,
         coalesce({{ array_has('tests.disagreements', "'clock_disagrees'") }}, false)
             as has_test_clock_doubt,
+        coalesce({{ array_has('tests.disagreements', "'direction_disagrees'") }}, false)
+            as has_test_direction_doubt,
+        coalesce({{ array_has('tests.disagreements', "'charge_disagrees'") }}, false)
+            as has_test_charge_doubt,
         {{ clocks_differ('tests.wall_duration_s', 'tests.clock_duration_s') }} as is_clock_off,
         -- differences below this are noise: a share of the cell's capacity
         {{ var('charge_noise_share') }} * coalesce(
@@ -315,6 +319,7 @@ judged as (
                 'greatest(noise_ah, discharge_bound_ah)'
             ) }}
         )
+        or has_test_charge_doubt
         -- without counters nobody knows what flowed in a gap
         or coalesce(
             not (has_charge_counter and has_discharge_counter)
@@ -331,7 +336,7 @@ judged as (
             'noise_ah + discharge_before_ah'
         ) }} as charge_disagrees,
         has_clock_flag or has_test_clock_doubt as clock_disagrees,
-        coalesce(
+        has_test_direction_doubt or coalesce(
             doubtful_direction_ah > {{ var('direction_tolerance') }} * (charge_ah + discharge_ah),
             false
         ) as direction_disagrees
