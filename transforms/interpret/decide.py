@@ -274,7 +274,7 @@ def _unit_doubt(
 def _looks_alike(
     frame: Frame, times: Clocks, uses: list[Use], left: list[str], witnesses: list[Witness]
 ) -> bool:
-    """Drops a record number that does not tell rows apart; whether equal rows follow each other.
+    """Drops a record number that does not tell rows apart; whether rows of a moment are equal.
 
     Rows of one number and time that measure different things show that it does not. Those that
     are equal in everything are copies.
@@ -293,7 +293,11 @@ def _looks_alike(
         if together.any():
             text = f"{int(together.sum())} rows have the time of the row before: values tell apart"
             witnesses.append(Witness("identity", "clock", 1.0 - float(together.mean()), text))
-        return bool(_alike([*keys, *measured], np.arange(frame.rows)).any())
+        if keys and not together.any():
+            return False
+        moment = np.cumsum(np.append(0.0, ~together)) if keys else np.zeros(frame.rows)
+        order = np.lexsort([*measured, moment])
+        return bool(_alike([moment, *measured], order).any())
     keys.append(frame.numbers(record.column)[times.perm])
     order = np.lexsort([*keys, np.cumsum(times.first)])
     alike = _alike([*keys, np.cumsum(times.first).astype(np.float64)], order)
