@@ -14,7 +14,6 @@ import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 import orjson
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
@@ -437,39 +436,53 @@ def _readings_of_rows(
 
 
 def _tell_apart(found: dict[str, pa.Array], rows: int) -> None:
-    """Numbers rows that are the same as an earlier one of their moment: a clock may stand still.
+    """Numbers rows of one moment of which two are the same: a logger's clock may stand still.
 
-    Without this they would be taken for one reading that came twice. They get a record number,
-    counted from 1 in each moment; the first of them has none. A moment is a run of rows with the same times: a
-    block of rows that the file holds again begins another one, and is a copy.
+    Without this they would be taken for one reading that came twice. All rows of such a moment get
+    a record number, from 1, so that they keep the file's order; the others have none.
     """
-    moment = np.zeros(max(rows - 1, 0), dtype=bool)
-    for name in ("equipment_id", "recorded_at", "test_time_s"):
-        if (array := found.get(name)) is not None:
-            array = _one_chunk(array)
-            now, before = array.slice(1), array.slice(0, rows - 1)
-            equal = pc.or_(
-                pc.fill_null(pc.equal(now, before), False),
-                pc.and_(now.is_null(), before.is_null()),
-            )
-            moment |= ~np.asarray(equal)
-    if moment.all():
+    if rows < 2:
         return
-    columns: dict[str, Any] = {"moment": np.concatenate(([0], np.cumsum(moment)))}
-    for name in MEASURED:
+    moments = np.ones(rows, dtype=bool)
+    moments[1:] = ~_as_before(found, ("recorded_at", "test_time_s"), rows)
+    if moments.all():
+        return
+    run = np.cumsum(moments) - 1
+    shared = np.flatnonzero(np.bincount(run)[run] > 1)
+    told = [found[name] for name in ("equipment_id", *MEASURED) if name in found]
+    keys = [run[shared], *(_codes(array.take(pa.array(shared))) for array in told)]
+    order = np.lexsort(keys[::-1])
+    same = np.ones(len(shared) - 1, dtype=bool)
+    for key in keys:
+        same &= np.diff(key[order]) == 0
+    if not same.any():
+        return
+    doubtful = np.zeros(run[-1] + 1, dtype=bool)
+    doubtful[run[shared[order[1:]]][same]] = True
+    numbers = np.arange(rows) - np.flatnonzero(moments)[run] + 1
+    found["record_index"] = pa.array(numbers, mask=~doubtful[run])
+
+
+def _as_before(found: dict[str, pa.Array], names: Iterable[str], rows: int) -> Mask:
+    """Where a row has the values of the row before it; one less than there are rows."""
+    same = np.ones(rows - 1, dtype=bool)
+    for name in names:
         if (array := found.get(name)) is not None:
-            columns[name] = _one_chunk(array).to_numpy(zero_copy_only=False)
-    frame = pd.DataFrame(columns)
-    again = frame.groupby(list(columns), sort=False, dropna=False).cumcount().to_numpy() > 0
-    if again.any():
-        numbers = frame[again].groupby("moment", sort=False).cumcount().to_numpy() + 1
-        places = np.zeros(rows, dtype=np.int64)
-        places[again] = numbers
-        found["record_index"] = pa.array(places, mask=~again)
+            if isinstance(array, pa.ChunkedArray):
+                array = array.combine_chunks()
+            equal = pc.equal(array.slice(1), array.slice(0, rows - 1))
+            both_null = pc.and_(array.slice(1).is_null(), array.slice(0, rows - 1).is_null())
+            same &= np.asarray(pc.or_(pc.fill_null(equal, False), both_null))
+    return same
 
 
-def _one_chunk(array: Any) -> pa.Array:
-    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+def _codes(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """A number per different value of a column; nulls are alike."""
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    encoded = array.dictionary_encode()
+    codes = encoded.indices.fill_null(len(encoded.dictionary))
+    return np.asarray(codes.to_numpy(zero_copy_only=False)).astype(np.int64)
 
 
 def _finished(
