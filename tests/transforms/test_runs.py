@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -17,7 +18,7 @@ MINUTES = 30
 RUN_S = [60.0 * minute for minute in range(MINUTES + 1)]
 
 
-def runs(**more: list[object]) -> pa.Table:
+def runs(**more: Sequence[object]) -> pa.Table:
     """Three discharges of half an hour at 2 A, each on a clock of its own."""
     # a cell that fades: no row is the copy of another
     volts = [4.0 - 0.001 * run - 0.02 * minute for run in range(3) for minute in range(MINUTES + 1)]
