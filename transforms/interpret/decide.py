@@ -113,6 +113,8 @@ def decide(
         counter_grain=grain,
         sampling_s=float(np.median(typical)) if len(typical) >= _LEAST_INTERVALS else None,
         typical_current_a=_large(current),
+        by_runs=times.by_runs,
+        wall_of_runs=times.wall_of_runs,
         in_order=in_order or times.order != "file",
         is_cell=_is_cell(frame, table.column_names),
         witnesses=tuple(witnesses),

@@ -26,6 +26,7 @@ _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Neware", ("工步类型",)),
     ("Neware", ("工步号",)),
     ("Landt", ("record", "energy_mwh", "capacity_mah")),
+    ("Bitrode", ("loop_counter_1",)),
     ("NASA PCoE", ("voltage_measured", "current_measured")),
     ("PyBaMM", ("time_s", "discharge_capacity_a_h")),
     ("Battery Data Format", ("test_time_second", "voltage_volt")),
