@@ -29,6 +29,8 @@ _CHINESE = re.compile(
     r"[\u4e00-\u9fff\u3000-\u303f\uff00-\uffef\u03a9\u03bc\u2103\u00b0\u00b1\u00b7\u2126\u2161]+"
 )
 
+_PAIR = re.compile(rb"[\xa1-\xfe]{2}")
+
 
 @dataclass(frozen=True)
 class Dialect:
@@ -145,7 +147,9 @@ def _indent(line: str, delimiter: str) -> int:
 def _is_chinese(raw_lines: Sequence[bytes]) -> bool:
     """Whether no line beyond ASCII is UTF-8 and all of them are Chinese in GB18030."""
     beyond = [line for line in raw_lines[:-1] or raw_lines if not line.isascii()]
-    if not beyond:
+    # The common characters are two bytes beyond ASCII. One alone is a sign of Latin-1 before a
+    # letter, `°C` or `µA`, which GB18030 would make a rare character of.
+    if not any(_PAIR.search(line) for line in beyond):
         return False
     for line in beyond:
         try:
