@@ -119,7 +119,7 @@ def decide(
     if absolute_names and found.day_first is None:
         found.day_first = _day_first(frame, found, absolute_names, dialect)
     absolute = [_absolute(frame, name, zone, found.day_first) for name in absolute_names]
-    absolute = [item for item in absolute if np.isfinite(item.micros).mean() >= 0.5]
+    absolute = [item for item in absolute if _mostly_known(item.micros)]
     _test_and_step(frame, found, elapsed_names, absolute)
     _choose_absolute(frame, found, absolute)
     _unit_of_test_clock(frame, found)
@@ -130,14 +130,20 @@ def decide(
     return found
 
 
+def _mostly_known(values: F64) -> bool:
+    return bool(len(values)) and bool(np.isfinite(values).mean() >= 0.5)
+
+
 def _sorted_out(frame: Frame) -> tuple[list[str], list[str]]:
     """The columns that hold points in time, and those that hold elapsed time, by their values."""
     absolute, elapsed = [], []
     for name in frame.columns.get("recorded_at", []):
-        (elapsed if _is_elapsed(frame, name) else absolute).append(name)
+        is_duration = frame.said(name) is None and _is_elapsed(frame, name)
+        (elapsed if is_duration else absolute).append(name)
     for field_name in ("test_time_s", CLOCK, "step_time_s"):
         for name in frame.columns.get(field_name, []):
-            (absolute if _is_absolute(frame, name) else elapsed).append(name)
+            is_point = frame.said(name) is None and _is_absolute(frame, name)
+            (absolute if is_point else elapsed).append(name)
     return absolute, elapsed
 
 
@@ -189,7 +195,7 @@ def _is_elapsed(frame: Frame, name: str) -> bool:
         return True
     numbers = frame.numbers(name)
     known = np.isfinite(numbers)
-    if known.mean() < 0.5:
+    if not known.any() or known.mean() < 0.5:
         return False
     if frame.in_clock_notation(name):
         return True
@@ -356,12 +362,12 @@ def _test_and_step(
         meant = frame.meanings[name].field
         if meant == "step_time_s":
             step.append(name)
-        elif meant == CLOCK or _is_bare(name):
+        elif meant == CLOCK or (_is_bare(name) and frame.said(name) is None):
             bare.append(name)
         else:
             test.append(name)
     # A clock that is called the test's and begins again with every step beside one that does not.
-    if test and _falls(frame, found, test[0]) > 2:
+    if test and frame.said(test[0]) is None and _falls(frame, found, test[0]) > 2:
         steady = [n for n in (*test[1:], *bare) if _falls(frame, found, n) == 0]
         if steady:
             step.append(test[0])
@@ -540,6 +546,8 @@ def _unit_of_test_clock(frame: Frame, found: Clocks) -> None:
         found.witnesses.append(
             Witness("unit", "wall clock", ratio, f"{use.column} is in {use.unit}")
         )
+        return
+    if frame.unit_is_said(use.column):
         return
     for text, seconds in UNITS.items():
         factor = seconds / use.scale

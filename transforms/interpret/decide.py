@@ -19,7 +19,7 @@ from transforms.interpret import direction as direction_rules
 from transforms.interpret import layouts
 from transforms.interpret.clocks import Clocks
 from transforms.interpret.frame import F64, I64, SURVEY_ROWS, Frame
-from transforms.interpret.interpretation import SECOND, Head, Interpretation, Use, Witness
+from transforms.interpret.interpretation import SECOND, TOLD, Head, Interpretation, Use, Witness
 from transforms.interpret.told import Told
 
 # Read as they are; the others have rules of their own.
@@ -94,6 +94,7 @@ def decide(
         doubts.append("unit_guessed")
     in_order = _looks_alike(frame, times, uses, left, witnesses) or in_order
     _unit_doubt(frame, times, uses, witnesses, doubts, named)
+    uses = [replace(use, why=TOLD) if _is_told(frame, use) else use for use in uses]
     known = {use.column for use in uses} | {column for column, _ in refused}
     others = [name for name in table.column_names if name not in known]
     interval = times.interval
@@ -118,6 +119,12 @@ def decide(
         witnesses=tuple(witnesses),
         disagreements=tuple(sorted(set(doubts))),
     )
+
+
+def _is_told(frame: Frame, use: Use) -> bool:
+    """Whether nothing but the user says what a column stands for, or in what unit it is."""
+    said = frame.said(use.column) == use.field or frame.unit_is_said(use.column)
+    return said and use.why == "name"
 
 
 def _groups(frame: Frame) -> I64:

@@ -10,6 +10,8 @@ from transforms.convert import Notation
 
 # Why a second column stands for a field: its values count where the better one has none.
 SECOND = "where the better one is empty"
+# Why a column stands for a field, or has its unit, where the user says so.
+TOLD = "told"
 
 
 class Sign(StrEnum):

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.aliases import WITNESSES, dimension_of
+from schemas.aliases import WITNESSES, dimension_of, meaning
 from schemas.reading import READING
-from schemas.units import parse
+from schemas.units import Dimension, parse
 from transforms.convert import Notation
 from transforms.interpret.interpretation import Sign
 
@@ -87,9 +87,14 @@ def told_from(values: Mapping[str, Any], where: str) -> Told:
     units = _pairs(where, "units", values.get("units", {}))
     by_column = {column: field for field, column in columns}
     for column, unit in units:
-        field = by_column.get(column)
-        if field is not None and parse(unit, dimension_of(field)) is None:
-            raise ToldError(f"{where}: [units] {column}: {unit!r} is no unit of {field}")
+        named = meaning(column)
+        field = by_column.get(column, named.field if named is not None else None)
+        if field is None:
+            raise ToldError(
+                f"{where}: [units] {column}: no field is known for this column; add it to [columns]"
+            )
+        if dimension_of(field) is Dimension.NONE or parse(unit, dimension_of(field)) is None:
+            raise ToldError(f"{where}: [units] {column}: {unit!r} is not a unit of {field}")
     sign = notation = day_first = None
     if "sign" in values:
         sign = _one_of(where, "sign", values["sign"], {item.value: item for item in Sign})
