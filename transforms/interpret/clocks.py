@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -358,6 +358,7 @@ def _test_and_step(
     test: list[str] = []
     step: list[str] = []
     bare: list[str] = []
+    why: dict[str, str] = {}
     for name in names:
         meant = frame.meanings[name].field
         if meant == "step_time_s":
@@ -371,6 +372,7 @@ def _test_and_step(
         steady = [n for n in (*test[1:], *bare) if _falls(frame, found, n) == 0]
         if steady:
             step.append(test[0])
+            why[test[0]] = f"it restarts, {steady[0]} runs on"
             test = [steady[0], *[n for n in test[1:] if n != steady[0]]]
             bare = [n for n in bare if n != steady[0]]
     dates_alone = absolute and all(item.only_dates for item in absolute)
@@ -383,8 +385,10 @@ def _test_and_step(
             found.uses.append(Use(name, CLOCK, why="added to the date"))
             dates_alone = False
         elif test:
+            why.setdefault(name, f"beside {test[0]}")
             (step if not step else found.left).append(name)
         elif _falls(frame, found, name) and _falls_with_steps(frame, found, name):
+            why[name] = "it restarts with the steps"
             step.append(name)
         else:
             test.append(name)
@@ -394,7 +398,8 @@ def _test_and_step(
         found.clock = _said(found.uses[-1])
         found.left += test[1:]
     if step:
-        found.uses.append(_elapsed_use(frame, step[0], "step_time_s"))
+        use = _elapsed_use(frame, step[0], "step_time_s")
+        found.uses.append(replace(use, why=why.get(step[0], use.why)))
         found.left += step[1:]
 
 
@@ -643,7 +648,7 @@ def _compare(frame: Frame, found: Clocks) -> None:
         found.in_order = True
         found.disagreements.append("clock_disagrees")
         text = (
-            f"{found.event_time} goes back {int(back.sum())} times, by up to "
+            f"{found.event_time} goes back {_times(int(back.sum()))}, by up to "
             f"{-np.nanmin(np.where(back, wall, np.nan)):.0f} s, while the test runs on"
         )
         witness = Witness("clock", "order of the rows", 1.0 - float(back.mean()), text)
@@ -667,6 +672,10 @@ def _compare(frame: Frame, found: Clocks) -> None:
     found.witnesses.append(Witness("clock", "test clock / wall clock", ratio))
     if abs(ratio - 1.0) > DRIFT and abs(walls - clocks) > DRIFT_S:
         found.disagreements.append("clock_disagrees")
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def set_back(wall: F64, passed: F64 | None, numbered: bool) -> Mask:

@@ -298,7 +298,10 @@ def _looks_alike(
     if record is None:
         together = _alike(keys, np.arange(frame.rows)) if keys else np.zeros(0, dtype=bool)
         if together.any():
-            text = f"{int(together.sum())} rows have the time of the row before: values tell apart"
+            text = (
+                f"{int(together.sum())} rows have the time of the row before: their values and "
+                "their order in the file distinguish them"
+            )
             witnesses.append(Witness("identity", "clock", 1.0 - float(together.mean()), text))
         return bool(_alike([*keys, *measured], np.arange(frame.rows)).any())
     keys.append(frame.numbers(record.column)[times.perm])
@@ -307,7 +310,7 @@ def _looks_alike(
     if (alike & ~_alike(measured, order)).any():
         uses.remove(record)
         left.append(record.column)
-        text = "rows of one number and time measured different things: it is no record number"
+        text = "rows with one number and time have different values: it is not a record number"
         witnesses.append(Witness("identity", record.column, 0.0, text))
         return True
     return False
