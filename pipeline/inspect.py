@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
+import signal
 import sys
 import time
 from collections import Counter
@@ -334,4 +335,6 @@ def _inspected(config: options.JobConfig) -> Iterator[tuple[str, dict[str, Any]]
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever reads the output may stop early
     sys.exit(main())

@@ -153,7 +153,7 @@ def _head(said: dict[str, str], test: int, several: bool) -> Head:
     names = [said.get("item_id")] + ([said.get("test_name")] if several else [])
     equipment = next((name for name in names if name and not naming.is_generic(name)), None)
     values = tuple(sorted({**said, "test_id": str(test)}.items()))
-    return Head(values, "arbin", said.get("start_datetime"), equipment)
+    return Head(values, "Arbin", said.get("start_datetime"), equipment)
 
 
 class _Auxiliary:

@@ -205,7 +205,7 @@ def tables(data: bytes) -> binary.Tables:
     values = [("modules", ", ".join(module.name for module in modules))]
     if log and (program := _PROGRAM.search(log.data)):
         values.append(("ec-lab", program[1].decode()))
-    head = Head(tuple(sorted(values)), "biologic", start.isoformat(" ") if start else None)
+    head = Head(tuple(sorted(values)), "BioLogic", start.isoformat(" ") if start else None)
     return [(head, _with_current(_rows(rows)))]
 
 
