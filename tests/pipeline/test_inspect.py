@@ -464,6 +464,18 @@ def test_the_flags_are_the_job_s(tmp_path: Path) -> None:
     )
 
 
+def test_a_dialect_file_finds_the_header_that_no_known_name_gives_away(tmp_path: Path) -> None:
+    rows = "".join(f"{n * 60};0,{500 + n};3,{n:02d}\n" for n in range(10, 60))
+    path = table(tmp_path / "lab8.txt", f"Prüfstand 8\nLaufzeit;Kanal 1;Kanal 2\n{rows}")
+    assert "no_header" in inspect(path).out
+    dialect = table(
+        tmp_path / "lab8.toml",
+        '[columns]\ntest_time_s = "Laufzeit"\ncurrent_a = "Kanal 1"\nvoltage_v = "Kanal 2"\n',
+    )
+    (known,) = inspect("--json", path, f"--dialect={dialect}").objects.values()
+    assert (known["readings"], known["numbers"]) == (50, "comma")
+
+
 def test_what_a_dialect_file_says_is_shown_as_told(tmp_path: Path) -> None:
     rows = "".join(f"{n * 60},{500 + n},3.{n:02d}\n" for n in range(50))
     path = table(tmp_path / "lab7.csv", f"Time(s),Kanal 1,Voltage(V)\n{rows}")
