@@ -42,7 +42,7 @@ class Seen:
         dialect: how its rows were understood; None for messages and for what could not be read.
         tables: its valid readings.
         rows: how many rows or messages there were.
-        refused: how many of them, or lines beside them, cannot become readings, by reason.
+        refused: how many rows or lines cannot become readings, by reason.
         summaries: how many cycles the cycler's own statistics sum up, where it holds these.
     """
 
@@ -220,9 +220,9 @@ def _decision_lines(known: dict[str, Any]) -> Iterator[str]:
 
 _SIGNS = {
     "positive_charges": "positive charges",
-    "positive_discharges": "positive discharges in the file: turned round",
-    "from_state": "without sign in the file: the state tells the direction",
-    "from_counters": "without sign in the file: the counter that grows tells the direction",
+    "positive_discharges": "positive discharges in the file: sign reversed",
+    "from_state": "without sign in the file: the state gives the direction",
+    "from_counters": "without sign in the file: the counter that grows gives the direction",
 }
 
 

@@ -83,7 +83,7 @@ class Symptom:
 SYMPTOMS = [
     Symptom(
         "silent/01_maccor_unsigned_state.txt",
-        ("current without sign in the file: the state tells the direction",
+        ("current without sign in the file: the state gives the direction",
          "State -> state (names directions)"),
         facts={"current_sign": "from_state", "columns.state.column": "State"},
     ),
@@ -139,7 +139,7 @@ SYMPTOMS = [
     ),
     Symptom(
         "silent/08_sign_inverted.bdf.csv",
-        ("current positive discharges in the file: turned round",
+        ("current positive discharges in the file: sign reversed",
          "direction, Step Type / 1: agrees with the file's sign in 0% of the charge",
          "direction, growth of the counters: agrees with the file's sign in 0% of the charge"),
         facts={"current_sign": "positive_discharges"},
@@ -147,7 +147,7 @@ SYMPTOMS = [
     ),
     Symptom(
         "silent/09_pybamm_net_discharge.csv",
-        ("layout PyBaMM", "current positive discharges in the file: turned round",
+        ("layout PyBaMM", "current positive discharges in the file: sign reversed",
          "net value: rises on discharge, falls on charge"),
         facts={"columns.capacity.counts": "net_discharge"},
         doubts=(NO_DATE,),
@@ -489,5 +489,5 @@ def test_what_a_dialect_file_says_is_shown_as_told(tmp_path: Path) -> None:
     assert ran.status == 0
     (text,) = ran.texts.values()
     assert "Kanal 1 -> current_a (mA, x 0.001, as --dialect says)" in text
-    assert "current positive discharges in the file: turned round" in text
+    assert "current positive discharges in the file: sign reversed" in text
     assert "witness direction, --dialect: the sign is as it says" in text

@@ -149,8 +149,8 @@ def test_files_are_named_by_patterns(files: list[str], path: str, covered: bool)
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"colums": {}}, "unknown key 'colums'; there may be files, columns"),
-        ({"columns": {"voltage": "U"}}, "[columns] voltage: no such field; there are"),
+        ({"colums": {}}, "unknown key 'colums'; the keys are files, columns"),
+        ({"columns": {"voltage": "U"}}, "[columns] voltage: no such field; the fields are"),
         ({"columns": {"voltage_v": 3}}, "[columns] must hold lines such as"),
         ({"units": {"Current(A)": "furlong"}}, "'furlong' is not a unit of current_a"),
         ({"units": {"Cycle": "s"}}, "'s' is not a unit of cycle_index"),

@@ -27,7 +27,7 @@ DRIFT_S = 300.0
 # How often in a file, and by how much, a clock is set back.
 _MOST_SET_BACK = 100
 _FURTHEST_BACK_S = 26 * 3600.0
-# Formats whose dates are American wherever the machine stands.
+# Layouts that write the month first wherever the machine stands.
 _MONTH_FIRST_DIALECTS = frozenset({"Arbin", "Maccor", "Digatron", "PEC"})
 
 _DAY_FIRST_DIALECTS = frozenset({"Basytec", "BioLogic", "Digatron"})
@@ -44,8 +44,8 @@ class Clocks:
         first: in that order, whether a row is the first of its equipment.
         elapsed: seconds of the test's clock per row in that order, NaN where not known.
         wall: microseconds since 1970 UTC in that order, NaN where not known.
-        clock: where elapsed time comes from, for a person.
-        event_time: where event time comes from, for a person.
+        clock: the column of elapsed time, for a person.
+        event_time: the source of event time, for a person.
         start_us: when the test began, if only the file's head says so.
         day_first: how dates are written.
         in_order: whether times have to be put right row after row.
@@ -233,7 +233,7 @@ def _only_dates(frame: Frame, name: str) -> bool:
 def _order_rows(
     frame: Frame, found: Clocks, groups: I64, names: list[str], elapsed: dict[str, F64]
 ) -> None:
-    """The order of measurement: the file's, or the record numbers' where they tell otherwise."""
+    """The order of measurement: the file's, or the record numbers' where they differ."""
     records = frame.columns.get("record_index", [])
     if records and frame.rows > 1:
         numbers = frame.numbers(records[0])
@@ -281,7 +281,7 @@ def _different_pairs(groups: I64, numbers: F64) -> int:
 
 
 def _descends(names: list[str], elapsed: dict[str, F64]) -> bool:
-    """Whether the newest row comes first."""
+    """Whether the newest row is the first."""
     for name in names:
         values = elapsed[name]
         steps = np.diff(values[np.isfinite(values)])
@@ -367,7 +367,7 @@ def _test_and_step(
             bare.append(name)
         else:
             test.append(name)
-    # A clock that is called the test's and begins again with every step beside one that does not.
+    # A clock that is called the test's and restarts with every step, next to one that does not.
     if test and frame.said(test[0]) is None and _falls(frame, found, test[0]) > 2:
         steady = [n for n in (*test[1:], *bare) if _falls(frame, found, n) == 0]
         if steady:
@@ -480,7 +480,7 @@ def _choose_absolute(frame: Frame, found: Clocks, absolute: list[_Absolute]) -> 
     if not full and not absolute:
         return
     chosen = (full or absolute)[0]
-    # Of several the one that tells more rows apart, where the better name tells none apart.
+    # Of several the one that distinguishes more rows, where the better name distinguishes none.
     if len(full) > 1 and len(np.unique(chosen.micros)) <= 1 < len(np.unique(full[1].micros)):
         chosen = full[1]
     wall = chosen.micros[found.perm]
@@ -492,7 +492,7 @@ def _choose_absolute(frame: Frame, found: Clocks, absolute: list[_Absolute]) -> 
             found.event_time = f"{chosen.column} + {clock.column}"
             wall = wall + frame.numbers(clock.column)[found.perm] * 1e6
         elif found.elapsed is not None and np.isfinite(found.elapsed).any():
-            # The date of the test: its clock tells the rest.
+            # The date of the test: its clock gives the rest.
             found.event_time = f"{chosen.column} + {found.clock}"
             known = wall[np.isfinite(wall)]
             found.start_us = int(known.min())

@@ -234,7 +234,7 @@ def _named_counters(frame: Frame) -> list[Use]:
 def _unit_by_counters(
     frame: Frame, times: Clocks, uses: list[Use], signed: F64, witnesses: list[Witness]
 ) -> None:
-    """The unit of a test clock that has none and no wall clock beside it: by what was counted."""
+    """The unit of a test clock that has none, where there is no wall clock: by what was counted."""
     use = next((use for use in uses if use.field == "test_time_s"), None)
     if use is None or use.why != "name" or times.elapsed is None or times.wall is not None:
         return
@@ -281,7 +281,7 @@ def _unit_doubt(
 def _looks_alike(
     frame: Frame, times: Clocks, uses: list[Use], left: list[str], witnesses: list[Witness]
 ) -> bool:
-    """Drops a record number that does not tell rows apart; whether equal rows follow each other.
+    """Drops a record number that does not distinguish rows; whether equal rows follow each other.
 
     Rows of one number and time that measure different things show that it does not. Those that
     are equal in everything are copies.

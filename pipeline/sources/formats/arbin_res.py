@@ -61,7 +61,7 @@ def tables(data: bytes) -> binary.Tables:
     if table is None:
         raise Refused(
             "no_data_table",
-            f"the database has no table {_DATA} and so is no Arbin results file; it has "
+            f"the database has no table {_DATA} so it is not an Arbin results file; it has "
             f"{', '.join(sorted(base.tables)) or 'none'}",
         )
     present = [column.name for column in table.columns if jet.is_number(column)]

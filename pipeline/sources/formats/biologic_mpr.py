@@ -285,7 +285,10 @@ def _rows(module: _Module) -> pa.Table:
     columns = int.from_bytes(data[4 : 4 + count_bytes], "little")
     ids_end = 4 + count_bytes + columns * id_bytes
     if ids_end > begin:
-        raise Refused("corrupt_file", f"{columns} columns cannot be; copy the file again")
+        raise Refused(
+            "corrupt_file",
+            f"the file claims {columns} columns, which is not possible; copy it again",
+        )
     ids = np.frombuffer(data[4 + count_bytes : ids_end], f"<u{id_bytes}").tolist()
     kind = _row_type(ids, len(data) - begin, count)
     return _to_table(np.frombuffer(data, kind, count, begin), ids)

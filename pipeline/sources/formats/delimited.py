@@ -42,7 +42,7 @@ def plan(content: Content, settings: Settings) -> list[Span]:
     if not seen:
         return []
     reading = tables.reading_of(_together(seen), content, settings, dialect.head)
-    if not reading.in_parts:  # only the file as a whole can tell where its rows stand in time
+    if not reading.in_parts:  # only the whole file shows where its rows stand in time
         return []
     edges = [*range(dialect.data_start, content.size, settings.split_bytes), content.size]
     return [Span(dialect, start, end, reading) for start, end in itertools.pairwise(edges)]

@@ -24,7 +24,7 @@ _FIRST_LINES = 200
 # Lines that are mostly digits are data.
 _DIGITS = 0.4
 _HEADER_LINES = re.compile(r"Nb header lines\s*:\s*(\d+)", re.IGNORECASE)
-# What a text in a Chinese encoding holds beside ASCII.
+# What a text in a Chinese encoding holds besides ASCII.
 _CHINESE = re.compile(
     r"[\u4e00-\u9fff\u3000-\u303f\uff00-\uffef\u03a9\u03bc\u2103\u00b0\u00b1\u00b7\u2126\u2161]+"
 )
