@@ -27,7 +27,7 @@ DRIFT_S = 300.0
 # How often in a file, and by how much, a clock is set back.
 _MOST_SET_BACK = 100
 _FURTHEST_BACK_S = 26 * 3600.0
-# Formats whose dates are American wherever the machine stands.
+# Layouts that write the month first wherever the machine stands.
 _MONTH_FIRST_DIALECTS = frozenset({"Arbin", "Maccor", "Digatron", "PEC"})
 
 _DAY_FIRST_DIALECTS = frozenset({"Basytec", "BioLogic", "Digatron"})
@@ -44,8 +44,8 @@ class Clocks:
         first: in that order, whether a row is the first of its equipment.
         elapsed: seconds of the test's clock per row in that order, NaN where not known.
         wall: microseconds since 1970 UTC in that order, NaN where not known.
-        clock: where elapsed time comes from, for a person.
-        event_time: where event time comes from, for a person.
+        clock: the column of elapsed time, for a person.
+        event_time: the source of event time, for a person.
         start_us: when the test began, if only the file's head says so.
         day_first: how dates are written.
         in_order: whether times have to be put right row after row.
@@ -123,8 +123,7 @@ def decide(
     if absolute_names and found.day_first is None:
         found.day_first = _day_first(frame, found, absolute_names, dialect)
     absolute = [_absolute(frame, name, zone, found.day_first) for name in absolute_names]
-    least = max(0.5 * frame.rows, 1)
-    absolute = [item for item in absolute if np.isfinite(item.micros).sum() >= least]
+    absolute = [item for item in absolute if _mostly_known(item.micros)]
     _test_and_step(frame, found, elapsed_names, absolute)
     _choose_absolute(frame, found, absolute)
     _runs(frame, found)
@@ -136,14 +135,20 @@ def decide(
     return found
 
 
+def _mostly_known(values: F64) -> bool:
+    return bool(len(values)) and bool(np.isfinite(values).mean() >= 0.5)
+
+
 def _sorted_out(frame: Frame) -> tuple[list[str], list[str]]:
     """The columns that hold points in time, and those that hold elapsed time, by their values."""
     absolute, elapsed = [], []
     for name in frame.columns.get("recorded_at", []):
-        (elapsed if _is_elapsed(frame, name) else absolute).append(name)
+        is_duration = frame.said(name) is None and _is_elapsed(frame, name)
+        (elapsed if is_duration else absolute).append(name)
     for field_name in ("test_time_s", CLOCK, "step_time_s"):
         for name in frame.columns.get(field_name, []):
-            (absolute if _is_absolute(frame, name) else elapsed).append(name)
+            is_point = frame.said(name) is None and _is_absolute(frame, name)
+            (absolute if is_point else elapsed).append(name)
     return absolute, elapsed
 
 
@@ -234,7 +239,7 @@ def _only_dates(frame: Frame, name: str) -> bool:
 def _order_rows(
     frame: Frame, found: Clocks, groups: I64, names: list[str], elapsed: dict[str, F64]
 ) -> None:
-    """The order of measurement: the file's, or the record numbers' where they tell otherwise."""
+    """The order of measurement: the file's, or the record numbers' where they differ."""
     records = frame.columns.get("record_index", [])
     if records and frame.rows > 1:
         numbers = frame.numbers(records[0])
@@ -282,7 +287,7 @@ def _different_pairs(groups: I64, numbers: F64) -> int:
 
 
 def _descends(names: list[str], elapsed: dict[str, F64]) -> bool:
-    """Whether the newest row comes first."""
+    """Whether the newest row is the first."""
     for name in names:
         values = elapsed[name]
         steps = np.diff(values[np.isfinite(values)])
@@ -359,19 +364,21 @@ def _test_and_step(
     test: list[str] = []
     step: list[str] = []
     bare: list[str] = []
+    why: dict[str, str] = {}
     for name in names:
         meant = frame.meanings[name].field
         if meant == "step_time_s":
             step.append(name)
-        elif meant == CLOCK or _is_bare(name):
+        elif meant == CLOCK or (_is_bare(name) and frame.said(name) is None):
             bare.append(name)
         else:
             test.append(name)
-    # A clock that is called the test's and begins again with every step beside one that does not.
-    if test and _falls(frame, found, test[0]) > 2:
+    # A clock that is called the test's and restarts with every step, next to one that does not.
+    if test and frame.said(test[0]) is None and _falls(frame, found, test[0]) > 2:
         steady = [n for n in (*test[1:], *bare) if _falls(frame, found, n) == 0]
         if steady:
             step.append(test[0])
+            why[test[0]] = f"it restarts, {steady[0]} runs on"
             test = [steady[0], *[n for n in test[1:] if n != steady[0]]]
             bare = [n for n in bare if n != steady[0]]
     dates_alone = absolute and all(item.only_dates for item in absolute)
@@ -384,8 +391,10 @@ def _test_and_step(
             found.uses.append(Use(name, CLOCK, why="added to the date"))
             dates_alone = False
         elif test:
+            why.setdefault(name, f"beside {test[0]}")
             (step if not step else found.left).append(name)
         elif _falls(frame, found, name) and _falls_with_steps(frame, found, name):
+            why[name] = "it restarts with the steps"
             step.append(name)
         else:
             test.append(name)
@@ -395,7 +404,8 @@ def _test_and_step(
         found.clock = _said(found.uses[-1])
         found.left += test[1:]
     if step:
-        found.uses.append(_elapsed_use(frame, step[0], "step_time_s"))
+        use = _elapsed_use(frame, step[0], "step_time_s")
+        found.uses.append(replace(use, why=why.get(step[0], use.why)))
         found.left += step[1:]
 
 
@@ -474,7 +484,7 @@ def _choose_absolute(frame: Frame, found: Clocks, absolute: list[_Absolute]) -> 
     if not full and not absolute:
         return
     chosen = (full or absolute)[0]
-    # Of several the one that tells more rows apart, where the better name tells none apart.
+    # Of several the one that distinguishes more rows, where the better name distinguishes none.
     if len(full) > 1 and len(np.unique(chosen.micros)) <= 1 < len(np.unique(full[1].micros)):
         chosen = full[1]
     wall = chosen.micros[found.perm]
@@ -486,7 +496,7 @@ def _choose_absolute(frame: Frame, found: Clocks, absolute: list[_Absolute]) -> 
             found.event_time = f"{chosen.column} + {clock.column}"
             wall = wall + frame.numbers(clock.column)[found.perm] * 1e6
         elif found.elapsed is not None and np.isfinite(found.elapsed).any():
-            # The date of the test: its clock tells the rest.
+            # The date of the test: its clock gives the rest.
             found.event_time = f"{chosen.column} + {found.clock}"
             known = wall[np.isfinite(wall)]
             found.start_us = int(known.min())
@@ -616,6 +626,8 @@ def _unit_of_test_clock(frame: Frame, found: Clocks) -> None:
             Witness("unit", "wall clock", ratio, f"{use.column} is in {use.unit}")
         )
         return
+    if frame.unit_is_said(use.column):
+        return
     for text, seconds in UNITS.items():
         factor = seconds / use.scale
         if factor != 1.0 and abs(ratio / factor - 1.0) <= UNIT_TOLERANCE:
@@ -710,7 +722,7 @@ def _compare(frame: Frame, found: Clocks) -> None:
         found.in_order = True
         found.disagreements.append("clock_disagrees")
         text = (
-            f"{found.event_time} goes back {int(back.sum())} times, by up to "
+            f"{found.event_time} goes back {_times(int(back.sum()))}, by up to "
             f"{-np.nanmin(np.where(back, wall, np.nan)):.0f} s, while the test runs on"
         )
         witness = Witness("clock", "order of the rows", 1.0 - float(back.mean()), text)
@@ -734,6 +746,10 @@ def _compare(frame: Frame, found: Clocks) -> None:
     found.witnesses.append(Witness("clock", "test clock / wall clock", ratio))
     if abs(ratio - 1.0) > DRIFT and abs(walls - clocks) > DRIFT_S:
         found.disagreements.append("clock_disagrees")
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def set_back(wall: F64, passed: F64 | None, numbered: bool) -> Mask:

@@ -72,7 +72,11 @@ def decide(
     turns = _turns(current, voltage)
     sign, doubts = _judge(current, weight, by_state, by_counter, scores, state, turns)
     if told is not None:
-        sign, doubts = told, []
+        source = {Sign.FROM_STATE: by_state, Sign.FROM_COUNTERS: by_counter}
+        # Without what it is to be taken from, the direction is not known.
+        doubts = ["direction_disagrees"] if source.get(told, current) is None else []
+        sign = told
+        witnesses.append(Witness("direction", "--dialect", 1.0, "the sign is as it says"))
     signed = apply_sign(current, sign, by_state, by_counter)
     return Direction(sign, state, signed, witnesses, doubts)
 

@@ -1,4 +1,4 @@
-"""Tells whose layout a table has, from its names and the head of its file: for a person."""
+"""Names the cycler or tool whose layout a table has, by its names and the head of its file."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Reading:
     Attributes:
         how: what its columns mean.
         equipment_id: what its rows are of, where they name nothing.
-        test_start_us: when its test began; None where only all of its rows together tell.
+        test_start_us: when its test began; None where only all of its rows together show it.
         in_parts: whether its rows can travel in several batches.
     """
 
@@ -61,7 +61,7 @@ def reading_of(
 
 
 def _goes_on(table: pa.Table, how: Interpretation) -> bool:
-    """Whether a file's first row is not that of a test: its clock or its records run on."""
+    """Whether a file continues a test: its first row's clock or record number is not a start."""
     for field, least in (("test_time_s", 10.0 * (how.sampling_s or 60.0)), ("record_index", 1.5)):
         use = how.use_of(field)
         if use is None or not table.num_rows:
@@ -95,7 +95,7 @@ def own_reading(table: pa.Table, content: Content) -> Reading:
 def _equipment(
     content: Content, settings: Settings, head: Head | None, how: Interpretation
 ) -> tuple[str | None, Interpretation]:
-    """The cell: as told, as the rows or the head name it, or by the names of folder and file."""
+    """The cell: as the user, the rows or the head name it, or by the names of folder and file."""
     if settings.equipment_id is not None or how.use_of("equipment_id") is not None:
         return content.equipment_id, how
     named = head.equipment if head is not None else None
