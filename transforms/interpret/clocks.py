@@ -141,7 +141,8 @@ def _mostly_known(values: F64) -> bool:
 
 def _sorted_out(frame: Frame) -> tuple[list[str], list[str]]:
     """The columns that hold points in time, and those that hold elapsed time, by their values."""
-    absolute, elapsed = [], []
+    absolute: list[str] = []
+    elapsed: list[str] = []
     for name in frame.columns.get("recorded_at", []):
         is_duration = frame.said(name) is None and _is_elapsed(frame, name)
         (elapsed if is_duration else absolute).append(name)

@@ -65,7 +65,7 @@ def decide(
     witnesses, doubts = list(times.witnesses), list(times.disagreements)
     _plain_columns(frame, uses, left)
     _numbers_of_place(frame, times, uses, left, witnesses)
-    sign = direction_rules.Sign.POSITIVE_CHARGES
+    sign = Sign.POSITIVE_CHARGES
     grain, in_order = None, times.in_order
     current, voltage = (
         _value(frame, uses, "current_a", times),
@@ -87,7 +87,7 @@ def decide(
         witnesses += counted.witnesses
         doubts += counted.disagreements
         grain, in_order = counted.grain, in_order or counted.in_order
-        in_order = in_order or sign is direction_rules.Sign.FROM_COUNTERS
+        in_order = in_order or sign is Sign.FROM_COUNTERS
     else:
         uses += _named_counters(frame)
     if frame.notation[1]:
