@@ -19,7 +19,15 @@ from transforms.interpret import direction as direction_rules
 from transforms.interpret import layouts
 from transforms.interpret.clocks import Clocks
 from transforms.interpret.frame import F64, I64, SURVEY_ROWS, Frame
-from transforms.interpret.interpretation import SECOND, TOLD, Head, Interpretation, Use, Witness
+from transforms.interpret.interpretation import (
+    SECOND,
+    TOLD,
+    Head,
+    Interpretation,
+    Sign,
+    Use,
+    Witness,
+)
 from transforms.interpret.told import Told
 
 # Read as they are; the others have rules of their own.
