@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 
 FLEET = "simulator:?equipment=4&readings=8000&interval=30&faults=0&duplicates=0&late=0"
 # Where and when a reading was read the second time is another matter.
-_AGAIN = ("ingested_at", "source_file")
+_AGAIN = ("ingested_at", "source_file", "source_row")
 _PREFERRED = "preferred"
 
 
