@@ -468,10 +468,10 @@ def _is_time_of_day(frame: Frame, found: Clocks, name: str, absolute: list[_Abso
         falls = np.diff(values) < 0
         turns = np.diff(dates) > 0
     falls[found.first[1:]] = False
-    if falls.any():
-        return bool(turns[falls].mean() > 0.5)
-    # It never falls: it would have to where the date changes.
-    return not turns.any()
+    if turns.any():
+        # A clock that was set back falls where the date stays.
+        return bool(falls[turns].mean() > 0.5)
+    return not falls.any()
 
 
 def _choose_absolute(frame: Frame, found: Clocks, absolute: list[_Absolute]) -> None:
