@@ -32,6 +32,10 @@ MEANING: Mapping[str, str] = MappingProxyType(
             "The sign of the current contradicts states, counters or the voltage: see "
             "dim_test.current_sign and witnesses."
         ),
+        "direction_guessed": (
+            "Nothing in the file says whether a positive current charges: check dim_test.current_sign, "
+            "and say it with --dialect if it is wrong."
+        ),
         "identity_guessed": (
             "The cell was guessed from a name that says little, or two names differ: check "
             "the equipment_id against the file."

@@ -152,3 +152,30 @@ def test_normal_spelling():
     assert normalise("Charge_Capacity (Ah)") == "charge_capacity_ah"
     assert normalise("R [Ω]") == "r_ohm"
     assert normalise("I/µA") == "i_ua"
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "scale"),
+    [
+        ("cellVoltage", "voltage_v", 1.0),
+        ("currentMilliAmps", "current_a", 0.001),
+        ("chargeCapacityMAh", "charge_capacity_ah", 0.001),
+        ("tempC", "temperature_c", 1.0),
+        ("Curr(mA)", "current_a", 0.001),
+        ("I /mA", "current_a", 0.001),
+        ("E /V", "voltage_v", 1.0),
+        ("Amp-Hours Discharge, AH", "discharge_capacity_ah", 1.0),
+    ],
+)
+def test_words_that_run_together_and_short_names_with_a_unit_are_understood(name, field, scale):
+    assert resolve(name) == Alias(field, scale)
+
+
+@pytest.mark.parametrize("name", ["StepStatus", "Mode", "Work Mode", "Step Mode"])
+def test_what_a_cycler_was_doing_has_many_names(name):
+    assert meaning(name).field == "state"
+
+
+@pytest.mark.parametrize("name", ["recNo", "relativeTime", "IRange", "powerKW", "dQdV"])
+def test_words_that_run_together_mean_no_more_than_apart(name):
+    assert resolve(name) is None

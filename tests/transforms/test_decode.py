@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from schemas.reading import READING
 from tests.messages import ARRIVED_US, SECOND, START, START_US, at, limits, messages, reading, rows
 from transforms.decode import (
+    DIRECTION_DISAGREES,
     EVENT_TIME_ASSUMED,
     Rejects,
     dead_letters,
@@ -784,3 +785,23 @@ def test_a_zone_is_taken_by_name():
     with pytest.raises(Exception, match="Nowhere"):
         decode(messages([reading()]), "Nowhere/Land")
     assert ZoneInfo("Europe/Berlin").key == "Europe/Berlin"
+
+
+@pytest.mark.parametrize(
+    ("state", "current", "doubted"),
+    [
+        ({"state": "charge"}, -1.5, True),
+        ({"mode": "CC Discharge"}, 1.5, True),
+        ({"stepStatus": "放电"}, 1.5, True),
+        ({"state": "charge"}, 1.5, False),
+        ({"state": "rest"}, -0.001, False),
+        ({"state": "running"}, -1.5, False),
+        ({"state": 7, "mode": None}, -1.5, False),
+        ({}, -1.5, False),
+    ],
+)
+def test_a_message_whose_state_speaks_against_its_current_is_flagged(state, current, doubted):
+    table = decoded(messages([reading(current_a=current) | state]))
+    assert column(table, "current_a") == [current]
+    flagged = column(table, "flags")[0] & DIRECTION_DISAGREES
+    assert bool(flagged) == doubted

@@ -50,6 +50,8 @@ class Clocks:
         day_first: how dates are written.
         in_order: whether times have to be put right row after row.
         order: see `Interpretation`.
+        by_runs: whether the test's clock is made of one that starts again: see `Interpretation`.
+        wall_of_runs: whether event time says when a run began: see `Interpretation`.
     """
 
     uses: list[Use] = field(default_factory=list)
@@ -64,6 +66,8 @@ class Clocks:
     day_first: bool | None = None
     in_order: bool = False
     order: str = "file"
+    by_runs: bool = False
+    wall_of_runs: bool = False
     witnesses: list[Witness] = field(default_factory=list)
     disagreements: list[str] = field(default_factory=list)
 
@@ -122,6 +126,7 @@ def decide(
     absolute = [item for item in absolute if _mostly_known(item.micros)]
     _test_and_step(frame, found, elapsed_names, absolute)
     _choose_absolute(frame, found, absolute)
+    _runs(frame, found)
     _unit_of_test_clock(frame, found)
     _start(found, head, zone)
     _compare(frame, found)
@@ -180,8 +185,9 @@ def _since_1970(frame: Frame, name: str) -> bool:
         return False
     unit = frame.meanings[name].unit
     if unit is None or frame.meanings[name].field == CLOCK:
-        usual = np.nanmedian(numbers)
-        return bool(1e8 <= usual <= 1e19 and np.nanmin(numbers) >= 0)
+        low, usual = np.nanquantile(numbers, (0.05, 0.5))
+        # However long a test is, its clock begins near 0: its numbers differ by more than that.
+        return bool(1e8 <= usual <= 1e19 and low >= 0.5 * usual)
     # Said to be elapsed: it began before any cycler was built.
     return bool(np.nanmin(numbers) * unit.scale >= 5e8)
 
@@ -458,7 +464,7 @@ def _falls_with_steps(frame: Frame, found: Clocks, name: str) -> bool:
 
 
 def _is_time_of_day(frame: Frame, found: Clocks, name: str, absolute: list[_Absolute]) -> bool:
-    """Whether durations below a day beside dates are times of day: they fall as the date changes."""
+    """Whether durations below a day beside dates are times of day: they fall with the date alone."""
     values = frame.numbers(name)[found.perm]
     known = values[np.isfinite(values)]
     if not len(known) or known.min() < 0 or known.max() >= 86_400:
@@ -468,10 +474,11 @@ def _is_time_of_day(frame: Frame, found: Clocks, name: str, absolute: list[_Abso
         falls = np.diff(values) < 0
         turns = np.diff(dates) > 0
     falls[found.first[1:]] = False
-    if turns.any():
-        # A clock that was set back falls where the date stays.
-        return bool(falls[turns].mean() > 0.5)
-    return not falls.any()
+    if turns.any() and falls[turns].mean() <= 0.5:
+        return False
+    # A day's clock begins again with the date; rows that a file holds twice, and a clock that was
+    # set back, make it fall, too.
+    return int((falls & ~turns).sum()) <= 2
 
 
 def _choose_absolute(frame: Frame, found: Clocks, absolute: list[_Absolute]) -> None:
@@ -514,6 +521,76 @@ def _choose_absolute(frame: Frame, found: Clocks, absolute: list[_Absolute]) -> 
     found.wall = wall
 
 
+# A wall clock that stands still for so long while another runs says when that one began.
+_STANDS_STILL_S = 120.0
+
+
+def _runs(frame: Frame, found: Clocks) -> None:
+    """A clock that starts again with each step or cycle, where no other tells what passed.
+
+    Its runs are added up to the test's clock; a wall clock that stands still during each of them
+    says when it began.
+    """
+    use = next((use for use in found.uses if use.field == "test_time_s"), None)
+    if use is None:
+        use = next((use for use in found.uses if use.field == "step_time_s"), None)
+    if use is None:
+        return
+    run = (frame.numbers(use.column) * use.scale)[found.perm]
+    begins = found.first.copy()
+    with np.errstate(invalid="ignore"):
+        begins[1:] |= np.diff(run) < 0
+    if found.wall is not None:
+        if not _stands_still(found.wall, run, begins):
+            return
+        found.wall = found.wall + np.where(np.isfinite(run), run, 0.0) * 1e6
+        found.wall_of_runs = True
+        text = f"{found.event_time} stands still while {use.column} runs: it says when that began"
+        found.witnesses.append(Witness("clock", use.column, 1.0, text))
+        found.event_time = f"{found.event_time} + {use.column}"
+    elif use.field == "test_time_s":
+        if not _starts_again(run, begins & ~found.first):
+            return
+        count = int((begins & ~found.first).sum())
+        text = f"{use.column} starts again {count} times: a run follows the other"
+        found.witnesses.append(Witness("clock", use.column, 1.0, text))
+    found.in_order = True
+    if use.field == "step_time_s" or not np.array_equal(begins, found.first):
+        found.by_runs = True
+        found.elapsed = added_up(run, found.first)
+        found.clock = f"{_said(use)}, its runs added up"
+        if use.field == "step_time_s":
+            found.uses.append(replace(use, field="test_time_s"))
+
+
+def _starts_again(run: F64, falls: Mask) -> bool:
+    """Whether a clock that falls begins at nought again every time, after a run of some length."""
+    at = np.flatnonzero(falls)
+    return bool(len(at)) and bool((run[at] <= 0.02 * run[at - 1]).all())
+
+
+def _stands_still(wall: F64, run: F64, begins: Mask) -> bool:
+    """Whether a wall clock never moves during the runs of another clock, long ones too."""
+    with np.errstate(invalid="ignore"):
+        moves = np.abs(np.diff(wall)) > 0
+    if (moves & ~begins[1:]).any():
+        return False
+    starts = np.flatnonzero(begins)
+    spans = np.fmax.reduceat(run, starts) - np.fmin.reduceat(run, starts)
+    return bool(np.isfinite(spans).any()) and bool(np.nanmax(spans) > _STANDS_STILL_S)
+
+
+def added_up(run: F64, first: Mask) -> F64:
+    """Seconds since an equipment's first run began, of a clock that starts again with every run."""
+    passed = passing(first, None, run)
+    assert passed is not None
+    passed = np.where(first, run, passed)
+    total = np.cumsum(np.where(np.isfinite(passed), passed, 0.0))
+    begun = np.maximum.accumulate(np.where(first, np.arange(len(run)), 0))
+    before = total - np.where(np.isfinite(passed), passed, 0.0)
+    return np.where(np.isfinite(run), total - before[begun], np.nan) if len(run) else run
+
+
 def chunk_ratio(numerator: F64, denominator: F64) -> float | None:
     """The typical ratio of what two clocks say passed, robust to pauses and whole seconds.
 
@@ -538,7 +615,7 @@ def chunk_ratio(numerator: F64, denominator: F64) -> float | None:
 def _unit_of_test_clock(frame: Frame, found: Clocks) -> None:
     """The unit of the test's clock, by the wall clock where there is one."""
     use = next((use for use in found.uses if use.field == "test_time_s"), None)
-    if use is None or found.elapsed is None or found.wall is None:
+    if use is None or found.elapsed is None or found.wall is None or found.wall_of_runs:
         return
     span = np.nanmax(found.wall) - np.nanmin(found.wall)
     if not span > 20e6 * _RESOLUTION_S:
@@ -634,7 +711,7 @@ def runs_on(records: F64 | None, perm: I64, first: Mask) -> bool:
 
 def _compare(frame: Frame, found: Clocks) -> None:
     """Holds the wall clock against the test's clock, and both against the order of the rows."""
-    if found.wall is None:
+    if found.wall is None or found.wall_of_runs:
         return
     wall = np.diff(found.wall) / 1e6
     wall[found.first[1:]] = np.nan

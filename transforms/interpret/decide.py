@@ -114,6 +114,8 @@ def decide(
         counter_grain=grain,
         sampling_s=float(np.median(typical)) if len(typical) >= _LEAST_INTERVALS else None,
         typical_current_a=_large(current),
+        by_runs=times.by_runs,
+        wall_of_runs=times.wall_of_runs,
         in_order=in_order or times.order != "file",
         is_cell=_is_cell(frame, table.column_names),
         witnesses=tuple(witnesses),
@@ -281,7 +283,7 @@ def _unit_doubt(
 def _looks_alike(
     frame: Frame, times: Clocks, uses: list[Use], left: list[str], witnesses: list[Witness]
 ) -> bool:
-    """Drops a record number that does not distinguish rows; whether equal rows follow each other.
+    """Drops a record number that does not distinguish rows; returns whether it did.
 
     Rows of one number and time that measure different things show that it does not. Those that
     are equal in everything are copies.
@@ -303,7 +305,7 @@ def _looks_alike(
                 "their order in the file distinguish them"
             )
             witnesses.append(Witness("identity", "clock", 1.0 - float(together.mean()), text))
-        return bool(_alike([*keys, *measured], np.arange(frame.rows)).any())
+        return False
     keys.append(frame.numbers(record.column)[times.perm])
     order = np.lexsort([*keys, np.cumsum(times.first)])
     alike = _alike([*keys, np.cumsum(times.first).astype(np.float64)], order)

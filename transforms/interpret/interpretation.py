@@ -96,6 +96,9 @@ class Interpretation:
         typical_current_a: a large current of the file; what is much smaller is noise.
         in_order: whether rows have to be read one after another (clock set back, net counters,
             rows that look alike), so that the file can't be cut to parts.
+        by_runs: whether the test's clock starts again with each step or cycle, so that its runs
+            have to be added up.
+        wall_of_runs: whether event time says when such a run began, and its clock the rest.
         compared: whether witnesses were compared; not in tables that this job wrote itself.
         is_cell: whether what was measured is certainly a cell; None leaves it to the profiles.
         witnesses: what was compared.
@@ -117,6 +120,8 @@ class Interpretation:
     sampling_s: float | None = None
     typical_current_a: float | None = None
     in_order: bool = False
+    by_runs: bool = False
+    wall_of_runs: bool = False
     compared: bool = True
     is_cell: bool | None = None
     witnesses: tuple[Witness, ...] = ()
