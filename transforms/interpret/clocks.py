@@ -475,7 +475,10 @@ def _is_time_of_day(frame: Frame, found: Clocks, name: str, absolute: list[_Abso
         falls = np.diff(values) < 0
         turns = np.diff(dates) > 0
     falls[found.first[1:]] = False
-    # A day's clock begins again with the date; rows that a file holds twice make it fall, too.
+    if turns.any() and falls[turns].mean() <= 0.5:
+        return False
+    # A day's clock begins again with the date; rows that a file holds twice, and a clock that was
+    # set back, make it fall, too.
     return int((falls & ~turns).sum()) <= 2
 
 
