@@ -208,6 +208,10 @@ joined as (
         cycle_summaries.discharge_ah as summary_discharge_ah,
         coalesce({{ array_has('tests.disagreements', "'clock_disagrees'") }}, false)
             as has_test_clock_doubt,
+        coalesce({{ array_has('tests.disagreements', "'unit_guessed'") }}, false)
+            as has_unit_doubt,
+        coalesce({{ array_has('tests.disagreements', "'direction_disagrees'") }}, false)
+            as has_direction_doubt,
         {{ clocks_differ('tests.wall_duration_s', 'tests.clock_duration_s') }} as is_clock_off,
         -- differences below this are noise: a share of the cell's capacity
         {{ var('charge_noise_share') }} * coalesce(
@@ -401,8 +405,13 @@ final as (
         and is_fully_charged
         and not charge_disagrees
         and not direction_disagrees
-        -- without counters the charge is only as good as the clock
-        and not (is_clock_off and not (has_charge_counter and has_discharge_counter))
+        -- a test whose direction is in doubt has no cycle that can be relied on
+        and not has_direction_doubt
+        -- without counters the charge is only as good as the clock and its unit
+        and not (
+            (is_clock_off or has_unit_doubt)
+            and not (has_charge_counter and has_discharge_counter)
+        )
             as is_valid
 
     from judged
