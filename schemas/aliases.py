@@ -295,6 +295,27 @@ def _spaced(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
 
 
+def unit_in(name: str, field: str) -> Meaning:
+    """What a name that stands for `field` because somebody says so means: its unit is its own.
+
+    >>> unit_in("Kanal 3 [mA]", "current_a").unit
+    Unit(text='mA', scale=0.001, offset=0.0)
+    """
+    dimension = dimension_of(field)
+    found = meaning(name)
+    if found is not None and dimension_of(found.field) is dimension:
+        return Meaning(field, found.unit, found.unknown)
+    text = canonical(name).strip()
+    if dimension not in (Dimension.NONE, Dimension.INSTANT):
+        if (bracketed := _BRACKETED.match(text)) and bracketed["unit"].strip():
+            unit = parse(bracketed["unit"], dimension)
+            return Meaning(field, unit, None if unit else bracketed["unit"])
+        _, slash, end = text.rpartition("/")
+        if slash and (unit := parse(end, dimension)) is not None:
+            return Meaning(field, unit)
+    return Meaning(field)
+
+
 def _suffixed(text: str) -> Meaning | None:
     """A name whose last words are its unit: `voltage_mV`, `Current Amp`, `capacity_mA_h`."""
     spelled = re.sub(r"[\W_]+", "_", canonical(text).replace("°", "deg")).strip("_")

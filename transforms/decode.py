@@ -40,6 +40,15 @@ _BARE_TIME = re.compile(r"time(_(s|sec|seconds?|min|minutes|h|hr|hours|ms))?")
 # What of a table's columns is stored under a name of the reading.
 _STORED = {*READING.names, CLOCK, "date"}
 
+# What tells readings of one moment apart.
+MEASURED = tuple(
+    f.name
+    for f in READING.fields
+    if f.kind in (Kind.DOUBLE, Kind.INTEGER)
+    and not f.derived
+    and f.name not in ("record_index", "source_row", "test_time_s")
+)
+
 _LOW_CARDINALITY = ("equipment_id", "equipment_type", "test_id", "source_file")
 
 _TYPES = {"battery_cell": "battery_cell", "battery": "battery_cell", "cell": "battery_cell",
@@ -449,28 +458,53 @@ def _readings_of_rows(
 
 
 def _tell_apart(found: dict[str, pa.Array], rows: int) -> None:
-    """Numbers rows that are the same as the one before them: a logger's clock may stand still.
+    """Numbers rows of one moment of which two are the same: a logger's clock may stand still.
 
-    Without this they would be taken for one reading that came twice. They get a record number of
-    their own, from 1; the first of them has none.
+    Without this they would be taken for one reading that came twice. All rows of such a moment get
+    a record number, from 1, so that they keep the file's order; the others have none.
     """
     if rows < 2:
         return
+    moments = np.ones(rows, dtype=bool)
+    moments[1:] = ~_as_before(found, ("recorded_at", "test_time_s"), rows)
+    if moments.all():
+        return
+    run = np.cumsum(moments) - 1
+    shared = np.flatnonzero(np.bincount(run)[run] > 1)
+    told = [found[name] for name in ("equipment_id", *MEASURED) if name in found]
+    keys = [run[shared], *(_codes(array.take(pa.array(shared))) for array in told)]
+    order = np.lexsort(keys[::-1])
+    same = np.ones(len(shared) - 1, dtype=bool)
+    for key in keys:
+        same &= np.diff(key[order]) == 0
+    if not same.any():
+        return
+    doubtful = np.zeros(run[-1] + 1, dtype=bool)
+    doubtful[run[shared[order[1:]]][same]] = True
+    numbers = np.arange(rows) - np.flatnonzero(moments)[run] + 1
+    found["record_index"] = pa.array(numbers, mask=~doubtful[run])
+
+
+def _as_before(found: dict[str, pa.Array], names: Iterable[str], rows: int) -> Mask:
+    """Where a row has the values of the row before it; one less than there are rows."""
     same = np.ones(rows - 1, dtype=bool)
-    for name in ("recorded_at", "test_time_s", "voltage_v", "current_a", "equipment_id",
-                 "temperature_c", "cycle_index", "step_index"):  # fmt: skip
+    for name in names:
         if (array := found.get(name)) is not None:
             if isinstance(array, pa.ChunkedArray):
                 array = array.combine_chunks()
             equal = pc.equal(array.slice(1), array.slice(0, rows - 1))
             both_null = pc.and_(array.slice(1).is_null(), array.slice(0, rows - 1).is_null())
             same &= np.asarray(pc.or_(pc.fill_null(equal, False), both_null))
-        if not same.any():
-            return
-    position = np.arange(rows)
-    begins = np.where(np.concatenate(([False], same)), 0, position)
-    numbers = position - np.maximum.accumulate(begins)
-    found["record_index"] = pa.array(numbers, mask=numbers == 0)
+    return same
+
+
+def _codes(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """A number per different value of a column; nulls are alike."""
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    encoded = array.dictionary_encode()
+    codes = encoded.indices.fill_null(len(encoded.dictionary))
+    return np.asarray(codes.to_numpy(zero_copy_only=False)).astype(np.int64)
 
 
 def _finished(

@@ -106,7 +106,9 @@ def readings(batches: list[RawBatch]) -> tuple[list[dict[str, Any]], list[tuple[
     for raw in batches:
         decoded, bad = decode(raw)
         valid, refused = validate(decoded, Limits(PROFILES), NOW)
-        rows += valid.drop_columns(["profile", "flags", "ingested_at"]).to_pylist()
+        # What was only there to work with: messages say nothing of a file's sampling interval.
+        internal = {"profile", "flags", "ingested_at", "interval_s"} & set(valid.column_names)
+        rows += valid.drop_columns(sorted(internal)).to_pylist()
         found = {**bad.rows, **refused.rows}.values()
         errors += [(error, column or "") for error, column, _ in found]
     for row in rows:

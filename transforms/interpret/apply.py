@@ -334,7 +334,7 @@ def _signed_by_counters(out: Fields, current: F64, perm: I64, first: Mask) -> F6
 def _put_right(out: Fields, perm: I64, first: Mask, passed_s: F64 | None, numbered: bool) -> None:
     """Event times that went back though time passed, moved on by what the clock was set back.
 
-    From there on the test's clock tells what passed; the wall clock is believed again where it
+    From there on the test's clock shows what passed; the wall clock is believed again where it
     says the same as before. Rows that were moved are flagged.
     """
     times = _micros(out)

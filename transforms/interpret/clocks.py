@@ -31,7 +31,7 @@ DRIFT_S = 300.0
 # How often in a file, and by how much, a clock is set back.
 _MOST_SET_BACK = 100
 _FURTHEST_BACK_S = 26 * 3600.0
-# Formats whose dates are American wherever the machine stands.
+# Layouts that write the month first wherever the machine stands.
 _MONTH_FIRST_DIALECTS = frozenset({"Arbin", "Maccor", "Digatron", "PEC"})
 
 _DAY_FIRST_DIALECTS = frozenset({"Basytec", "BioLogic", "Digatron"})
@@ -48,8 +48,8 @@ class Clocks:
         first: in that order, whether a row is the first of its equipment.
         elapsed: seconds of the test's clock per row in that order, NaN where not known.
         wall: microseconds since 1970 UTC in that order, NaN where not known.
-        clock: where elapsed time comes from, for a person.
-        event_time: where event time comes from, for a person.
+        clock: the column of elapsed time, for a person.
+        event_time: the source of event time, for a person.
         start_us: when the test began, if only the file's head says so.
         day_first: how dates are written.
         in_order: whether times have to be put right row after row.
@@ -127,7 +127,7 @@ def decide(
     if absolute_names and found.day_first is None:
         found.day_first = _day_first(frame, found, absolute_names, dialect)
     absolute = [_absolute(frame, name, zone, found.day_first) for name in absolute_names]
-    absolute = [item for item in absolute if np.isfinite(item.micros).mean() >= 0.5]
+    absolute = [item for item in absolute if _mostly_known(item.micros)]
     _test_and_step(frame, found, elapsed_names, absolute)
     _choose_absolute(frame, found, absolute)
     _runs(frame, found)
@@ -139,14 +139,20 @@ def decide(
     return found
 
 
+def _mostly_known(values: F64) -> bool:
+    return bool(len(values)) and bool(np.isfinite(values).mean() >= 0.5)
+
+
 def _sorted_out(frame: Frame) -> tuple[list[str], list[str]]:
     """The columns that hold points in time, and those that hold elapsed time, by their values."""
     absolute, elapsed = [], []
     for name in frame.columns.get("recorded_at", []):
-        (elapsed if _is_elapsed(frame, name) else absolute).append(name)
+        is_duration = frame.said(name) is None and _is_elapsed(frame, name)
+        (elapsed if is_duration else absolute).append(name)
     for field_name in ("test_time_s", CLOCK, "step_time_s"):
         for name in frame.columns.get(field_name, []):
-            (absolute if _is_absolute(frame, name) else elapsed).append(name)
+            is_point = frame.said(name) is None and _is_absolute(frame, name)
+            (absolute if is_point else elapsed).append(name)
     return absolute, elapsed
 
 
@@ -183,8 +189,9 @@ def _since_1970(frame: Frame, name: str) -> bool:
         return False
     unit = frame.meanings[name].unit
     if unit is None or frame.meanings[name].field == CLOCK:
-        usual = np.nanmedian(numbers)
-        since_1970 = bool(1e8 <= usual <= 1e19 and np.nanmin(numbers) >= 0)
+        low, usual = np.nanquantile(numbers, (0.05, 0.5))
+        # However long a test is, its clock begins near 0: its numbers differ by more than that.
+        since_1970 = bool(1e8 <= usual <= 1e19 and low >= 0.5 * usual)
         return since_1970 or _serial_days(numbers)
     # Said to be elapsed: it began before any cycler was built.
     return bool(np.nanmin(numbers) * unit.scale >= 5e8)
@@ -247,7 +254,7 @@ def _only_dates(frame: Frame, name: str) -> bool:
 def _order_rows(
     frame: Frame, found: Clocks, groups: I64, names: list[str], elapsed: dict[str, F64]
 ) -> None:
-    """The order of measurement: the file's, or the record numbers' where they tell otherwise."""
+    """The order of measurement: the file's, or the record numbers' where they differ."""
     records = frame.columns.get("record_index", [])
     if records and frame.rows > 1:
         numbers = frame.numbers(records[0])
@@ -295,7 +302,7 @@ def _different_pairs(groups: I64, numbers: F64) -> int:
 
 
 def _descends(names: list[str], elapsed: dict[str, F64]) -> bool:
-    """Whether the newest row comes first."""
+    """Whether the newest row is the first."""
     for name in names:
         values = elapsed[name]
         steps = np.diff(values[np.isfinite(values)])
@@ -372,19 +379,21 @@ def _test_and_step(
     test: list[str] = []
     step: list[str] = []
     bare: list[str] = []
+    why: dict[str, str] = {}
     for name in names:
         meant = frame.meanings[name].field
         if meant == "step_time_s":
             step.append(name)
-        elif meant == CLOCK or _is_bare(name):
+        elif meant == CLOCK or (_is_bare(name) and frame.said(name) is None):
             bare.append(name)
         else:
             test.append(name)
-    # A clock that is called the test's and begins again with every step beside one that does not.
-    if test and _falls(frame, found, test[0]) > 2:
+    # A clock that is called the test's and restarts with every step, next to one that does not.
+    if test and frame.said(test[0]) is None and _falls(frame, found, test[0]) > 2:
         steady = [n for n in (*test[1:], *bare) if _falls(frame, found, n) == 0]
         if steady:
             step.append(test[0])
+            why[test[0]] = f"it restarts, {steady[0]} runs on"
             test = [steady[0], *[n for n in test[1:] if n != steady[0]]]
             bare = [n for n in bare if n != steady[0]]
     dates_alone = absolute and all(item.only_dates for item in absolute)
@@ -397,8 +406,10 @@ def _test_and_step(
             found.uses.append(Use(name, CLOCK, why="added to the date"))
             dates_alone = False
         elif test:
+            why.setdefault(name, f"beside {test[0]}")
             (step if not step else found.left).append(name)
         elif _falls(frame, found, name) and _falls_with_steps(frame, found, name):
+            why[name] = "it restarts with the steps"
             step.append(name)
         else:
             test.append(name)
@@ -408,7 +419,8 @@ def _test_and_step(
         found.clock = _said(found.uses[-1])
         found.left += test[1:]
     if step:
-        found.uses.append(_elapsed_use(frame, step[0], "step_time_s"))
+        use = _elapsed_use(frame, step[0], "step_time_s")
+        found.uses.append(replace(use, why=why.get(step[0], use.why)))
         found.left += step[1:]
 
 
@@ -467,7 +479,7 @@ def _falls_with_steps(frame: Frame, found: Clocks, name: str) -> bool:
 
 
 def _is_time_of_day(frame: Frame, found: Clocks, name: str, absolute: list[_Absolute]) -> bool:
-    """Whether durations below a day beside dates are times of day: they fall as the date changes."""
+    """Whether durations below a day beside dates are times of day: they fall with the date alone."""
     values = frame.numbers(name)[found.perm]
     known = values[np.isfinite(values)]
     if not len(known) or known.min() < 0 or known.max() >= 86_400:
@@ -477,10 +489,8 @@ def _is_time_of_day(frame: Frame, found: Clocks, name: str, absolute: list[_Abso
         falls = np.diff(values) < 0
         turns = np.diff(dates) > 0
     falls[found.first[1:]] = False
-    if falls.any():
-        return bool(turns[falls].mean() > 0.5)
-    # It never falls: it would have to where the date changes.
-    return not turns.any()
+    # A day's clock begins again with the date; rows that a file holds twice make it fall, too.
+    return int((falls & ~turns).sum()) <= 2
 
 
 def _choose_absolute(frame: Frame, found: Clocks, absolute: list[_Absolute]) -> None:
@@ -489,7 +499,7 @@ def _choose_absolute(frame: Frame, found: Clocks, absolute: list[_Absolute]) -> 
     if not full and not absolute:
         return
     chosen = (full or absolute)[0]
-    # Of several the one that tells more rows apart, where the better name tells none apart.
+    # Of several the one that distinguishes more rows, where the better name distinguishes none.
     if len(full) > 1 and len(np.unique(chosen.micros)) <= 1 < len(np.unique(full[1].micros)):
         chosen = full[1]
     wall = chosen.micros[found.perm]
@@ -501,7 +511,7 @@ def _choose_absolute(frame: Frame, found: Clocks, absolute: list[_Absolute]) -> 
             found.event_time = f"{chosen.column} + {clock.column}"
             wall = wall + frame.numbers(clock.column)[found.perm] * 1e6
         elif found.elapsed is not None and np.isfinite(found.elapsed).any():
-            # The date of the test: its clock tells the rest.
+            # The date of the test: its clock gives the rest.
             found.event_time = f"{chosen.column} + {found.clock}"
             known = wall[np.isfinite(wall)]
             found.start_us = int(known.min())
@@ -631,6 +641,8 @@ def _unit_of_test_clock(frame: Frame, found: Clocks) -> None:
             Witness("unit", "wall clock", ratio, f"{use.column} is in {use.unit}")
         )
         return
+    if frame.unit_is_said(use.column):
+        return
     for text, seconds in UNITS.items():
         factor = seconds / use.scale
         if factor != 1.0 and abs(ratio / factor - 1.0) <= UNIT_TOLERANCE:
@@ -725,7 +737,7 @@ def _compare(frame: Frame, found: Clocks) -> None:
         found.in_order = True
         found.disagreements.append("clock_disagrees")
         text = (
-            f"{found.event_time} goes back {int(back.sum())} times, by up to "
+            f"{found.event_time} goes back {_times(int(back.sum()))}, by up to "
             f"{-np.nanmin(np.where(back, wall, np.nan)):.0f} s, while the test runs on"
         )
         witness = Witness("clock", "order of the rows", 1.0 - float(back.mean()), text)
@@ -749,6 +761,10 @@ def _compare(frame: Frame, found: Clocks) -> None:
     found.witnesses.append(Witness("clock", "test clock / wall clock", ratio))
     if abs(ratio - 1.0) > DRIFT and abs(walls - clocks) > DRIFT_S:
         found.disagreements.append("clock_disagrees")
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def set_back(wall: F64, passed: F64 | None, numbered: bool) -> Mask:

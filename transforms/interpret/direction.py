@@ -18,6 +18,8 @@ _SURE = 0.6
 _LEAST_VOLTS = 0.02
 # Share of the throughput in a direction from which on it counts as met.
 _MET = 0.02
+# Fewer rows are no test.
+_FEW_ROWS = 20
 
 
 @dataclass
@@ -70,7 +72,11 @@ def decide(
     turns = _turns(current, voltage)
     sign, doubts = _judge(current, weight, by_state, by_counter, scores, state, turns)
     if told is not None:
-        sign, doubts = told, []
+        source = {Sign.FROM_STATE: by_state, Sign.FROM_COUNTERS: by_counter}
+        # Without what it is to be taken from, the direction is not known.
+        doubts = ["direction_disagrees"] if source.get(told, current) is None else []
+        sign = told
+        witnesses.append(Witness("direction", "--dialect", 1.0, "the sign is as it says"))
     signed = apply_sign(current, sign, by_state, by_counter)
     return Direction(sign, state, signed, witnesses, doubts)
 
@@ -149,7 +155,7 @@ def _voltage_direction(current: F64, voltage: F64, first: Mask) -> F64:
     out = np.zeros(len(current), dtype=np.int64)
     if len(current) < 3:
         return out
-    small = 0.02 * np.nanmax(np.abs(current)) if np.isfinite(current).any() else 0.0
+    small = 0.001 * np.nanmax(np.abs(current)) if np.isfinite(current).any() else 0.0
     sign = np.where(np.abs(current) > small, np.sign(current), 0.0)
     sign = np.where(np.isfinite(sign), sign, 0.0)
     begins = first.copy()
@@ -157,7 +163,7 @@ def _voltage_direction(current: F64, voltage: F64, first: Mask) -> F64:
     starts = np.flatnonzero(begins)
     ends = np.append(starts[1:], len(current))
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        if sign[start] == 0 or end - start < 4:
+        if sign[start] == 0 or end - start < 3:
             continue
         change = voltage[end - 1] - voltage[start + 1]
         if np.isfinite(change) and abs(change) >= _LEAST_VOLTS:
@@ -201,12 +207,14 @@ def _judge(
         return Sign.POSITIVE_CHARGES, ["direction_disagrees"]
     if by_voltage is not None and by_voltage <= -_SURE:
         return Sign.POSITIVE_DISCHARGES, []
+    if (by_voltage is None or by_voltage < 0) and len(current) >= _FEW_ROWS:
+        return Sign.POSITIVE_CHARGES, ["direction_guessed"]
     return Sign.POSITIVE_CHARGES, []
 
 
 def _turns(current: F64, voltage: F64) -> bool:
     """Whether the voltage of the rows that carry a current goes both ways by much."""
-    small = 0.02 * np.nanmax(np.abs(current)) if np.isfinite(current).any() else 0.0
+    small = 0.001 * np.nanmax(np.abs(current)) if np.isfinite(current).any() else 0.0
     with np.errstate(invalid="ignore"):
         course = voltage[(np.abs(current) > small) & np.isfinite(voltage)]
     if len(course) < 10:

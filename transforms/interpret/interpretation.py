@@ -10,10 +10,12 @@ from transforms.convert import Notation
 
 # Why a second column stands for a field: its values count where the better one has none.
 SECOND = "where the better one is empty"
+# Why a column stands for a field, or has its unit, where the user says so.
+TOLD = "told"
 
 
 class Sign(StrEnum):
-    """What a positive current does, and where the direction comes from if it has no sign."""
+    """What a positive current does, and what gives the direction if it has no sign."""
 
     POSITIVE_CHARGES = "positive_charges"
     POSITIVE_DISCHARGES = "positive_discharges"
@@ -86,12 +88,12 @@ class Interpretation:
         notation: how numbers are written, where some have commas.
         order: `file`, `record` or `reversed`: the order in which the rows were measured.
         day_first: whether day comes before month where neither is above 12; None if no matter.
-        clock: where elapsed time comes from, for a person.
-        event_time: where event time comes from, for a person.
+        clock: the column of elapsed time, for a person.
+        event_time: the source of event time, for a person.
         start_us: when the test began, where only the file's head says so; else None.
         counter_grain: `test`, `cycle` or `step`; None without counters.
         sampling_s: median time between two rows; None if not known.
-        typical_current_a: a large current of the file, which tells noise from a direction.
+        typical_current_a: a large current of the file; what is much smaller is noise.
         in_order: whether rows have to be read one after another (clock set back, net counters,
             rows that look alike), so that the file can't be cut to parts.
         by_runs: whether the test's clock starts again with each step or cycle, so that its runs

@@ -1,4 +1,4 @@
-"""Tells from a cycler's word for a step whether it charges, discharges or rests."""
+"""Finds in a cycler's word for a step whether it charges, discharges or rests."""
 
 from __future__ import annotations
 

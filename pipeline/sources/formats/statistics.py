@@ -201,7 +201,7 @@ def summaries(
         source_file: the file, with its folder.
         arrived_us: when the file arrived, microseconds since 1970 UTC.
         time_zone: the zone of times that carry none.
-        day_first: whether dates with slashes are day/month/year; None tells it from the values.
+        day_first: whether dates with slashes are day/month/year; None: the values decide.
     """
     columns = _columns(table)
     if "cycle_index" not in columns:
@@ -278,7 +278,7 @@ def _run_on(cycle: npt.NDArray[np.int64], columns: Sequence[F64]) -> bool | None
 
     What runs on grows about in proportion to the number of cycles, also of a cell that fades or
     had a first cycle unlike the others; what one cycle gives stays about the same. All columns
-    that say anything have to grow like that, and never fall. None: it can't be told.
+    that say anything have to grow like that, and never fall. None: not known.
     """
     used = [column for column in columns if np.nanmax(np.abs(column), initial=0.0) > 0]
     if not used or not len(cycle):

@@ -51,14 +51,18 @@ class Found:
         return [row.get(name) for row in self.rows]
 
     def check_origins(self) -> None:
-        """Batches of one file must agree on its test and number their rows without overlap."""
+        """Batches of one test must agree on its start, and those of a file not overlap."""
         by_file: dict[str | None, list[RawBatch]] = {}
+        starts: dict[tuple[str | None, str | None], set[int | None]] = {}
         for batch in self.batches:
             if batch.kind is BatchKind.MESSAGES:  # their place is a column
                 continue
             by_file.setdefault(batch.origin.source_file, []).append(batch)
+            # A file of results may hold the tests of several cells.
+            test = (batch.origin.source_file, batch.origin.equipment_id)
+            starts.setdefault(test, set()).add(batch.origin.test_start_us)
+        assert all(len(found) == 1 for found in starts.values())
         for batches in by_file.values():
-            assert len({batch.origin.test_start_us for batch in batches}) == 1
             batches.sort(key=lambda batch: batch.origin.first_row)
             end = 0
             for batch in batches:

@@ -50,7 +50,9 @@ def test_every_value_stays_text_and_empty_ones_are_null(tmp_path: Path) -> None:
     assert batch.origin.source == "test"
     assert batch.origin.source_file == "CS2_33/CS2_33_1_2_11.csv"
     assert batch.origin.equipment_id == "CS2_33"
-    assert batch.origin.test_start_us is None and batch.origin.first_row == 1
+    assert batch.origin.first_row == 1
+    # Decided for the whole file, so that it is the same however the file is cut.
+    assert batch.origin.test_start_us == 1_704_067_200_000_000  # 2024-01-01
     modified = (tmp_path / "CS2_33" / "CS2_33_1_2_11.csv").stat().st_mtime
     assert batch.origin.arrived_at_us == int(modified * 1_000_000)
 
@@ -107,6 +109,19 @@ def test_encodings(tmp_path: Path, encoding: str) -> None:
     assert found.errors == []
     assert found.column("Temperature(°C)") == ["25", "26"]
     assert found.column("note") == ["größer", "µ"]
+
+
+def test_signs_of_latin_1_before_a_letter_make_no_chinese_text(tmp_path: Path) -> None:
+    # 0xB0 0x43 (°C) and 0xB5 0x41 (µA) would each be one rare character in GB18030
+    text = "Voltage(V),Current(µA),Temperature(°C)\n3.7,1,25\n3.8,1,26\n"
+    found = read_file(tmp_path, "a.csv", text.encode("latin-1"))
+    assert list(found.rows[0]) == ["Voltage(V)", "Current(µA)", "Temperature(°C)"]
+
+
+def test_chinese_text_is_found_beside_a_unit_of_its_own(tmp_path: Path) -> None:
+    text = "电压(V),电流(μA),温度(℃)\n3.7,1,25\n3.8,1,26\n"
+    found = read_file(tmp_path, "a.csv", text.encode("gb18030"))
+    assert list(found.rows[0]) == ["电压(V)", "电流(μA)", "温度(℃)"]
 
 
 def test_wrong_column_count_is_a_dead_letter_with_its_line(tmp_path: Path) -> None:

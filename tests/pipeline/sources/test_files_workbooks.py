@@ -42,7 +42,9 @@ def test_data_sheets_continue_one_another(tmp_path: Path) -> None:
     assert batch.table.schema.field("Date_Time").type == pa.timestamp("us")
     # The first row is exactly at midnight, where calamine gives a date.
     assert batch.table["Date_Time"].to_pylist() == [row[1] for row in rows(1, 5)]
-    assert batch.origin.equipment_id == "CS2_35" and batch.origin.test_start_us is None
+    assert batch.origin.equipment_id == "CS2_35"
+    start = rows(1, 1)[0][1].replace(tzinfo=dt.UTC)
+    assert batch.origin.test_start_us == round(start.timestamp() * 1e6)
     assert batch.origin.source_file == "CS2_35/CS2_35_8_18_10.xlsx"
 
 

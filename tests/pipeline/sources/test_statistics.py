@@ -91,7 +91,10 @@ def test_short_tests_are_measurements(name: str, cycles: int, rows_each: int) ->
 
 def test_a_name_alone_decides_nothing() -> None:
     three = table(RECORDS, records(3, 1))
-    assert kind_of_table(RECORDS, three, "x_StatisticByCycle.csv") is Kind.MEASUREMENT
+    for name in ("x_statistics.csv", "x_cycle_data.csv", "x_cycle_summary.csv"):
+        assert kind_of_table(RECORDS, three, name) is Kind.MEASUREMENT
+    # A row for each cycle under the name that Arbin gives to nothing else: no doubt is left.
+    assert kind_of_table(RECORDS, three, "x_StatisticByCycle.csv") is Kind.CYCLES
     long = table(RECORDS, records(3, 30))
     assert kind_of_table(RECORDS, long, "x_StatisticByCycle.csv") is Kind.MEASUREMENT
     one = table(ARBIN, arbin(1))
