@@ -82,3 +82,33 @@ def test_runs_of_two_cells_are_not_mixed() -> None:
     run = np.array([0.0, 10.0, 0.0, 10.0, 5.0, 15.0, 0.0])
     first = np.array([True, False, False, False, True, False, False])
     assert added_up(run, first).tolist() == [0.0, 10.0, 10.0, 20.0, 5.0, 15.0, 15.0]
+
+
+@pytest.mark.parametrize("first_day", [739_325.375, 45_365.375])
+def test_a_bare_time_in_days_is_a_point_in_time(first_day: float) -> None:
+    days = [first_day + minute / 1440 for minute in range(MINUTES + 1)]
+    table = pa.table(
+        {
+            "Time": days,
+            "Voltage": np.linspace(4.0, 3.5, len(days)),
+            "Current": -2.0 + 0 * np.arange(len(days)),
+        }
+    )
+    how = decide(table)
+    assert how.use_of("recorded_at") and not how.use_of("test_time_s")
+    at = seconds(fields(table, how, UTC).found["recorded_at"])
+    assert at[0] == 1710406800.0  # 2024-03-14 09:00
+    assert np.diff(at) == pytest.approx(60.0, abs=0.01)
+
+
+@pytest.mark.parametrize("interval", [0.1, 1.0, 60.0])
+def test_a_long_tests_seconds_are_no_days(interval: float) -> None:
+    elapsed = [40_000.0 + interval * row for row in range(100)]
+    table = pa.table(
+        {
+            "Time": elapsed,
+            "Voltage": np.linspace(4.0, 3.5, 100),
+            "Current": -2.0 + 0 * np.arange(100),
+        }
+    )
+    assert decide(table).use_of("test_time_s")

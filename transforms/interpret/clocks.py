@@ -18,6 +18,10 @@ from transforms.interpret.interpretation import SECOND, Head, Use, Witness
 UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "ms": 1e-3, "us": 1e-6}
 # How far a ratio of two clocks may be from that of two units to count as it.
 UNIT_TOLERANCE = 0.05
+# Serial days since 1970, Excel's and MATLAB's; and the least time between two rows
+# that a test of hours is logged at.
+_DAYS = ((25_569.0, 80_000.0), (719_529.0, 800_000.0))
+_DENSEST_S = 0.02
 # A row's time is good to this, where stamps carry whole seconds only.
 _RESOLUTION_S = 1.0
 _DAY_US = 86_400_000_000
@@ -188,9 +192,20 @@ def _since_1970(frame: Frame, name: str) -> bool:
     if unit is None or frame.meanings[name].field == CLOCK:
         low, usual = np.nanquantile(numbers, (0.05, 0.5))
         # However long a test is, its clock begins near 0: its numbers differ by more than that.
-        return bool(1e8 <= usual <= 1e19 and low >= 0.5 * usual)
+        since_1970 = bool(1e8 <= usual <= 1e19 and low >= 0.5 * usual)
+        return since_1970 or _serial_days(numbers)
     # Said to be elapsed: it began before any cycler was built.
     return bool(np.nanmin(numbers) * unit.scale >= 5e8)
+
+
+def _serial_days(numbers: F64) -> bool:
+    """Whether numbers are days of MATLAB's or Excel's: as seconds they would be far too dense."""
+    known = numbers[np.isfinite(numbers)]
+    steps = np.abs(np.diff(known))
+    steps = steps[steps > 0]
+    if not len(steps) or not any(low <= known.min() <= known.max() < high for low, high in _DAYS):
+        return False
+    return bool(np.median(steps) < _DENSEST_S)
 
 
 def _is_elapsed(frame: Frame, name: str) -> bool:

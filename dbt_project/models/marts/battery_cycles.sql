@@ -208,6 +208,8 @@ joined as (
         cycle_summaries.discharge_ah as summary_discharge_ah,
         coalesce({{ array_has('tests.disagreements', "'clock_disagrees'") }}, false)
             as has_test_clock_doubt,
+        coalesce({{ array_has('tests.disagreements', "'unit_guessed'") }}, false)
+            as has_test_unit_doubt,
         coalesce({{ array_has('tests.disagreements', "'direction_disagrees'") }}, false)
             as has_test_direction_doubt,
         coalesce({{ array_has('tests.disagreements', "'charge_disagrees'") }}, false)
@@ -407,8 +409,11 @@ final as (
         and is_fully_charged
         and not charge_disagrees
         and not direction_disagrees
-        -- without counters the charge is only as good as the clock
-        and not (is_clock_off and not (has_charge_counter and has_discharge_counter))
+        -- without counters the charge is only as good as the clock and its unit
+        and not (
+            (is_clock_off or has_test_unit_doubt)
+            and not (has_charge_counter and has_discharge_counter)
+        )
             as is_valid
 
     from judged
