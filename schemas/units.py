@@ -86,7 +86,7 @@ _CLOCK = re.compile(
 # Zones, patterns such as `yyyy-mm-dd`, and the days of spreadsheets.
 _ZONES = re.compile(
     r"(?:utc|gmt|local|zulu|z)(?:[+-]\d{1,2}(?::?\d\d)?)?|date(?:[ _]?time)?|d(?:ays?)?"
-    r"|(?=.*m)(?=.*d)[ymdhsapt\W\d_]+",
+    r"|(?=.*m)(?=.*d)[ymdhsaptf\W\d_]+",
     re.IGNORECASE,
 )
 
