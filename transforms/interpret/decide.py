@@ -44,7 +44,7 @@ _LEAST_INTERVALS = 5
 _CELL_FIELDS = ("cycle_index", "step_index", "record_index", "test_time_s", "step_time_s",
                 "charge_capacity_ah", "discharge_capacity_ah", CAPACITY, NET_CAPACITY,
                 STATE)  # fmt: skip
-_IMPEDANCE = re.compile(r"(?:re|im|mod|phase)?_?z(?:_|$)|impedance|z_real|z_imag", re.IGNORECASE)
+_IMPEDANCE = re.compile(r"(?:^|_)(?:re|im|mod|phase)?_?z(?:_|$)|impedance", re.IGNORECASE)
 
 
 def decide(

@@ -26,7 +26,7 @@ WALL = [START + dt.timedelta(seconds=s) for s in SECONDS.tolist()]
 
 def told(columns, head=None, zone=UTC, **how):
     """The decision, and the fields it gives, of a table with these clocks."""
-    table = pa.table({**columns, "Voltage(V)": VOLTAGE, "Current(A)": np.ones(N)})
+    table = pa.table({"Voltage(V)": VOLTAGE, "Current(A)": np.ones(N), **columns})
     found = decide(table, head, zone, **how)
     return found, fields(table, found, zone)
 
@@ -291,7 +291,8 @@ def test_a_ratio_of_clocks_is_that_of_most_of_the_time():
 
 @pytest.mark.parametrize("records", [True, False])
 def test_the_newest_row_may_come_first(records):
-    columns = {"Date_Time": WALL[::-1], "Test_Time(s)": SECONDS[::-1]}
+    columns = {"Date_Time": WALL[::-1], "Test_Time(s)": SECONDS[::-1],
+               "Voltage(V)": VOLTAGE[::-1]}  # fmt: skip
     if records:
         columns["Record"] = np.arange(N, 0, -1)
     how, found = told(columns)
@@ -303,7 +304,7 @@ def test_the_newest_row_may_come_first(records):
 def test_record_numbers_show_the_order_of_a_shuffled_file():
     mixed = np.random.default_rng(1).permutation(N)
     how, found = told({"Record": mixed + 1, "Date_Time": [WALL[at] for at in mixed],
-                       "TestTime": SECONDS[mixed] / 60})  # fmt: skip
+                       "TestTime": SECONDS[mixed] / 60, "Voltage(V)": VOLTAGE[mixed]})  # fmt: skip
     assert (how.order, how.disagreements) == ("record", ())
     assert cell.numbers(found, "test_time_s").tolist() == pytest.approx(SECONDS[mixed].tolist())
 
