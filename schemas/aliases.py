@@ -284,7 +284,9 @@ def meaning(name: str) -> Meaning | None:
         return Meaning(field, rank=rank)
     if (known := _BDF.get(key)) is not None:
         field, unit, rank = known
-        return Meaning(field, parse(unit, dimension_of(field)), rank=rank)
+        counted = dimension_of(field) is Dimension.NONE
+        spelled = None if counted else parse(unit, dimension_of(field))
+        return Meaning(field, spelled, rank=rank)
     if (found := _BRACKETED.match(text)) and found["base"].strip(" _<"):
         bracketed = _with_unit(found["base"], found["unit"])
         if bracketed is not None:
