@@ -24,6 +24,7 @@ _DAYS = ((25_569.0, 80_000.0), (719_529.0, 800_000.0))
 _DENSEST_S = 0.02
 # A row's time is good to this, where stamps carry whole seconds only.
 _RESOLUTION_S = 1.0
+_SAMPLE = 1000
 _DAY_US = 86_400_000_000
 # Two clocks disagree when they drift apart by more than this share and this many seconds.
 DRIFT = 0.01
@@ -169,18 +170,17 @@ def _is_absolute(frame: Frame, name: str) -> bool:
     text = frame.texts(name)
     if text is None:
         return _since_1970(frame, name)
-    known = text.drop_null()
-    if not len(known):
-        return False
-    sample = known.slice(0, 1000)
-    if (
-        stamps.parse(
-            sample.combine_chunks() if isinstance(sample, pa.ChunkedArray) else sample
-        ).known.mean()
-        > 0.5
-    ):
+    if _names_dates(text):
         return not frame.in_clock_notation(name) or frame.known_share(name) < 0.5
     return _since_1970(frame, name)
+
+
+def _names_dates(text: pa.Array) -> bool:
+    """Whether texts are dates, by a sample of them."""
+    sample = text.drop_null().slice(0, _SAMPLE)
+    if isinstance(sample, pa.ChunkedArray):
+        sample = sample.combine_chunks()
+    return len(sample) > 0 and bool(stamps.parse(sample).known.mean() > 0.5)
 
 
 def _since_1970(frame: Frame, name: str) -> bool:
@@ -215,6 +215,9 @@ def _is_elapsed(frame: Frame, name: str) -> bool:
         return False
     if pa.types.is_time(kind) or pa.types.is_duration(kind):
         return True
+    text = frame.texts(name)
+    if text is not None and _names_dates(text):
+        return False
     numbers = frame.numbers(name)
     known = np.isfinite(numbers)
     if not known.any() or known.mean() < 0.5:

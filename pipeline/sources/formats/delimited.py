@@ -16,6 +16,7 @@ from pipeline.sources.formats.dialect import Dialect, sniff
 from pipeline.sources.formats.rows import Parsed, parse
 from pipeline.sources.formats.tables import Reading
 from transforms.dead_letter import DeadLetter
+from transforms.interpret.frame import SURVEY_ROWS
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def plan(content: Content, settings: Settings) -> list[Span]:
         return []
     end = dialect.data_start + settings.split_bytes
     parts = _parts(content, dialect, dialect.data_start, end)
-    seen = [part.table for part in parts if isinstance(part, Parsed)]
+    seen = [part.table for part in _beginning(parts) if isinstance(part, Parsed)]
     if not seen:
         return []
     reading = tables.reading_of(_together(seen), content, settings, dialect.head)
@@ -64,13 +65,7 @@ def read(content: Content, settings: Settings, span: Span | None = None) -> Outp
         yield from layered.read(content, settings, dialect)
         return
     parts = _parts(content, dialect, dialect.data_start)
-    ahead: list[Parsed | Refused] = []
-    size = 0
-    for part in parts:
-        ahead.append(part)
-        size += part.size if isinstance(part, Parsed) else 0
-        if size >= settings.split_bytes:
-            break
+    ahead = _beginning(parts)
     if (said := _statistics(content, settings, ahead)) is not None:
         yield said
         return
@@ -78,6 +73,18 @@ def read(content: Content, settings: Settings, span: Span | None = None) -> Outp
     table = _together(seen) if seen else pa.table({})
     reading = tables.reading_of(table, content, settings, dialect.head)
     yield from _emit(content, settings, itertools.chain(ahead, parts), 0, reading)
+
+
+def _beginning(parts: Iterator[Parsed | Refused]) -> list[Parsed | Refused]:
+    """As much of a file as decisions are made on."""
+    taken: list[Parsed | Refused] = []
+    rows = 0
+    for part in parts:
+        taken.append(part)
+        rows += part.table.num_rows if isinstance(part, Parsed) else 0
+        if rows >= SURVEY_ROWS:
+            break
+    return taken
 
 
 def _together(parts: list[pa.Table]) -> pa.Table:
