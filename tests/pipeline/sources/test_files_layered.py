@@ -20,7 +20,9 @@ def layered(ends: str = "\n", damage: dict[int, str] | None = None) -> bytes:
             lines.append(f",{step},{word}")
             for at in range(3):
                 record += 1
-                lines.append(f",,{record},0:00:{10 * at:02d},{3.5 + sign * at / 10:.1f},{sign * 100}")
+                lines.append(
+                    f",,{record},0:00:{10 * at:02d},{3.5 + sign * at / 10:.1f},{sign * 100}"
+                )
     for at, text in (damage or {}).items():
         lines[at] = text
     return ends.join([*lines, ""]).encode()
@@ -48,7 +50,9 @@ def test_a_record_that_cannot_be_read_is_a_dead_letter_with_its_line(tmp_path: P
 
 
 def test_records_before_any_step_belong_to_none(tmp_path: Path) -> None:
-    text = "\n".join([*LEVELS, ",,1,0:00:00,3.5,100", "1,0.1", ",1,CC Chg", ",,2,0:00:10,3.6,100", ""])
+    text = "\n".join(
+        [*LEVELS, ",,1,0:00:00,3.5,100", "1,0.1", ",1,CC Chg", ",,2,0:00:10,3.6,100", ""]
+    )
     found = read_file(tmp_path, "N1.csv", text.encode())
     assert found.column("Cycle ID") == [None, "1"] and found.column("Step ID") == [None, "1"]
 

@@ -68,9 +68,7 @@ def test_a_cell_that_is_told_is_believed(tmp_path: Path) -> None:
 def test_all_parts_of_a_file_have_one_start_and_one_decision(
     tmp_path: Path, batch_rows: int, split_bytes: int
 ) -> None:
-    found = read_file(
-        tmp_path, "lab/K7.csv", csv(), batch_rows=batch_rows, split_bytes=split_bytes
-    )
+    found = read_file(tmp_path, "lab/K7.csv", csv(), batch_rows=batch_rows, split_bytes=split_bytes)
     assert origins(found) == {("K7", 1_704_067_201_000_000)}
     assert len({id(batch.origin.reading) and batch.origin.reading for batch in found.batches}) == 1
     assert found.column("Record") == [str(n) for n in range(1, 41)]

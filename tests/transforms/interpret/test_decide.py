@@ -164,9 +164,7 @@ def test_counters_are_split_in_order_of_measurement(by, kept):
     assert how.in_order and how.order == ("record" if by == "record" else "reversed")
     for field, wanted in (("charge_capacity_ah", LOG.into_ah),
                           ("discharge_capacity_ah", LOG.out_ah)):  # fmt: skip
-        np.testing.assert_allclose(
-            cell.numbers(found, field), wanted[order], rtol=1e-6, atol=1e-9
-        )
+        np.testing.assert_allclose(cell.numbers(found, field), wanted[order], rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("kept", [Kept.UNSIGNED, Kept.NET_CHARGE])
@@ -178,9 +176,7 @@ def test_a_block_of_rows_that_stands_twice_counts_once(kept):
     table = pa.table(columns(Step=LOG.step, **{"Capacity(Ah)": values}))
     at = int(np.flatnonzero(LOG.way == -1)[20])
     for again in (at + 10, LOG.rows):
-        twice = pa.concat_tables(
-            [table.slice(0, again), table.slice(at, 10), table.slice(again)]
-        )
+        twice = pa.concat_tables([table.slice(0, again), table.slice(at, 10), table.slice(again)])
         place = np.concatenate(
             [np.arange(again), np.arange(at, at + 10), np.arange(again, LOG.rows)]
         )
@@ -267,7 +263,7 @@ def test_tables_with_hardly_a_row_are_decided_too(rows, as_text):
                              **{"Charge_Capacity(Ah)": LOG.into_ah,
                                 "Capacity(Ah)": LOG.out_ah}))  # fmt: skip
     part = (cell.as_texts(table) if as_text else table).slice(0, rows)
-    how, found = told(part)
+    _, found = told(part)
     assert len(found.flags) == rows
     assert not found.bad
     for name in ("voltage_v", "current_a"):
@@ -328,7 +324,11 @@ def test_a_decision_can_be_shown():
         "capacity": {"column": "Q", "unit": "mAh", "factor": 1e-3, "counts": "net_charge",
                      "why": "integral"},
     }  # fmt: skip
-    assert (shown["date_order"], shown["numbers"], shown["refused"]) == ("mdy", "comma", {"X": "why"})
+    assert (shown["date_order"], shown["numbers"], shown["refused"]) == (
+        "mdy",
+        "comma",
+        {"X": "why"},
+    )
     assert shown["witnesses"] == [
         {"about": "clock", "witness": "a / b", "agreement": 1.0, "text": "same"}
     ]
