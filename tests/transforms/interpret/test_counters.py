@@ -266,3 +266,20 @@ def test_flow_without_a_clock_is_nothing():
     clocks = Clocks(perm=np.arange(3), first=np.array([True, False, False]))
     flowed = counters.flow(np.ones(3), clocks)
     assert not flowed.known and flowed.into.tolist() == [0, 0, 0]
+
+
+def test_a_counter_that_starts_again_after_a_step_of_next_to_nothing():
+    """A short step before a large one: the small total of the first is not taken from the second."""
+    current = np.array([0.02] * 3 + [2.0] * 60 + [-0.02] * 3 + [-2.0] * 60)
+    step = np.repeat([1, 2, 3, 4], [3, 60, 3, 60])
+    amount = np.abs(current) * 30 / 3600
+    running = np.cumsum(amount)
+    begins = np.flatnonzero(np.diff(step, prepend=0))
+    before = np.repeat(np.append(0.0, running[begins[1:] - 1]), [3, 60, 3, 60])
+    table = pa.table({"Test_Time(s)": 30.0 * np.arange(1, 127), "Step": step,
+                      "Current(A)": current, "Capacity(Ah)": running - before,
+                      "Voltage(V)": 3.6 + np.cumsum(np.sign(current) * amount) / 3})  # fmt: skip
+    found = fields(table, decide(table), UTC)
+    for name, way in (("charge_capacity_ah", 1), ("discharge_capacity_ah", -1)):
+        wanted = np.cumsum(np.where(np.sign(current) == way, amount, 0.0))
+        np.testing.assert_allclose(cell.numbers(found, name), wanted, atol=1e-12)
