@@ -21,14 +21,14 @@ def _check_out(chosen: Sequence[selection.ExportedTest], what: Export) -> None:
         there = [path for test in chosen if (path := files.path_of(test, what)).exists()]
         if there:
             raise ConfigError(
-                f"--out={what.out}: {len(there):,} of the {len(chosen):,} files are there already, "
+                f"--out={what.out}: {len(there):,} of the {len(chosen):,} files already exist, "
                 f"such as {there[0].name}; give another folder, or --overwrite to replace them"
             )
     try:
         what.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"--out={what.out}: can't be made ({error.strerror}); give a folder you may write to"
+            f"--out={what.out}: cannot be created ({error.strerror}); give a folder you may write to"
         ) from error
 
 

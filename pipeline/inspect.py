@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
+import signal
 import sys
 import time
 from collections import Counter
@@ -21,10 +22,11 @@ from pipeline.errors import ConfigError
 from pipeline.sources.files import FileSource
 from pipeline.sources.formats.content import Summaries
 from schemas.forms import flag_names
+from schemas.reading import READING
 from transforms.batch import BatchKind, RawBatch, stack
 from transforms.dead_letter import DeadLetter
 from transforms.decode import decode
-from transforms.interpret.interpretation import Interpretation, as_json
+from transforms.interpret.interpretation import TOLD, Interpretation, as_json
 from transforms.limits import Limits
 from transforms.sequence import sequence
 from transforms.validate import validate
@@ -40,7 +42,7 @@ class Seen:
         dialect: how its rows were understood; None for messages and for what could not be read.
         tables: its valid readings.
         rows: how many rows or messages there were.
-        refused: how many of them, or lines beside them, cannot become readings, by reason.
+        refused: how many rows or lines cannot become readings, by reason.
         summaries: how many cycles the cycler's own statistics sum up, where it holds these.
     """
 
@@ -117,6 +119,7 @@ def facts(seen: Seen, limits: Limits) -> dict[str, Any]:
         "first_time": pc.min(times).as_py().isoformat(),
         "last_time": pc.max(times).as_py().isoformat(),
         "equipment": _distinct(table, "equipment_id"),
+        "equipment_types": _distinct(table, "equipment_type"),
         "tests": _distinct(table, "test_id"),
         "cycles": _count(table, ("test_id", "cycle_index")),
         "steps": _runs(table),
@@ -166,6 +169,8 @@ def lines(name: str, known: dict[str, Any]) -> Iterator[str]:
     if "cycle_summaries" in known:
         count = known["cycle_summaries"]
         yield f"  statistics  {count} cycles summed up by the cycler: a witness, not readings"
+    if not known["rows"] and not known["refused_rows"] and "cycle_summaries" not in known:
+        yield "  rows        none"
     if known["rows"]:
         extra = f", {known['duplicates']} duplicates" if known.get("duplicates") else ""
         yield f"  rows        {known['rows']}: {known['readings']} readings{extra}"
@@ -175,15 +180,16 @@ def lines(name: str, known: dict[str, Any]) -> Iterator[str]:
         yield from _decision_lines(known)
     if known["readings"]:
         yield f"  time        {_time(known['first_time'])} to {_time(known['last_time'])}"
-        yield f"  equipment   {_some(known['equipment'])}"
+        kinds = ", ".join(known["equipment_types"])
+        yield f"  equipment   {_some(known['equipment'])} ({kinds})"
         yield f"  tests       {_some(known['tests']) or 'none'}"
         yield f"  cycles      {known['cycles'] or 'no cycle number'}; steps {known['steps'] or '-'}"
         yield (
             f"  integral    {known['charge_ah']:.6g} Ah in, {known['discharge_ah']:.6g} Ah out "
             "over all rows"
         )
-        if known["flags"]:
-            yield "  flags       " + ", ".join(f"{k} {v}" for k, v in known["flags"].items())
+        flags = ", ".join(f"{name} {count}" for name, count in known["flags"].items())
+        yield f"  flags       {flags or 'none'}"
     doubts = known.get("disagreements")
     if doubts:
         yield f"  in doubt    {', '.join(doubts)}"
@@ -192,12 +198,8 @@ def lines(name: str, known: dict[str, Any]) -> Iterator[str]:
 def _decision_lines(known: dict[str, Any]) -> Iterator[str]:
     yield f"  layout      {known['dialect'] or 'not known'}"
     for place, (name, use) in enumerate(known["columns"].items()):
-        factor = "" if use["factor"] == 1 else f", x {use['factor']:g}"
-        counts = f", counts {use['counts']}" if "counts" in use else ""
-        why = "" if use["why"] == "name" else f", by {use['why']}"
-        unit = use["unit"] or "as named"
         head = "  columns     " if place == 0 else " " * 14
-        yield f"{head}{use['column']} -> {name} ({unit}{factor}{counts}{why})"
+        yield f"{head}{use['column']} -> {name}{_details(name, use)}"
     yield f"  current     {_SIGNS[known['current_sign']]}"
     interval = known["sampling_interval_s"]
     shown = "" if interval is None else f"; a row every {interval:g} s"
@@ -207,10 +209,9 @@ def _decision_lines(known: dict[str, Any]) -> Iterator[str]:
     if known["counter_grain"]:
         yield f"  counters    restart with the {known['counter_grain']}"
     if known["numbers"]:
-        yield f"  numbers     decimal {known['numbers']}"
+        yield f"  numbers     {_NOTATIONS[known['numbers']]}"
     for witness in known["witnesses"]:
-        text = f": {witness['text']}" if witness["text"] else ""
-        yield f"  witness     {witness['about']}, {witness['witness']}: {witness['agreement']:.4g}{text}"
+        yield f"  witness     {witness['about']}, {witness['witness']}: {_says(witness)}"
     for column, why in known["refused"].items():
         yield f"  not read    {column}: {why}"
     if known["left"]:
@@ -219,10 +220,55 @@ def _decision_lines(known: dict[str, Any]) -> Iterator[str]:
 
 _SIGNS = {
     "positive_charges": "positive charges",
-    "positive_discharges": "positive discharges in the file: turned round",
-    "from_state": "without sign in the file: the state tells the direction",
-    "from_counters": "without sign in the file: the counter that grows tells the direction",
+    "positive_discharges": "positive discharges in the file: sign reversed",
+    "from_state": "without sign in the file: the state gives the direction",
+    "from_counters": "without sign in the file: the counter that grows gives the direction",
 }
+
+
+_NOTATIONS = {
+    "point": "decimal point, commas between thousands: 1,234.5",
+    "comma": "decimal comma, points between thousands: 1.234,5",
+}
+_COUNTS = {
+    "charge": "counts charge",
+    "discharge": "counts discharge",
+    "unsigned": "counts both directions upwards",
+    "net_charge": "net value: rises on charge, falls on discharge",
+    "net_discharge": "net value: rises on discharge, falls on charge",
+}
+_BY = frozenset({"wall clock", "counters", "integral"})  # what shows a unit
+
+
+def _details(name: str, use: dict[str, Any]) -> str:
+    """Unit, factor and reason of a column, in brackets; nothing where there is none of them."""
+    found = [use["unit"]] if use["unit"] else []
+    own = READING.field(name).unit if name in READING.names else None
+    if not found and own is not None:
+        found.append(f"no unit, taken as {own}")
+    if use["factor"] != 1:
+        found.append(f"x {use['factor']:g}")
+    if "offset" in use:
+        found.append(f"{use['offset']:+g}")
+    if "counts" in use:
+        found.append(_COUNTS[use["counts"]])
+    if use["why"] == TOLD:
+        found.append("as --dialect says")
+    elif use["why"] in _BY:
+        found.append(f"by the {use['why']}")
+    elif use["why"] != "name":
+        found.append(use["why"])
+    return f" ({', '.join(found)})" if found else ""
+
+
+def _says(witness: dict[str, Any]) -> str:
+    """What a witness says: a share for a direction, a ratio of two estimates, or its text."""
+    agreement, text = witness["agreement"], witness["text"]
+    if text and witness["about"] != "unit":
+        return str(text)
+    if witness["about"] == "direction":
+        return f"agrees with the file's sign in {agreement:.0%} of the charge"
+    return f"ratio {agreement:.4f}" + (f"; {text}" if text else "")
 
 
 def _time(text: str) -> str:
@@ -233,15 +279,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.inspect",
         description="Shows how files would be read before anything is run: layout, columns, units, "
-        "sign, clocks, tests, cycles, and how well what they say twice agrees.",
+        "sign, clocks, tests, cycles, and how well the witnesses agree. Exit status: 1 if a file "
+        "gives no reading, 2 for a wrong flag or a file that does not exist.",
         allow_abbrev=False,
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="a file, folder or glob")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per file")
     for name in ("--time_zone", "--date_order", "--equipment_id"):
-        parser.add_argument(name, help="as the job's")
+        parser.add_argument(name, help="as for python -m pipeline")
     for name in ("--dialect", "--equipment_profile"):
-        parser.add_argument(name, action="append", default=[], help="as the job's")
+        parser.add_argument(name, action="append", default=[], help="as for python -m pipeline")
     return parser
 
 
@@ -259,13 +306,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for file in given.files:
             config = options.config_from(options.parse([f"--source={file}", *shared]))
-            source = registry.source(config)
-            if not isinstance(source, FileSource):
-                raise ConfigError(f"{file}: only files can be inspected")
-            source.check()
-            limits = Limits(config.profiles)
-            for name, seen in sorted(look(source, config).items()):
-                known = facts(seen, limits)
+            for name, known in _inspected(config):
                 if not known["readings"] and "cycle_summaries" not in known:
                     status = 1
                 if given.json:
@@ -273,10 +314,27 @@ def main(argv: Sequence[str] | None = None) -> int:
                 else:
                     print("\n".join(lines(name, known)) + "\n")  # noqa: T201
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        said = str(error).removeprefix("--source=")
+        print(f"error: {said}", file=sys.stderr)  # noqa: T201
         return 2
     return status
 
 
+def _inspected(config: options.JobConfig) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each file of a source with what is known of it, in the order of their names."""
+    source = registry.source(config)
+    if not isinstance(source, FileSource):
+        raise ConfigError(f"{config.source}: only files can be inspected")
+    source.check()
+    limits = Limits(config.profiles)
+    found = look(source, config)
+    if not found:
+        found[config.source] = Seen()
+    for name, seen in sorted(found.items()):
+        yield name, facts(seen, limits)
+
+
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever reads the output may stop early
     sys.exit(main())

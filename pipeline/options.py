@@ -143,7 +143,7 @@ class JobOptions(PipelineOptions):
             default="auto",
             choices=sorted(_DAY_FIRST),
             help="of dates such as 03/04/2024: mdy, dmy, or auto (a day above 12, AM and PM, or the "
-            "test's clock decide; else the month is first, and the test is marked as in doubt); "
+            "test's clock decide; otherwise the month comes first and the test is marked as in doubt); "
             "default: auto",
         )
         group.add_argument(
@@ -152,7 +152,7 @@ class JobOptions(PipelineOptions):
             default=[],
             help="TOML file that says how cyclers' files are to be read where the program is "
             "wrong: columns, units, sign, decimal, date_order, for the files it names; may be "
-            "given more than once, the first that covers a file counts",
+            "given more than once, the first that matches a file is used",
         )
         group.add_argument(
             "--equipment_id",

@@ -1,4 +1,4 @@
-"""What the end of a run says beside its account: files that gave nothing, tests in doubt."""
+"""What a run reports at its end besides the account: files that gave nothing, tests in doubt."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class NoteFiles(beam.PTransform):
     """Finds the files of bounded input that gave no reading and at least one dead letter.
 
     Takes (names of files that were opened, tables of valid readings, tables of dead letters of the
-    steps up to there, …). Files are told apart by their name with its folder, as readings carry
+    steps up to there, …). Files are distinguished by their name with its folder, as readings carry
     it; of two that share it, one that gave readings hides the other.
     """
 
@@ -184,11 +184,11 @@ class NoteDialects(beam.DoFn):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is to be said at the end.
+    """What is reported at the end.
 
     Attributes:
         witnesses: files and sheets that held the cycler's own cycle statistics.
-        without_readings: files and sheets that hold something else than readings.
+        without_readings: files and sheets that hold other things than readings.
         nothing: files that gave no reading and at least one dead letter.
         named: some of them, each with its most frequent error.
         doubts: per disagreement, how many tests have it and the names of some.
@@ -264,7 +264,7 @@ def of(result: PipelineResult) -> Outcome:
         names.setdefault((metric.namespace, metric.name), set()).update(each.result or ())
     doubts = {}
     for name in DISAGREEMENTS:
-        # A test that comes in two bundles is counted twice, and named once.
+        # A test that arrives in two bundles is counted twice, and named once.
         tests = sorted(names.get((DIALECTS, name), ()))
         if count := len(tests) or counts[DIALECTS, name]:
             doubts[name] = (count, tuple(tests[:_MOST_TESTS]))

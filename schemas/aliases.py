@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from schemas import bdf
+from schemas.reading import READING
 from schemas.units import Dimension, Unit, canonical, is_clock_notation, parse
 
 # What the reader compares with the reading's own fields and never stores under a name of ours.
@@ -80,7 +82,8 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "cycle_index": (
         "cycle_index", "cycle_number", "cycle_count", "cycle_id", "cycle_no", "cycle_nr",
         "cycle_num", "cycle", "cyc", "cyc_no", "cyc_count", "cycle_c", "cyclenumber", "cycleno",
-        "total_cycle", "cycle_dimensionless", "循环号", "循环序号", "循环", "循环次数",
+        "total_cycle", "cycle_dimensionless", "循环号", "循环序号", "循环", "循环次数", "cycle_p",
+        "loop_counter_1",
     ),
     "step_index": (
         "step_index", "step_number", "step_count", "step_no", "step_nr", "step_num", "step_id",
@@ -93,28 +96,29 @@ _NAMES: dict[str, tuple[str, ...]] = {
     ),
     "current_a": (
         "current", "amps", "amp", "cell_current", "battery_current", "current_measured",
-        "measured_current", "strom", "电流",
+        "measured_current", "curr", "cur", "strom", "电流",
     ),
     "charge_capacity_ah": (
         "charge_capacity", "charging_capacity", "chg_capacity", "cha_capacity",
         "schedule_charging_capacity", "chg_cap", "charge_cap", "cap_chg", "q_charge", "q_chg",
         "capacity_charge", "capacitance_chg", "capacity_chg", "charged_capacity", "ah_cha",
-        "充电容量",
+        "amp_hours_charge", "充电容量",
     ),
     "discharge_capacity_ah": (
         "discharge_capacity", "discharging_capacity", "dchg_capacity", "dis_capacity",
         "schedule_discharging_capacity", "dchg_cap", "discharge_cap", "cap_dchg", "dch_capacity",
         "q_discharge", "q_dchg", "capacity_discharge", "capacitance_dchg", "capacity_dchg",
-        "discharged_capacity", "ah_dis", "ah_dch", "放电容量",
+        "discharged_capacity", "ah_dis", "ah_dch", "amp_hours_discharge", "放电容量",
     ),
     "charge_energy_wh": (
         "charge_energy", "charging_energy", "chg_energy", "cha_energy", "schedule_charging_energy",
         "energy_charge", "energy_chg", "engy_chg", "chg_eng", "charged_energy", "充电能量",
+        "watt_hours_charge",
     ),
     "discharge_energy_wh": (
         "discharge_energy", "discharging_energy", "dchg_energy", "dis_energy", "dch_energy",
         "schedule_discharging_energy", "energy_discharge", "energy_dchg", "engy_dchg", "dchg_eng",
-        "discharged_energy", "放电能量",
+        "discharged_energy", "watt_hours_discharge", "放电能量",
     ),
     "internal_resistance_ohm": (
         "internal_resistance", "dc_internal_resistance", "resistance", "dcir",
@@ -133,14 +137,15 @@ _NAMES: dict[str, tuple[str, ...]] = {
     STATE: (
         "step_type", "state", "status", "md", "step_name", "step_state", "step_status", "command",
         "charge_discharge", "chg_dchg", "mode_name", "工步类型", "工步名称", "状态", "工步状态",
+        "step_mode", "work_mode", "mode",
     ),
     CAPACITY: (
         "capacity", "cap", "step_capacity", "ah_step", "capacity_step", "ahaccu", "ah_accu", "ah",
-        "amp_hr", "amp_hrs", "amp_hour", "amphr", "q", "容量", "net_capacity",
+        "amp_hr", "amp_hrs", "amp_hour", "amp_hours", "amphr", "q", "容量", "net_capacity",
     ),
     NET_CAPACITY: ("q_qo", "q_charge_discharge"),
     ENERGY: (
-        "energy", "step_energy", "wh", "watt_hr", "watt_hrs", "whaccu", "wh_accu", "wh_step",
+        "energy", "step_energy", "wh", "watt_hr", "watt_hrs", "watt_hours", "whaccu", "wh_accu", "wh_step",
         "能量",
     ),
     CLOCK: ("time", "时间", "zeit", "time_of_day"),
@@ -155,7 +160,7 @@ _WITH_UNIT_ONLY: dict[str, tuple[str, ...]] = {
     "charge_energy_wh": ("charge",),
     "discharge_energy_wh": ("discharge",),
     "internal_resistance_ohm": ("ir", "r"),
-    "voltage_v": ("v",),
+    "voltage_v": ("v", "e"),
     "current_a": ("i",),
 }
 
@@ -163,12 +168,12 @@ _WITH_UNIT_ONLY: dict[str, tuple[str, ...]] = {
 _TABLE_ONLY = frozenset({
     "line", "ns", "q", "t1", "temp1", "runtime", "run_time", "epoch", "systime", "barcode",
     "bar_code", "battery", "rec_no", "point_no", "data_pt", "relative_time", "strom", "datum",
-    "potential",
+    "potential", "curr", "cur",
 })  # fmt: skip
 
 # Names whose last part is no unit of theirs though it looks like one.
 _WHOLE = frozenset({"cycle_c", "amp_hr", "amp_hrs", "watt_hr", "watt_hrs", "ah", "wh", "amp",
-                    "amps", "volt", "volts", "date_and_time"})  # fmt: skip
+                    "amps", "volt", "volts", "date_and_time", "amp_hours", "watt_hours"})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -221,6 +226,13 @@ for _field, _bases in _WITH_UNIT_ONLY.items():
     for _base in _bases:
         _UNIT_BASES.setdefault(_base, []).append((_field, 50))
 
+# Every spelling of the Battery Data Format that the names above and a unit do not make already.
+_BDF: dict[str, tuple[str, str, int]] = {}
+for _field, _labels in bdf.LABELS.items():
+    for _rank, _label in enumerate(_labels):
+        if normalise(_label.text) not in _BASES and not READING.field(_field).derived:
+            _BDF.setdefault(normalise(_label.text), (_field, _label.unit, 20 + _rank))
+
 _BRACKETED = re.compile(
     r"^(?P<base>.*?)[\s_/,]*[(\[{<]\s*(?P<unit>[^()\[\]{}]*?)\s*[)\]}>]\s*$", re.DOTALL
 )
@@ -270,6 +282,11 @@ def meaning(name: str) -> Meaning | None:
     if whole and (key in _WHOLE or key == text):
         field, rank = whole[0]
         return Meaning(field, rank=rank)
+    if (known := _BDF.get(key)) is not None:
+        field, unit, rank = known
+        counted = dimension_of(field) is Dimension.NONE
+        spelled = None if counted else parse(unit, dimension_of(field))
+        return Meaning(field, spelled, rank=rank)
     if (found := _BRACKETED.match(text)) and found["base"].strip(" _<"):
         bracketed = _with_unit(found["base"], found["unit"])
         if bracketed is not None:
@@ -283,7 +300,34 @@ def meaning(name: str) -> Meaning | None:
     if whole:
         field, rank = whole[0]
         return Meaning(field, rank=rank)
-    return _suffixed(text) or _bare_unit(text)
+    spaced = _spaced(text)
+    return _suffixed(text) or _bare_unit(text) or (meaning(spaced) if spaced != text else None)
+
+
+def _spaced(name: str) -> str:
+    """A name whose words run together with its words apart: `cellVoltage` as `cell_Voltage`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+
+
+def unit_in(name: str, field: str) -> Meaning:
+    """What a name that stands for `field` because somebody says so means: its unit is its own.
+
+    >>> unit_in("Kanal 3 [mA]", "current_a").unit
+    Unit(text='mA', scale=0.001, offset=0.0)
+    """
+    dimension = dimension_of(field)
+    found = meaning(name)
+    if found is not None and dimension_of(found.field) is dimension:
+        return Meaning(field, found.unit, found.unknown)
+    text = canonical(name).strip()
+    if dimension not in (Dimension.NONE, Dimension.INSTANT):
+        if (bracketed := _BRACKETED.match(text)) and bracketed["unit"].strip():
+            unit = parse(bracketed["unit"], dimension)
+            return Meaning(field, unit, None if unit else bracketed["unit"])
+        _, slash, end = text.rpartition("/")
+        if slash and (unit := parse(end, dimension)) is not None:
+            return Meaning(field, unit)
+    return Meaning(field)
 
 
 def _suffixed(text: str) -> Meaning | None:
@@ -323,7 +367,7 @@ def resolve(name: str) -> Alias | None:
     found = meaning(name)
     if found is None or found.unknown is not None or found.field in WITNESSES:
         return None
-    if normalise(name) in _TABLE_ONLY:
+    if {normalise(name), normalise(_spaced(name))} & _TABLE_ONLY:
         return None
     unit = found.unit
     return Alias(found.field) if unit is None else Alias(found.field, unit.scale, unit.offset)

@@ -310,9 +310,10 @@ DISAGREEMENTS = (
     "clock_disagrees",  # test clock and wall clock
     "date_order_guessed",  # day and month could be the other way round
     "direction_disagrees",  # sign of the current and states, counters or voltage
-    "identity_guessed",  # which cell it is was told from a name that says little, or two differ
-    "time_assumed",  # the file has no date: its modification time stood in
-    "unit_guessed",  # a unit was told from the values' size alone
+    "direction_guessed",  # nothing in the file says what a positive current does
+    "identity_guessed",  # the cell was guessed from a name that says little, or two names differ
+    "time_assumed",  # the file has no date: its modification time was used
+    "unit_guessed",  # a unit is not given and nothing in the file confirms it
 )
 
 COUNTERS = (

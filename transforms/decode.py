@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
 
-from schemas.aliases import CLOCK, Alias, meaning, normalise, resolve
+from schemas.aliases import CLOCK, STATE, Alias, meaning, normalise, resolve
 from schemas.forms import UTC_MICROSECONDS
 from schemas.reading import QUALITY_FLAGS, READING, Kind
 from transforms import convert, dead_letter, messages, naming
@@ -26,10 +26,11 @@ from transforms import extra as extras
 from transforms.batch import BatchKind, Origin, PickledCoder, RawBatch, stack
 from transforms.convert import Converted, Mask, Values
 from transforms.dead_letter import DeadLetter
-from transforms.interpret import apply, decide
+from transforms.interpret import apply, decide, states
 from transforms.interpret.interpretation import SECOND, Interpretation
 
 STEP = "decode"
+DIRECTION_DISAGREES = 1 << QUALITY_FLAGS.index("direction_disagrees")
 EVENT_TIME_ASSUMED = 1 << QUALITY_FLAGS.index("event_time_assumed")
 
 # A bare `time` is a date for a gateway and elapsed seconds for a cycler: its values tell.
@@ -39,11 +40,16 @@ _BARE_TIME = re.compile(r"time(_(s|sec|seconds?|min|minutes|h|hr|hours|ms))?")
 # What of a table's columns is stored under a name of the reading.
 _STORED = {*READING.names, CLOCK, "date"}
 
-_LOW_CARDINALITY = ("equipment_id", "equipment_type", "test_id", "source_file")
+# What tells readings of one moment apart.
+MEASURED = tuple(
+    f.name
+    for f in READING.fields
+    if f.kind in (Kind.DOUBLE, Kind.INTEGER)
+    and not f.derived
+    and f.name not in ("record_index", "source_row", "test_time_s")
+)
 
-# Rows of one moment that are alike in these are numbered.
-_TOLD_APART = ("voltage_v", "current_a", "equipment_id", "temperature_c", "cycle_index",
-               "step_index")  # fmt: skip
+_LOW_CARDINALITY = ("equipment_id", "equipment_type", "test_id", "source_file")
 
 _TYPES = {"battery_cell": "battery_cell", "battery": "battery_cell", "cell": "battery_cell",
           "machine": "machine", "motor": "machine"}  # fmt: skip
@@ -389,7 +395,28 @@ def _readings_of_messages(
     found = _own_columns(found, raw, messages=True, rows=rows)
     found["recorded_at"], assumed = _event_time(found, rows, messages=True)
     flags = np.where(assumed, EVENT_TIME_ASSUMED, 0).astype(np.int64)
+    flags |= _against_state(columns, unknown, found.get("current_a"))
     return _finished(found, flags, rows, rejects)
+
+
+def _against_state(
+    columns: dict[str, Values], unknown: list[str], current: pa.Array | None
+) -> npt.NDArray[np.int64] | int:
+    """The flag of messages whose word for what the cell does speaks against their current's sign.
+
+    Which of the two is right a single message can't tell.
+    """
+    if current is None:
+        return 0
+    sign = np.sign(np.nan_to_num(current.to_numpy(zero_copy_only=False)))
+    flags = np.zeros(len(sign), dtype=np.int64)
+    for name in unknown:
+        if (meant := meaning(name)) is None or meant.field != STATE:
+            continue
+        says = states.directions(convert.texts(columns[name]).array)
+        known = (says == 1) | (says == -1)
+        flags[known & (sign == -says)] |= DIRECTION_DISAGREES
+    return flags
 
 
 def _readings_of_rows(
@@ -444,7 +471,7 @@ def _tell_apart(found: dict[str, pa.Array], rows: int) -> None:
         return
     run = np.cumsum(moments) - 1
     shared = np.flatnonzero(np.bincount(run)[run] > 1)
-    told = [found[name] for name in _TOLD_APART if name in found]
+    told = [found[name] for name in ("equipment_id", *MEASURED) if name in found]
     keys = [run[shared], *(_codes(array.take(pa.array(shared))) for array in told)]
     order = np.lexsort(keys[::-1])
     same = np.ones(len(shared) - 1, dtype=bool)

@@ -18,7 +18,7 @@ from schemas.reading import COUNTERS, QUALITY_FLAGS, READING, Kind
 from transforms import identity
 from transforms.batch import Origin
 from transforms.convert import Mask
-from transforms.decode import Decoded, Rejects, dead_letters
+from transforms.decode import MEASURED, Decoded, Rejects, dead_letters
 from transforms.interpret.interpretation import Interpretation
 from transforms.interpret.rows import dialect_rows
 from transforms.limits import F64, Limits, codes
@@ -42,13 +42,6 @@ _OF_A_CYCLER = (
     *COUNTERS,
 )
 _DOUBLES = tuple(f.name for f in READING.fields if f.kind is Kind.DOUBLE and not f.derived)
-_MEASURED = tuple(
-    f.name
-    for f in READING.fields
-    if f.kind in (Kind.DOUBLE, Kind.INTEGER)
-    and not f.derived
-    and f.name not in ("record_index", "source_row", "test_time_s")
-)
 
 
 @dataclass(frozen=True)
@@ -254,7 +247,7 @@ def _identify(table: pa.Table) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.u
         chosen = np.flatnonzero(by_values)
         valued = identity.Identity(ident.high[chosen], ident.low[chosen])
         taken = pa.array(chosen)
-        for name in (*_MEASURED, "extra"):
+        for name in (*MEASURED, "extra"):
             part = column(name)
             valued.absorb_column(None if part is None else part.take(taken), len(chosen))
         ident.high[chosen], ident.low[chosen] = valued.high, valued.low

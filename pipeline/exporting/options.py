@@ -80,7 +80,7 @@ def _parser() -> _Parser:
         help="headers: preferred labels (Voltage / V) or machine-readable names (voltage_volt); "
         "default: %(default)s")  # fmt: skip
     add("--institution", metavar="CODE", help="first part of the files' names, such as UCam")
-    add("--overwrite", action="store_true", help="replace files that are there already")
+    add("--overwrite", action="store_true", help="replace files that already exist")
     add("--no_progress", action="store_true", help="show no progress bar")
     return parser
 
@@ -93,9 +93,7 @@ def export(argv: Sequence[str]) -> Export:
     """
     given, unknown = _parser().parse_known_args(list(argv))
     if unknown:
-        raise ConfigError(
-            f"{unknown[0].split('=')[0]}: no such flag; see --help for the flags there are"
-        )
+        raise ConfigError(f"{unknown[0].split('=')[0]}: unknown flag; see --help")
     if given.lake is not None and given.warehouse is not None:
         raise ConfigError("--lake and --warehouse can't stand together; drop one")
     for name in ("lake", "out"):

@@ -32,15 +32,19 @@ MEANING: Mapping[str, str] = MappingProxyType(
             "The sign of the current contradicts states, counters or the voltage: see "
             "dim_test.current_sign and witnesses."
         ),
+        "direction_guessed": (
+            "Nothing in the file says whether a positive current charges: check dim_test.current_sign, "
+            "and say it with --dialect if it is wrong."
+        ),
         "identity_guessed": (
-            "Which cell it is was told from a name that says little, or two names differ: check "
+            "The cell was guessed from a name that says little, or two names differ: check "
             "the equipment_id against the file."
         ),
         "time_assumed": (
-            "The file has no date; its modification time stood in: the order of tests may be wrong."
+            "The file has no date; its modification time was used: the order of tests may be wrong."
         ),
         "unit_guessed": (
-            "A unit was told from the size of the values alone: see dim_test.columns_used."
+            "A unit is not given and nothing in the file confirms it: see dim_test.columns_used."
         ),
     }
 )

@@ -44,7 +44,7 @@ class FileSource(Bounded):
         split_bytes: how much of a file one worker takes at a time.
         batch_rows: rows of one batch, where a format can be cut.
         skip: patterns of file names to leave out, besides hidden files, notes and pictures.
-        day_first: whether dates have the day first; None tells it from each file.
+        day_first: whether dates have the day first; None: each file decides.
         dialects: what the user says about how files are to be read.
     """
 

@@ -19,6 +19,7 @@ CLASSES = ("right", "told", "refused", "silently wrong")
 ABOUT = {
     "charge_disagrees": {"capacity"},
     "direction_disagrees": {"capacity"},
+    "direction_guessed": {"capacity"},
     "unit_guessed": {"capacity"},
     "clock_disagrees": {"capacity", "date"},
     "date_order_guessed": {"date"},

@@ -90,7 +90,7 @@ def warehouse(tmp_path: Path) -> Warehouse:
     [
         (["--format=xyz"], "--format: invalid choice"),
         (["--as=json"], "--as: invalid choice"),
-        (["--speed=3"], "--speed: no such flag"),
+        (["--speed=3"], "--speed: unknown flag"),
         (["--lake=data/lake", "--warehouse=duckdb:x"], "--lake and --warehouse can't stand"),
         (["--warehouse=duckdb:nowhere.duckdb"], "there is no such file; run python -m pipeline"),
         (["--warehouse=cassandra://host/keys"], "can't be exported from; give duckdb:PATH"),
@@ -442,7 +442,7 @@ def test_files_that_are_there_are_kept_unless_told(
     target.write_text("mine")
 
     assert warehouse.export() == 2
-    assert "1 of the 1 files are there already, such as A__20240301_001.bdf.csv" in (
+    assert "1 of the 1 files already exist, such as A__20240301_001.bdf.csv" in (
         capsys.readouterr().err
     )
     assert target.read_text() == "mine"
@@ -513,7 +513,7 @@ def test_a_folder_that_cannot_be_made_is_named(
     warehouse.out.write_text("a file")
 
     assert warehouse.export() == 2
-    assert f"--out={warehouse.out}: can't be made" in capsys.readouterr().err
+    assert f"--out={warehouse.out}: cannot be created" in capsys.readouterr().err
 
 
 def test_a_warehouse_of_an_earlier_version_is_exported(warehouse: Warehouse) -> None:

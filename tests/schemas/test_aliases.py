@@ -157,6 +157,33 @@ def test_normal_spelling():
 @pytest.mark.parametrize(
     ("name", "field", "scale"),
     [
+        ("cellVoltage", "voltage_v", 1.0),
+        ("currentMilliAmps", "current_a", 0.001),
+        ("chargeCapacityMAh", "charge_capacity_ah", 0.001),
+        ("tempC", "temperature_c", 1.0),
+        ("Curr(mA)", "current_a", 0.001),
+        ("I /mA", "current_a", 0.001),
+        ("E /V", "voltage_v", 1.0),
+        ("Amp-Hours Discharge, AH", "discharge_capacity_ah", 1.0),
+    ],
+)
+def test_words_that_run_together_and_short_names_with_a_unit_are_understood(name, field, scale):
+    assert resolve(name) == Alias(field, scale)
+
+
+@pytest.mark.parametrize("name", ["StepStatus", "Mode", "Work Mode", "Step Mode"])
+def test_what_a_cycler_was_doing_has_many_names(name):
+    assert meaning(name).field == "state"
+
+
+@pytest.mark.parametrize("name", ["recNo", "relativeTime", "IRange", "powerKW", "dQdV"])
+def test_words_that_run_together_mean_no_more_than_apart(name):
+    assert resolve(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "scale"),
+    [
         # the parts of a name after which its unit may stand
         ("Q charge/discharge/mA.h", "net_capacity", 1e-3),
         ("(Q-Qo)/mA.h", "net_capacity", 1e-3),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from schemas.reading import READING
 from tests.messages import ARRIVED_US, SECOND, START, START_US, at, limits, messages, reading, rows
 from transforms.decode import (
+    DIRECTION_DISAGREES,
     EVENT_TIME_ASSUMED,
     Rejects,
     dead_letters,
@@ -840,3 +841,23 @@ def test_two_cells_of_one_moment_are_not_alike():
 def test_a_record_number_of_the_files_own_is_left():
     table = bare([3.7, 3.7], Record=[5, 6], Date_Time=["2024-01-01 00:00:00"] * 2)
     assert column(table, "record_index") == [5, 6]
+
+
+@pytest.mark.parametrize(
+    ("state", "current", "doubted"),
+    [
+        ({"state": "charge"}, -1.5, True),
+        ({"mode": "CC Discharge"}, 1.5, True),
+        ({"stepStatus": "放电"}, 1.5, True),
+        ({"state": "charge"}, 1.5, False),
+        ({"state": "rest"}, -0.001, False),
+        ({"state": "running"}, -1.5, False),
+        ({"state": 7, "mode": None}, -1.5, False),
+        ({}, -1.5, False),
+    ],
+)
+def test_a_message_whose_state_speaks_against_its_current_is_flagged(state, current, doubted):
+    table = decoded(messages([reading(current_a=current) | state]))
+    assert column(table, "current_a") == [current]
+    flagged = column(table, "flags")[0] & DIRECTION_DISAGREES
+    assert bool(flagged) == doubted

@@ -16,7 +16,7 @@ from schemas.reading import QUALITY_FLAGS, READING, Kind
 from transforms import convert
 from transforms.convert import Converted, Mask
 from transforms.interpret import counters, states
-from transforms.interpret.clocks import measured_order, passing, runs_on, set_back
+from transforms.interpret.clocks import added_up, measured_order, passing, runs_on, set_back
 from transforms.interpret.direction import apply_sign
 from transforms.interpret.interpretation import Interpretation, Sign, Use
 
@@ -215,6 +215,7 @@ def _in_order(table: pa.Table, how: Interpretation, out: Fields) -> None:
     """What takes the rows one after another: a clock set back, counters for both directions."""
     rows = table.num_rows
     perm, first = measured_order(how.order, _groups(out, rows), _numbers(out, "record_index"))
+    _runs(how, out, perm, first)
     elapsed, step_time = _numbers(out, "test_time_s"), _numbers(out, "step_time_s")
     if "clock_disagrees" in how.disagreements:
         passed = passing(
@@ -262,6 +263,22 @@ def _in_order(table: pa.Table, how: Interpretation, out: Fields) -> None:
             placed = np.empty(rows)
             placed[perm] = counter
             out.found[name] = pa.array(placed, mask=missing)
+
+
+def _runs(how: Interpretation, out: Fields, perm: I64, first: Mask) -> None:
+    """A clock that starts again: event time from when its runs began, test time from all of them."""
+    run = _numbers(out, "test_time_s")
+    if run is None:
+        return
+    times = _micros(out)
+    if how.wall_of_runs and times is not None:
+        known = times[1] & np.isfinite(run)
+        since = np.round(np.where(known, run, 0.0) * 1e6).astype(np.int64)
+        out.found["recorded_at"] = pa.array(times[0] + since, mask=~times[1]).cast(UTC_MICROSECONDS)
+    if how.by_runs:
+        placed = np.empty(len(run))
+        placed[perm] = added_up(run[perm], first)
+        out.found["test_time_s"] = pa.array(placed, mask=np.isnan(placed))
 
 
 def _turns(out: Fields, perm: I64) -> Mask:
@@ -315,10 +332,10 @@ def _signed_by_counters(out: Fields, current: F64, perm: I64, first: Mask) -> F6
     return signed
 
 
-def _put_right(out: Fields, perm: I64, first: Mask, passed_s: F64 | None, numbered: bool) -> None:
+def _put_right(out: Fields, perm: I64, first: Mask, passed_s: F64 | None, numbered: Mask | None) -> None:
     """Event times that went back though time passed, moved on by what the clock was set back.
 
-    From there on the test's clock tells what passed; the wall clock is believed again where it
+    From there on the test's clock shows what passed; the wall clock is believed again where it
     says the same as before. Rows that were moved are flagged.
     """
     times = _micros(out)

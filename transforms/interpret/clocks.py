@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -18,6 +18,10 @@ from transforms.interpret.interpretation import SECOND, Head, Use, Witness
 UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "ms": 1e-3, "us": 1e-6}
 # How far a ratio of two clocks may be from that of two units to count as it.
 UNIT_TOLERANCE = 0.05
+# Serial days since 1970, Excel's and MATLAB's; and the least time between two rows
+# that a test of hours is logged at.
+_DAYS = ((25_569.0, 80_000.0), (719_529.0, 800_000.0))
+_DENSEST_S = 0.02
 # A row's time is good to this, where stamps carry whole seconds only.
 _RESOLUTION_S = 1.0
 _DAY_US = 86_400_000_000
@@ -27,7 +31,7 @@ DRIFT_S = 300.0
 # How often in a file, and by how much, a clock is set back.
 _MOST_SET_BACK = 100
 _FURTHEST_BACK_S = 26 * 3600.0
-# Formats whose dates are American wherever the machine stands.
+# Layouts that write the month first wherever the machine stands.
 _MONTH_FIRST_DIALECTS = frozenset({"Arbin", "Maccor", "Digatron", "PEC"})
 
 _DAY_FIRST_DIALECTS = frozenset({"Basytec", "BioLogic", "Digatron"})
@@ -44,12 +48,14 @@ class Clocks:
         first: in that order, whether a row is the first of its equipment.
         elapsed: seconds of the test's clock per row in that order, NaN where not known.
         wall: microseconds since 1970 UTC in that order, NaN where not known.
-        clock: where elapsed time comes from, for a person.
-        event_time: where event time comes from, for a person.
+        clock: the column of elapsed time, for a person.
+        event_time: the source of event time, for a person.
         start_us: when the test began, if only the file's head says so.
         day_first: how dates are written.
         in_order: whether times have to be put right row after row.
         order: see `Interpretation`.
+        by_runs: whether the test's clock is made of one that starts again: see `Interpretation`.
+        wall_of_runs: whether event time says when a run began: see `Interpretation`.
     """
 
     uses: list[Use] = field(default_factory=list)
@@ -64,6 +70,8 @@ class Clocks:
     day_first: bool | None = None
     in_order: bool = False
     order: str = "file"
+    by_runs: bool = False
+    wall_of_runs: bool = False
     witnesses: list[Witness] = field(default_factory=list)
     disagreements: list[str] = field(default_factory=list)
 
@@ -119,10 +127,10 @@ def decide(
     if absolute_names and found.day_first is None:
         found.day_first = _day_first(frame, found, absolute_names, dialect)
     absolute = [_absolute(frame, name, zone, found.day_first) for name in absolute_names]
-    least = max(0.5 * frame.rows, 1)
-    absolute = [item for item in absolute if np.isfinite(item.micros).sum() >= least]
+    absolute = [item for item in absolute if _mostly_known(item.micros)]
     _test_and_step(frame, found, elapsed_names, absolute)
     _choose_absolute(frame, found, absolute)
+    _runs(frame, found)
     _unit_of_test_clock(frame, found)
     _start(found, head, zone)
     _compare(frame, found)
@@ -131,14 +139,21 @@ def decide(
     return found
 
 
+def _mostly_known(values: F64) -> bool:
+    return bool(len(values)) and bool(np.isfinite(values).mean() >= 0.5)
+
+
 def _sorted_out(frame: Frame) -> tuple[list[str], list[str]]:
     """The columns that hold points in time, and those that hold elapsed time, by their values."""
-    absolute, elapsed = [], []
+    absolute: list[str] = []
+    elapsed: list[str] = []
     for name in frame.columns.get("recorded_at", []):
-        (elapsed if _is_elapsed(frame, name) else absolute).append(name)
+        is_duration = frame.said(name) is None and _is_elapsed(frame, name)
+        (elapsed if is_duration else absolute).append(name)
     for field_name in ("test_time_s", CLOCK, "step_time_s"):
         for name in frame.columns.get(field_name, []):
-            (absolute if _is_absolute(frame, name) else elapsed).append(name)
+            is_point = frame.said(name) is None and _is_absolute(frame, name)
+            (absolute if is_point else elapsed).append(name)
     return absolute, elapsed
 
 
@@ -177,9 +192,20 @@ def _since_1970(frame: Frame, name: str) -> bool:
     if unit is None or frame.meanings[name].field == CLOCK:
         low, usual = np.nanquantile(numbers, (0.05, 0.5))
         # However long a test is, its clock begins near 0: its numbers differ by more than that.
-        return bool(1e8 <= usual <= 1e19 and low >= 0.5 * usual)
+        since_1970 = bool(1e8 <= usual <= 1e19 and low >= 0.5 * usual)
+        return since_1970 or _serial_days(numbers)
     # Said to be elapsed: it began before any cycler was built.
     return bool(np.nanmin(numbers) * unit.scale >= 5e8)
+
+
+def _serial_days(numbers: F64) -> bool:
+    """Whether numbers are days of MATLAB's or Excel's: as seconds they would be far too dense."""
+    known = numbers[np.isfinite(numbers)]
+    steps = np.abs(np.diff(known))
+    steps = steps[steps > 0]
+    if not len(steps) or not any(low <= known.min() <= known.max() < high for low, high in _DAYS):
+        return False
+    return bool(np.median(steps) < _DENSEST_S)
 
 
 def _is_elapsed(frame: Frame, name: str) -> bool:
@@ -229,7 +255,7 @@ def _only_dates(frame: Frame, name: str) -> bool:
 def _order_rows(
     frame: Frame, found: Clocks, groups: I64, names: list[str], elapsed: dict[str, F64]
 ) -> None:
-    """The order of measurement: the file's, or the record numbers' where they tell otherwise."""
+    """The order of measurement: the file's, or the record numbers' where they differ."""
     records = frame.columns.get("record_index", [])
     if records and frame.rows > 1:
         numbers = frame.numbers(records[0])
@@ -277,7 +303,7 @@ def _different_pairs(groups: I64, numbers: F64) -> int:
 
 
 def _descends(names: list[str], elapsed: dict[str, F64]) -> bool:
-    """Whether the newest row comes first."""
+    """Whether the newest row is the first."""
     for name in names:
         values = elapsed[name]
         steps = np.diff(values[np.isfinite(values)])
@@ -354,19 +380,21 @@ def _test_and_step(
     test: list[str] = []
     step: list[str] = []
     bare: list[str] = []
+    why: dict[str, str] = {}
     for name in names:
         meant = frame.meanings[name].field
         if meant == "step_time_s":
             step.append(name)
-        elif meant == CLOCK or _is_bare(name):
+        elif meant == CLOCK or (_is_bare(name) and frame.said(name) is None):
             bare.append(name)
         else:
             test.append(name)
-    # A clock that is called the test's and begins again with every step beside one that does not.
-    if test and _falls(frame, found, test[0]) > 2:
+    # A clock that is called the test's and restarts with every step, next to one that does not.
+    if test and frame.said(test[0]) is None and _falls(frame, found, test[0]) > 2:
         steady = [n for n in (*test[1:], *bare) if _falls(frame, found, n) == 0]
         if steady:
             step.append(test[0])
+            why[test[0]] = f"it restarts, {steady[0]} runs on"
             test = [steady[0], *[n for n in test[1:] if n != steady[0]]]
             bare = [n for n in bare if n != steady[0]]
     dates_alone = absolute and all(item.only_dates for item in absolute)
@@ -379,8 +407,10 @@ def _test_and_step(
             found.uses.append(Use(name, CLOCK, why="added to the date"))
             dates_alone = False
         elif test:
+            why.setdefault(name, f"beside {test[0]}")
             (step if not step else found.left).append(name)
         elif _falls(frame, found, name) and _falls_with_steps(frame, found, name):
+            why[name] = "it restarts with the steps"
             step.append(name)
         else:
             test.append(name)
@@ -390,7 +420,8 @@ def _test_and_step(
         found.clock = _said(found.uses[-1])
         found.left += test[1:]
     if step:
-        found.uses.append(_elapsed_use(frame, step[0], "step_time_s"))
+        use = _elapsed_use(frame, step[0], "step_time_s")
+        found.uses.append(replace(use, why=why.get(step[0], use.why)))
         found.left += step[1:]
 
 
@@ -449,7 +480,7 @@ def _falls_with_steps(frame: Frame, found: Clocks, name: str) -> bool:
 
 
 def _is_time_of_day(frame: Frame, found: Clocks, name: str, absolute: list[_Absolute]) -> bool:
-    """Whether durations below a day beside dates are times of day: they fall as the date changes."""
+    """Whether durations below a day beside dates are times of day: they fall with the date alone."""
     values = frame.numbers(name)[found.perm]
     known = values[np.isfinite(values)]
     if not len(known) or known.min() < 0 or known.max() >= 86_400:
@@ -459,10 +490,11 @@ def _is_time_of_day(frame: Frame, found: Clocks, name: str, absolute: list[_Abso
         falls = np.diff(values) < 0
         turns = np.diff(dates) > 0
     falls[found.first[1:]] = False
-    if falls.any():
-        return bool(turns[falls].mean() > 0.5)
-    # It never falls: it would have to where the date changes.
-    return not turns.any()
+    if turns.any() and falls[turns].mean() <= 0.5:
+        return False
+    # A day's clock begins again with the date; rows that a file holds twice, and a clock that was
+    # set back, make it fall, too.
+    return int((falls & ~turns).sum()) <= 2
 
 
 def _choose_absolute(frame: Frame, found: Clocks, absolute: list[_Absolute]) -> None:
@@ -471,7 +503,7 @@ def _choose_absolute(frame: Frame, found: Clocks, absolute: list[_Absolute]) -> 
     if not full and not absolute:
         return
     chosen = (full or absolute)[0]
-    # Of several the one that tells more rows apart, where the better name tells none apart.
+    # Of several the one that distinguishes more rows, where the better name distinguishes none.
     if len(full) > 1 and len(np.unique(chosen.micros)) <= 1 < len(np.unique(full[1].micros)):
         chosen = full[1]
     wall = chosen.micros[found.perm]
@@ -483,7 +515,7 @@ def _choose_absolute(frame: Frame, found: Clocks, absolute: list[_Absolute]) -> 
             found.event_time = f"{chosen.column} + {clock.column}"
             wall = wall + frame.numbers(clock.column)[found.perm] * 1e6
         elif found.elapsed is not None and np.isfinite(found.elapsed).any():
-            # The date of the test: its clock tells the rest.
+            # The date of the test: its clock gives the rest.
             found.event_time = f"{chosen.column} + {found.clock}"
             known = wall[np.isfinite(wall)]
             found.start_us = int(known.min())
@@ -503,6 +535,76 @@ def _choose_absolute(frame: Frame, found: Clocks, absolute: list[_Absolute]) -> 
                 found.uses.append(Use(other.column, "recorded_at", why=SECOND))
                 wall = np.where(np.isnan(wall), other.micros[found.perm], wall)
     found.wall = wall
+
+
+# A wall clock that stands still for so long while another runs says when that one began.
+_STANDS_STILL_S = 120.0
+
+
+def _runs(frame: Frame, found: Clocks) -> None:
+    """A clock that starts again with each step or cycle, where no other tells what passed.
+
+    Its runs are added up to the test's clock; a wall clock that stands still during each of them
+    says when it began.
+    """
+    use = next((use for use in found.uses if use.field == "test_time_s"), None)
+    if use is None:
+        use = next((use for use in found.uses if use.field == "step_time_s"), None)
+    if use is None:
+        return
+    run = (frame.numbers(use.column) * use.scale)[found.perm]
+    begins = found.first.copy()
+    with np.errstate(invalid="ignore"):
+        begins[1:] |= np.diff(run) < 0
+    if found.wall is not None:
+        if not _stands_still(found.wall, run, begins):
+            return
+        found.wall = found.wall + np.where(np.isfinite(run), run, 0.0) * 1e6
+        found.wall_of_runs = True
+        text = f"{found.event_time} stands still while {use.column} runs: it says when that began"
+        found.witnesses.append(Witness("clock", use.column, 1.0, text))
+        found.event_time = f"{found.event_time} + {use.column}"
+    elif use.field == "test_time_s":
+        if not _starts_again(run, begins & ~found.first):
+            return
+        count = int((begins & ~found.first).sum())
+        text = f"{use.column} starts again {count} times: a run follows the other"
+        found.witnesses.append(Witness("clock", use.column, 1.0, text))
+    found.in_order = True
+    if use.field == "step_time_s" or not np.array_equal(begins, found.first):
+        found.by_runs = True
+        found.elapsed = added_up(run, found.first)
+        found.clock = f"{_said(use)}, its runs added up"
+        if use.field == "step_time_s":
+            found.uses.append(replace(use, field="test_time_s"))
+
+
+def _starts_again(run: F64, falls: Mask) -> bool:
+    """Whether a clock that falls begins at nought again every time, after a run of some length."""
+    at = np.flatnonzero(falls)
+    return bool(len(at)) and bool((run[at] <= 0.02 * run[at - 1]).all())
+
+
+def _stands_still(wall: F64, run: F64, begins: Mask) -> bool:
+    """Whether a wall clock never moves during the runs of another clock, long ones too."""
+    with np.errstate(invalid="ignore"):
+        moves = np.abs(np.diff(wall)) > 0
+    if (moves & ~begins[1:]).any():
+        return False
+    starts = np.flatnonzero(begins)
+    spans = np.fmax.reduceat(run, starts) - np.fmin.reduceat(run, starts)
+    return bool(np.isfinite(spans).any()) and bool(np.nanmax(spans) > _STANDS_STILL_S)
+
+
+def added_up(run: F64, first: Mask) -> F64:
+    """Seconds since an equipment's first run began, of a clock that starts again with every run."""
+    passed = passing(first, None, run)
+    assert passed is not None
+    passed = np.where(first, run, passed)
+    total = np.cumsum(np.where(np.isfinite(passed), passed, 0.0))
+    begun = np.maximum.accumulate(np.where(first, np.arange(len(run)), 0))
+    before = total - np.where(np.isfinite(passed), passed, 0.0)
+    return np.where(np.isfinite(run), total - before[begun], np.nan) if len(run) else run
 
 
 def chunk_ratio(numerator: F64, denominator: F64) -> float | None:
@@ -529,7 +631,7 @@ def chunk_ratio(numerator: F64, denominator: F64) -> float | None:
 def _unit_of_test_clock(frame: Frame, found: Clocks) -> None:
     """The unit of the test's clock, by the wall clock where there is one."""
     use = next((use for use in found.uses if use.field == "test_time_s"), None)
-    if use is None or found.elapsed is None or found.wall is None:
+    if use is None or found.elapsed is None or found.wall is None or found.wall_of_runs:
         return
     span = np.nanmax(found.wall) - np.nanmin(found.wall)
     if not span > 20e6 * _RESOLUTION_S:
@@ -542,6 +644,8 @@ def _unit_of_test_clock(frame: Frame, found: Clocks) -> None:
         found.witnesses.append(
             Witness("unit", "wall clock", ratio, f"{use.column} is in {use.unit}")
         )
+        return
+    if frame.unit_is_said(use.column):
         return
     for text, seconds in UNITS.items():
         factor = seconds / use.scale
@@ -613,17 +717,21 @@ def passing(first: Mask, elapsed: F64 | None, step_time: F64 | None) -> F64 | No
     return out
 
 
-def runs_on(records: F64 | None, perm: I64, first: Mask) -> bool:
-    """Whether record numbers go up with every row: then the rows are in order of measurement."""
+def runs_on(records: F64 | None, perm: I64, first: Mask) -> Mask | None:
+    """Where record numbers go up from the row before; None if they do not tell the order.
+
+    They may fall once or twice: where a file holds a block of rows again.
+    """
     if records is None or len(records) < 2:
-        return False
-    steps = np.diff(records[perm])[~first[1:]]
-    return bool(len(steps)) and bool((steps > 0).all())
+        return None
+    steps = np.diff(records[perm])
+    up: Mask = (steps > 0) | first[1:]
+    return up if (~up).sum() <= 2 else None
 
 
 def _compare(frame: Frame, found: Clocks) -> None:
     """Holds the wall clock against the test's clock, and both against the order of the rows."""
-    if found.wall is None:
+    if found.wall is None or found.wall_of_runs:
         return
     wall = np.diff(found.wall) / 1e6
     wall[found.first[1:]] = np.nan
@@ -637,7 +745,7 @@ def _compare(frame: Frame, found: Clocks) -> None:
         found.in_order = True
         found.disagreements.append("clock_disagrees")
         text = (
-            f"{found.event_time} goes back {int(back.sum())} times, by up to "
+            f"{found.event_time} goes back {_times(int(back.sum()))}, by up to "
             f"{-np.nanmin(np.where(back, wall, np.nan)):.0f} s, while the test runs on"
         )
         witness = Witness("clock", "order of the rows", 1.0 - float(back.mean()), text)
@@ -663,13 +771,17 @@ def _compare(frame: Frame, found: Clocks) -> None:
         found.disagreements.append("clock_disagrees")
 
 
-def set_back(wall: F64, passed: F64 | None, numbered: bool) -> Mask:
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def set_back(wall: F64, passed: F64 | None, numbered: Mask | None) -> Mask:
     """Where the wall clock goes back though time passed.
 
     Args:
         wall: seconds since the row before by the wall clock, NaN where not known.
         passed: the same by the test's or the step's clock, negative where that began again.
-        numbered: whether the record numbers say that the rows are in order.
+        numbered: where the record numbers go up; None if they do not tell the order.
 
     Without either only a change of the clocks by an hour in a file that is otherwise in order is
     believed: other files are simply not sorted.
@@ -678,7 +790,9 @@ def set_back(wall: F64, passed: F64 | None, numbered: bool) -> Mask:
         back: Mask = wall < -2.0 * _RESOLUTION_S
         if passed is not None:
             back &= passed >= 0
-        elif not numbered:
+        if numbered is not None:
+            back &= numbered
+        elif passed is None:
             typical = float(np.nanmedian(wall[wall > 0])) if (wall > 0).any() else 0.0
             back &= np.abs(wall + 3600.0) <= max(2.0 * typical, 5.0)
             if (wall < -2.0 * _RESOLUTION_S).sum() != back.sum():

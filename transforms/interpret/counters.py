@@ -179,7 +179,7 @@ def ratio_to_integral(frame: Frame, clocks: Clocks, charge: Flow) -> float | Non
     counted = 0.0
     for column in columns:
         if frame.meanings[column].unit is None and column not in SIDES and not _in_ah(column):
-            return None  # two unknown units tell nothing
+            return None  # two unknown units decide nothing
         gained, _ = growth(np.abs(frame.scaled(column)[clocks.perm]), charge.first)
         counted += float(gained.sum())
     return counted / total if counted > 0 else None

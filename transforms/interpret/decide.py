@@ -19,7 +19,15 @@ from transforms.interpret import direction as direction_rules
 from transforms.interpret import layouts
 from transforms.interpret.clocks import Clocks
 from transforms.interpret.frame import F64, I64, SURVEY_ROWS, Frame
-from transforms.interpret.interpretation import SECOND, Head, Interpretation, Use, Witness
+from transforms.interpret.interpretation import (
+    SECOND,
+    TOLD,
+    Head,
+    Interpretation,
+    Sign,
+    Use,
+    Witness,
+)
 from transforms.interpret.told import Told
 
 # Read as they are; the others have rules of their own.
@@ -65,7 +73,7 @@ def decide(
     witnesses, doubts = list(times.witnesses), list(times.disagreements)
     _plain_columns(frame, uses, left)
     _numbers_of_place(frame, times, uses, left, witnesses)
-    sign = direction_rules.Sign.POSITIVE_CHARGES
+    sign = Sign.POSITIVE_CHARGES
     grain, in_order = None, times.in_order
     current, voltage = (
         _value(frame, uses, "current_a", times),
@@ -87,13 +95,14 @@ def decide(
         witnesses += counted.witnesses
         doubts += counted.disagreements
         grain, in_order = counted.grain, in_order or counted.in_order
-        in_order = in_order or sign is direction_rules.Sign.FROM_COUNTERS
+        in_order = in_order or sign is Sign.FROM_COUNTERS
     else:
         uses += _named_counters(frame)
     if frame.notation[1]:
         doubts.append("unit_guessed")
     in_order = _looks_alike(frame, times, uses, left, witnesses) or in_order
     _unit_doubt(frame, times, uses, witnesses, doubts, named)
+    uses = [replace(use, why=TOLD) if _is_told(frame, use) else use for use in uses]
     known = {use.column for use in uses} | {column for column, _ in refused}
     others = [name for name in table.column_names if name not in known]
     interval = times.interval
@@ -113,11 +122,19 @@ def decide(
         counter_grain=grain,
         sampling_s=float(np.median(typical)) if len(typical) >= _LEAST_INTERVALS else None,
         typical_current_a=_large(current),
+        by_runs=times.by_runs,
+        wall_of_runs=times.wall_of_runs,
         in_order=in_order or times.order != "file",
         is_cell=_is_cell(frame, table.column_names),
         witnesses=tuple(witnesses),
         disagreements=tuple(sorted(set(doubts))),
     )
+
+
+def _is_told(frame: Frame, use: Use) -> bool:
+    """Whether nothing but the user says what a column stands for, or in what unit it is."""
+    said = frame.said(use.column) == use.field or frame.unit_is_said(use.column)
+    return said and use.why == "name"
 
 
 def _groups(frame: Frame) -> I64:
@@ -227,7 +244,7 @@ def _named_counters(frame: Frame) -> list[Use]:
 def _unit_by_counters(
     frame: Frame, times: Clocks, uses: list[Use], signed: F64, witnesses: list[Witness]
 ) -> None:
-    """The unit of a test clock that has none and no wall clock beside it: by what was counted."""
+    """The unit of a test clock that has none, where there is no wall clock: by what was counted."""
     use = next((use for use in uses if use.field == "test_time_s"), None)
     if use is None or use.why != "name" or times.elapsed is None or times.wall is not None:
         return
@@ -274,7 +291,7 @@ def _unit_doubt(
 def _looks_alike(
     frame: Frame, times: Clocks, uses: list[Use], left: list[str], witnesses: list[Witness]
 ) -> bool:
-    """Drops a record number that does not tell rows apart; whether rows of a moment are equal.
+    """Drops a record number that does not distinguish rows; returns whether it did.
 
     Rows of one number and time that measure different things show that it does not. Those that
     are equal in everything are copies.
@@ -291,20 +308,19 @@ def _looks_alike(
     if record is None:
         together = _alike(keys, np.arange(frame.rows)) if keys else np.zeros(0, dtype=bool)
         if together.any():
-            text = f"{int(together.sum())} rows have the time of the row before: values tell apart"
+            text = (
+                f"{int(together.sum())} rows have the time of the row before: their values and "
+                "their order in the file distinguish them"
+            )
             witnesses.append(Witness("identity", "clock", 1.0 - float(together.mean()), text))
-        if keys and not together.any():
-            return False
-        moment = np.cumsum(np.append(0.0, ~together)) if keys else np.zeros(frame.rows)
-        order = np.lexsort([*measured, moment])
-        return bool(_alike([moment, *measured], order).any())
+        return False
     keys.append(frame.numbers(record.column)[times.perm])
     order = np.lexsort([*keys, np.cumsum(times.first)])
     alike = _alike([*keys, np.cumsum(times.first).astype(np.float64)], order)
     if (alike & ~_alike(measured, order)).any():
         uses.remove(record)
         left.append(record.column)
-        text = "rows of one number and time measured different things: it is no record number"
+        text = "rows with one number and time have different values: it is not a record number"
         witnesses.append(Witness("identity", record.column, 0.0, text))
         return True
     return False

@@ -9,7 +9,7 @@ import numpy as np
 from schemas.aliases import STATE
 from transforms.interpret import states
 from transforms.interpret.clocks import Clocks
-from transforms.interpret.frame import F64, Frame, Mask
+from transforms.interpret.frame import F64, I64, Frame, Mask
 from transforms.interpret.interpretation import Sign, Use, Witness
 
 # How sure a witness has to be, from -1 (the other way round) to 1.
@@ -18,6 +18,8 @@ _SURE = 0.6
 _LEAST_VOLTS = 0.02
 # Share of the throughput in a direction from which on it counts as met.
 _MET = 0.02
+# Fewer rows are no test.
+_FEW_ROWS = 20
 
 
 @dataclass
@@ -70,12 +72,16 @@ def decide(
     turns = _turns(current, voltage)
     sign, doubts = _judge(current, weight, by_state, by_counter, scores, state, turns)
     if told is not None:
-        sign, doubts = told, []
+        source = {Sign.FROM_STATE: by_state, Sign.FROM_COUNTERS: by_counter}
+        # Without what it is to be taken from, the direction is not known.
+        doubts = ["direction_disagrees"] if source.get(told, current) is None else []
+        sign = told
+        witnesses.append(Witness("direction", "--dialect", 1.0, "the sign is as it says"))
     signed = apply_sign(current, sign, by_state, by_counter)
     return Direction(sign, state, signed, witnesses, doubts)
 
 
-def apply_sign(current: F64, sign: Sign, by_state: F64 | None, by_counter: F64 | None) -> F64:
+def apply_sign(current: F64, sign: Sign, by_state: I64 | None, by_counter: F64 | I64 | None) -> F64:
     """The current in A with the sign of the reading: positive where it charges."""
     if sign is Sign.POSITIVE_DISCHARGES:
         return -current
@@ -109,7 +115,7 @@ def _weigh(
     about: str,
     name: str,
     current: F64,
-    says: F64,
+    says: I64,
     weight: F64,
     scores: dict[str, float],
     witnesses: list[Witness],
@@ -123,7 +129,7 @@ def _weigh(
     witnesses.append(Witness(about, name, (1.0 + score) / 2.0))
 
 
-def _counter_direction(frame: Frame, clocks: Clocks) -> F64 | None:
+def _counter_direction(frame: Frame, clocks: Clocks) -> I64 | None:
     """1 where only the charge counter grows, -1 where only the discharge counter does, else 0."""
     growth = []
     for field_name in ("charge_capacity_ah", "discharge_capacity_ah"):
@@ -138,10 +144,11 @@ def _counter_direction(frame: Frame, clocks: Clocks) -> F64 | None:
     up, down = growth[0] > 0, growth[1] > 0
     if not (up & ~down).any() and not (down & ~up).any():
         return None
-    return (up & ~down).astype(np.int64) - (down & ~up)
+    found: I64 = (up & ~down).astype(np.int64) - (down & ~up).astype(np.int64)
+    return found
 
 
-def _voltage_direction(current: F64, voltage: F64, first: Mask) -> F64:
+def _voltage_direction(current: F64, voltage: F64, first: Mask) -> I64:
     """1 in runs of one sign of the current in which the voltage rises, -1 where it falls, else 0.
 
     The first row of a run is left out: its voltage jumped with the current.
@@ -149,7 +156,7 @@ def _voltage_direction(current: F64, voltage: F64, first: Mask) -> F64:
     out = np.zeros(len(current), dtype=np.int64)
     if len(current) < 3:
         return out
-    small = 0.02 * np.nanmax(np.abs(current)) if np.isfinite(current).any() else 0.0
+    small = 0.001 * np.nanmax(np.abs(current)) if np.isfinite(current).any() else 0.0
     sign = np.where(np.abs(current) > small, np.sign(current), 0.0)
     sign = np.where(np.isfinite(sign), sign, 0.0)
     begins = first.copy()
@@ -157,7 +164,7 @@ def _voltage_direction(current: F64, voltage: F64, first: Mask) -> F64:
     starts = np.flatnonzero(begins)
     ends = np.append(starts[1:], len(current))
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        if sign[start] == 0 or end - start < 4:
+        if sign[start] == 0 or end - start < 3:
             continue
         change = voltage[end - 1] - voltage[start + 1]
         if np.isfinite(change) and abs(change) >= _LEAST_VOLTS:
@@ -168,8 +175,8 @@ def _voltage_direction(current: F64, voltage: F64, first: Mask) -> F64:
 def _judge(
     current: F64,
     weight: F64,
-    by_state: F64 | None,
-    by_counter: F64 | None,
+    by_state: I64 | None,
+    by_counter: I64 | None,
     scores: dict[str, float],
     state: str | None,
     turns: bool,
@@ -201,12 +208,14 @@ def _judge(
         return Sign.POSITIVE_CHARGES, ["direction_disagrees"]
     if by_voltage is not None and by_voltage <= -_SURE:
         return Sign.POSITIVE_DISCHARGES, []
+    if (by_voltage is None or by_voltage < 0) and len(current) >= _FEW_ROWS:
+        return Sign.POSITIVE_CHARGES, ["direction_guessed"]
     return Sign.POSITIVE_CHARGES, []
 
 
 def _turns(current: F64, voltage: F64) -> bool:
     """Whether the voltage of the rows that carry a current goes both ways by much."""
-    small = 0.02 * np.nanmax(np.abs(current)) if np.isfinite(current).any() else 0.0
+    small = 0.001 * np.nanmax(np.abs(current)) if np.isfinite(current).any() else 0.0
     with np.errstate(invalid="ignore"):
         course = voltage[(np.abs(current) > small) & np.isfinite(voltage)]
     if len(course) < 10:

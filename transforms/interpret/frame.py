@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.aliases import CLOCK, Meaning, dimension_of, meaning
+from schemas.aliases import CLOCK, Meaning, dimension_of, meaning, unit_in
 from schemas.units import Dimension, Unit, parse
 from transforms import convert
 from transforms.convert import Notation
@@ -48,14 +48,18 @@ class Frame:
     _texts: dict[str, pa.Array | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        told = {column: name for name, column in self.told.columns}
-        taken = {name for name, _ in self.told.columns}
+        present = set(self.table.column_names)
+        for _, column in self.told.columns:
+            if column not in present:
+                self.refused.append((column, "--dialect names it, but the file has no such column"))
+        told = {column: name for name, column in self.told.columns if column in present}
+        taken = set(told.values())
         for column in self.table.column_names:
             if column in self.told.ignore:
                 continue
             found = meaning(column)
             if column in told:
-                found = Meaning(told[column], found.unit if found else None)
+                found = unit_in(column, told[column])
             elif found is not None and found.field in taken:
                 continue
             if found is None:
@@ -76,6 +80,14 @@ class Frame:
             return found
         parsed = parse(unit, dimension_of(found.field))
         return Meaning(found.field, parsed or Unit(unit, 1.0), None, found.rank)
+
+    def said(self, column: str) -> str | None:
+        """The field that the user says a column stands for."""
+        return next((name for name, told in self.told.columns if told == column), None)
+
+    def unit_is_said(self, column: str) -> bool:
+        """Whether the user says the unit of a column."""
+        return any(column == told for told, _ in self.told.units)
 
     @property
     def rows(self) -> int:

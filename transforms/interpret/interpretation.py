@@ -10,10 +10,12 @@ from transforms.convert import Notation
 
 # Why a second column stands for a field: its values count where the better one has none.
 SECOND = "where the better one is empty"
+# Why a column stands for a field, or has its unit, where the user says so.
+TOLD = "told"
 
 
 class Sign(StrEnum):
-    """What a positive current does, and where the direction comes from if it has no sign."""
+    """What a positive current does, and what gives the direction if it has no sign."""
 
     POSITIVE_CHARGES = "positive_charges"
     POSITIVE_DISCHARGES = "positive_discharges"
@@ -86,14 +88,17 @@ class Interpretation:
         notation: how numbers are written, where some have commas.
         order: `file`, `record` or `reversed`: the order in which the rows were measured.
         day_first: whether day comes before month where neither is above 12; None if no matter.
-        clock: where elapsed time comes from, for a person.
-        event_time: where event time comes from, for a person.
+        clock: the column of elapsed time, for a person.
+        event_time: the source of event time, for a person.
         start_us: when the test began, where only the file's head says so; else None.
         counter_grain: `test`, `cycle` or `step`; None without counters.
         sampling_s: median time between two rows; None if not known.
-        typical_current_a: a large current of the file, which tells noise from a direction.
+        typical_current_a: a large current of the file; what is much smaller is noise.
         in_order: whether rows have to be read one after another (clock set back, net counters,
             rows that look alike), so that the file can't be cut to parts.
+        by_runs: whether the test's clock starts again with each step or cycle, so that its runs
+            have to be added up.
+        wall_of_runs: whether event time says when such a run began, and its clock the rest.
         compared: whether witnesses were compared; not in tables that this job wrote itself.
         is_cell: whether what was measured is certainly a cell; None leaves it to the profiles.
         witnesses: what was compared.
@@ -115,6 +120,8 @@ class Interpretation:
     sampling_s: float | None = None
     typical_current_a: float | None = None
     in_order: bool = False
+    by_runs: bool = False
+    wall_of_runs: bool = False
     compared: bool = True
     is_cell: bool | None = None
     witnesses: tuple[Witness, ...] = ()

@@ -1,4 +1,4 @@
-"""Tells whose layout a table has, from its names and the head of its file: for a person."""
+"""Names the cycler or tool whose layout a table has, by its names and the head of its file."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Neware", ("工步类型",)),
     ("Neware", ("工步号",)),
     ("Landt", ("record", "energy_mwh", "capacity_mah")),
+    ("Bitrode", ("loop_counter_1",)),
     ("NASA PCoE", ("voltage_measured", "current_measured")),
     ("PyBaMM", ("time_s", "discharge_capacity_a_h")),
     ("Battery Data Format", ("test_time_second", "voltage_volt")),
     ("Battery Data Format", ("test_time_millisecond", "voltage_volt")),
-    ("Arbin", ("data_point", "step_index", "cycle_index")),
-    ("Arbin", ("test_time_s", "cycle_index", "step_index", "charge_capacity_ah")),
+    ("Arbin", ("data_point", "date_time", "test_time_s", "step_index", "charge_capacity_ah")),
     ("batteryarchive.org", ("test_time_s", "cycle_index", "cell_temperature_c")),
 )
 _SLASHED = {"Test Time / s", "Voltage / V", "Current / A", "Test Time / h"}

@@ -1,4 +1,4 @@
-"""What a user says about how files are to be read, which no witness overrules."""
+"""What the user says about how files are read (--dialect); no witness overrules it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.aliases import WITNESSES, dimension_of
+from schemas.aliases import WITNESSES, dimension_of, meaning
 from schemas.reading import READING
-from schemas.units import parse
+from schemas.units import Dimension, parse
 from transforms.convert import Notation
 from transforms.interpret.interpretation import Sign
 
@@ -25,7 +25,7 @@ class Told:
     """What was said; empty where nothing was.
 
     Attributes:
-        files: shell patterns of the file names it is about; all files if empty.
+        files: shell patterns of the file names it applies to; all files if empty.
         columns: (field, column) pairs.
         units: (column, unit) pairs.
         ignore: columns that stand for no field.
@@ -43,7 +43,7 @@ class Told:
     day_first: bool | None = None
 
     def covers(self, path: str) -> bool:
-        """Whether it is about a file, by its name or its path."""
+        """Whether it applies to a file, by its name or its path."""
         name = path.replace("\\", "/").rsplit("/", 1)[-1]
         return not self.files or any(
             fnmatch.fnmatch(name, glob) or fnmatch.fnmatch(path, glob) for glob in self.files
@@ -76,20 +76,25 @@ def told_from(values: Mapping[str, Any], where: str) -> Told:
     """
     unknown = sorted(set(values) - set(_KEYS))
     if unknown:
-        raise ToldError(f"{where}: unknown key {unknown[0]!r}; there may be {', '.join(_KEYS)}")
+        raise ToldError(f"{where}: unknown key {unknown[0]!r}; the keys are {', '.join(_KEYS)}")
     columns = _pairs(where, "columns", values.get("columns", {}))
     fields = {field.name for field in READING.fields if not field.derived} | WITNESSES
     for field, _ in columns:
         if field not in fields:
             raise ToldError(
-                f"{where}: [columns] {field}: no such field; there are {', '.join(sorted(fields))}"
+                f"{where}: [columns] {field}: no such field; the fields are {', '.join(sorted(fields))}"
             )
     units = _pairs(where, "units", values.get("units", {}))
     by_column = {column: field for field, column in columns}
     for column, unit in units:
-        field = by_column.get(column)
-        if field is not None and parse(unit, dimension_of(field)) is None:
-            raise ToldError(f"{where}: [units] {column}: {unit!r} is no unit of {field}")
+        named = meaning(column)
+        meant = by_column.get(column, named.field if named is not None else None)
+        if meant is None:
+            raise ToldError(
+                f"{where}: [units] {column}: no field is known for this column; add it to [columns]"
+            )
+        if dimension_of(meant) is Dimension.NONE or parse(unit, dimension_of(meant)) is None:
+            raise ToldError(f"{where}: [units] {column}: {unit!r} is not a unit of {meant}")
     sign = notation = day_first = None
     if "sign" in values:
         sign = _one_of(where, "sign", values["sign"], {item.value: item for item in Sign})

@@ -156,6 +156,8 @@ with_interval as (
                 <= {{ var('gap_interval_factor') }} * test_interval_s
                 then coalesce(test_time_s, step_time_s)
         end as lead_s,
+        lag(known_interval_s) over step_order as interval_before_s,
+        lead(known_interval_s) over step_order as interval_after_s,
         -- what usually changes from one reading of the step run to the next
         {{ median('voltage_change_v') }} over in_step_run as typical_voltage_change_v,
         {{ median('current_change_a') }} over in_step_run as typical_current_change_a,
@@ -170,6 +172,7 @@ with_interval as (
     from with_step_run
     window
         in_step_run as (partition by equipment_id, test_key, step_run),
+        step_order as (partition by equipment_id, test_key, step_run order by reading_seq),
         in_test as (partition by equipment_id, test_key)
 
 ),
@@ -186,12 +189,27 @@ final as (
                 {{ array_has('quality_flags', "'gap'") }}
             )
             and time_delta_s > {{ var('gap_interval_factor') }} * typical_interval_s
-            -- a tester that logs on a change of voltage or current may be silent for long
+            -- A tester that logs on a change of voltage or current is silent until there is one;
+            -- one that logs part of a step seldom is so more than once.
             and not coalesce(
-                voltage_change_v <= greatest(3.0 * typical_voltage_change_v, 0.005)
-                and current_change_a <= greatest(
-                    3.0 * typical_current_change_a, 0.05 * abs(current_a)
-                ),
+                voltage_change_v between 0.3 * typical_voltage_change_v
+                and 3.0 * typical_voltage_change_v
+                and typical_voltage_change_v > 0.0
+                and current_change_a <= 0.05 * abs(current_a),
+                false
+            )
+            and not coalesce(
+                current_change_a between 0.3 * typical_current_change_a
+                and 3.0 * typical_current_change_a
+                and typical_current_change_a > 0.0
+                and voltage_change_v <= 0.005,
+                false
+            )
+            and not coalesce(
+                time_delta_s <= {{ var('gap_interval_factor') }} * greatest(
+                    coalesce(interval_before_s, 0.0), coalesce(interval_after_s, 0.0)
+                )
+                and current_change_a <= 0.05 * abs(current_a),
                 false
             ),
             false

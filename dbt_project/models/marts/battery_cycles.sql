@@ -56,7 +56,7 @@ cycle_readings as (
         round(sum(dq_discharge_integrated_ah), 12) as discharge_integrated_ah,
         sum(dq_charge_bound_ah) as charge_bound_ah,
         sum(dq_discharge_bound_ah) as discharge_bound_ah,
-        sum(dq_gap_ah) as gap_ah,
+        sum(coalesce(dq_gap_ah, 0.0)) as gap_ah,
         max(case when has_charge_counter then 1 else 0 end) = 1 as has_charge_counter,
         max(case when has_discharge_counter then 1 else 0 end) = 1 as has_discharge_counter,
         max(
@@ -208,6 +208,12 @@ joined as (
         cycle_summaries.discharge_ah as summary_discharge_ah,
         coalesce({{ array_has('tests.disagreements', "'clock_disagrees'") }}, false)
             as has_test_clock_doubt,
+        coalesce({{ array_has('tests.disagreements', "'unit_guessed'") }}, false)
+            as has_test_unit_doubt,
+        coalesce({{ array_has('tests.disagreements', "'direction_disagrees'") }}, false)
+            as has_test_direction_doubt,
+        coalesce({{ array_has('tests.disagreements', "'charge_disagrees'") }}, false)
+            as has_test_charge_doubt,
         {{ clocks_differ('tests.wall_duration_s', 'tests.clock_duration_s') }} as is_clock_off,
         -- differences below this are noise: a share of the cell's capacity
         {{ var('charge_noise_share') }} * coalesce(
@@ -315,11 +321,13 @@ judged as (
                 'greatest(noise_ah, discharge_bound_ah)'
             ) }}
         )
+        or has_test_charge_doubt
         -- without counters nobody knows what flowed in a gap
-        or (
+        or coalesce(
             not (has_charge_counter and has_discharge_counter)
             and gap_ah > {{ var('charge_tolerance') }} * greatest(charge_ah, discharge_ah)
-            and gap_ah > noise_ah
+            and gap_ah > noise_ah,
+            false
         )
         or {{ estimates_differ(
             'charge_ah', 'summary_charge_ah', var('summary_tolerance'),
@@ -330,7 +338,7 @@ judged as (
             'noise_ah + discharge_before_ah'
         ) }} as charge_disagrees,
         has_clock_flag or has_test_clock_doubt as clock_disagrees,
-        coalesce(
+        has_test_direction_doubt or coalesce(
             doubtful_direction_ah > {{ var('direction_tolerance') }} * (charge_ah + discharge_ah),
             false
         ) as direction_disagrees
@@ -401,8 +409,11 @@ final as (
         and is_fully_charged
         and not charge_disagrees
         and not direction_disagrees
-        -- without counters the charge is only as good as the clock
-        and not (is_clock_off and not (has_charge_counter and has_discharge_counter))
+        -- without counters the charge is only as good as the clock and its unit
+        and not (
+            (is_clock_off or has_test_unit_doubt)
+            and not (has_charge_counter and has_discharge_counter)
+        )
             as is_valid
 
     from judged

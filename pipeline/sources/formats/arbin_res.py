@@ -61,7 +61,7 @@ def tables(data: bytes) -> binary.Tables:
     if table is None:
         raise Refused(
             "no_data_table",
-            f"the database has no table {_DATA} and so is no Arbin results file; it has "
+            f"the database has no table {_DATA} so it is not an Arbin results file; it has "
             f"{', '.join(sorted(base.tables)) or 'none'}",
         )
     present = [column.name for column in table.columns if jet.is_number(column)]
@@ -153,7 +153,7 @@ def _head(said: dict[str, str], test: int, several: bool) -> Head:
     names = [said.get("item_id")] + ([said.get("test_name")] if several else [])
     equipment = next((name for name in names if name and not naming.is_generic(name)), None)
     values = tuple(sorted({**said, "test_id": str(test)}.items()))
-    return Head(values, "arbin", said.get("start_datetime"), equipment)
+    return Head(values, "Arbin", said.get("start_datetime"), equipment)
 
 
 class _Auxiliary:

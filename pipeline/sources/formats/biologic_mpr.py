@@ -205,7 +205,7 @@ def tables(data: bytes) -> binary.Tables:
     values = [("modules", ", ".join(module.name for module in modules))]
     if log and (program := _PROGRAM.search(log.data)):
         values.append(("ec-lab", program[1].decode()))
-    head = Head(tuple(sorted(values)), "biologic", start.isoformat(" ") if start else None)
+    head = Head(tuple(sorted(values)), "BioLogic", start.isoformat(" ") if start else None)
     return [(head, _with_current(_rows(rows)))]
 
 
@@ -285,7 +285,10 @@ def _rows(module: _Module) -> pa.Table:
     columns = int.from_bytes(data[4 : 4 + count_bytes], "little")
     ids_end = 4 + count_bytes + columns * id_bytes
     if ids_end > begin:
-        raise Refused("corrupt_file", f"{columns} columns cannot be; copy the file again")
+        raise Refused(
+            "corrupt_file",
+            f"the file claims {columns} columns, which is not possible; copy it again",
+        )
     ids = np.frombuffer(data[4 + count_bytes : ids_end], f"<u{id_bytes}").tolist()
     kind = _row_type(ids, len(data) - begin, count)
     return _to_table(np.frombuffer(data, kind, count, begin), ids)

@@ -41,7 +41,7 @@ class Settings:
         time_zone: the zone of times that carry none.
         split_bytes: how much of a file one worker takes at a time.
         batch_rows: rows of one batch, where a format can be cut.
-        day_first: whether dates have the day first; None tells it from the file.
+        day_first: whether dates have the day first; None: the file decides.
         told: what the user says about files.
     """
 
@@ -100,7 +100,7 @@ class Content:
         open: opens it anew, from the start, as often as wanted.
         seekable: whether the handle finds any place without reading up to it.
         depth: how many archives it lies in.
-        first: of a file that may go on with another one's test, gives that one.
+        first: of a file that may continue another one's test, gives that one.
         share: what it advances on the progress bar.
     """
 

@@ -33,7 +33,7 @@ class Span:
 
 def plan(content: Content, settings: Settings) -> list[Span]:
     """The byte ranges a large file is read in; none if it must be read in one go."""
-    dialect = _sniff(content)
+    dialect = _sniff(content, settings)
     if not dialect.splittable:
         return []
     end = dialect.data_start + settings.split_bytes
@@ -42,7 +42,7 @@ def plan(content: Content, settings: Settings) -> list[Span]:
     if not seen:
         return []
     reading = tables.reading_of(_together(seen), content, settings, dialect.head)
-    if not reading.in_parts:  # only the file as a whole can tell where its rows stand in time
+    if not reading.in_parts:  # only the whole file shows where its rows stand in time
         return []
     edges = [*range(dialect.data_start, content.size, settings.split_bytes), content.size]
     return [Span(dialect, start, end, reading) for start, end in itertools.pairwise(edges)]
@@ -59,7 +59,7 @@ def read(content: Content, settings: Settings, span: Span | None = None) -> Outp
         base = 0 if span.start == span.dialect.data_start else span.start
         yield from _emit(content, settings, parts, base, span.reading)
         return
-    dialect = _sniff(content)
+    dialect = _sniff(content, settings)
     if dialect.levels:
         yield from layered.read(content, settings, dialect)
         return
@@ -94,9 +94,11 @@ def _statistics(
     return None
 
 
-def _sniff(content: Content) -> Dialect:
+def _sniff(content: Content, settings: Settings) -> Dialect:
+    told = settings.told_of(content.path)
+    names = [] if told is None else [column for _, column in told.columns]
     with content.open() as handle:
-        return sniff(handle.read(HEAD_BYTES), content.path)
+        return sniff(handle.read(HEAD_BYTES), content.path, names)
 
 
 def _parts(

@@ -7,7 +7,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.sources.formats import headers
@@ -24,10 +24,12 @@ _FIRST_LINES = 200
 # Lines that are mostly digits are data.
 _DIGITS = 0.4
 _HEADER_LINES = re.compile(r"Nb header lines\s*:\s*(\d+)", re.IGNORECASE)
-# What a text in a Chinese encoding holds beside ASCII.
+# What a text in a Chinese encoding holds besides ASCII.
 _CHINESE = re.compile(
     r"[\u4e00-\u9fff\u3000-\u303f\uff00-\uffef\u03a9\u03bc\u2103\u00b0\u00b1\u00b7\u2126\u2161]+"
 )
+
+_PAIR = re.compile(rb"[\xa1-\xfe]{2}")
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,14 @@ class Dialect:
         return not transcoded and not self.quotes and not self.levels
 
 
-def sniff(head: bytes, name: str) -> Dialect:
-    """The dialect of the text that begins with `head`; raises Refused if it has no header."""
+def sniff(head: bytes, name: str, known: Collection[str] = ()) -> Dialect:
+    """The dialect of the text that begins with `head`; raises Refused if it has no header.
+
+    Args:
+        head: its first bytes.
+        name: the file's name.
+        known: column names that the user says the file has.
+    """
     encoding = encoding_of(head)
     carriage_returns = b"\r" in head and b"\n" not in head and encoding == "utf-8"
     if encoding != "utf-8" or carriage_returns:
@@ -83,7 +91,8 @@ def sniff(head: bytes, name: str) -> Dialect:
     if chinese:
         encoding = "gb18030"
     seen = encoding if chinese else "utf-8"
-    found = _find(_texts(raw_lines, seen), extension(name) in ("csv", "tsv", "bdf"))
+    by_name = extension(name) in ("csv", "tsv", "bdf")
+    found = _find(_texts(raw_lines, seen), by_name, frozenset(known))
     if found is None:
         raise _no_header(raw_lines, name, seen)
     index, delimiter = found
@@ -150,7 +159,9 @@ def _is_chinese(raw_lines: Sequence[bytes]) -> bool:
     signs and words of two characters and more.
     """
     beyond = [line for line in raw_lines[:-1] or raw_lines if not line.isascii()]
-    if not beyond:
+    # The common characters are two bytes beyond ASCII. One alone is a sign of Latin-1 before a
+    # letter, `°C` or `µA`, which GB18030 would make a rare character of.
+    if not any(_PAIR.search(line) for line in beyond):
         return False
     chinese = western = 0
     for line in beyond:
@@ -200,10 +211,11 @@ def _cells(line: str, delimiter: str) -> list[str]:
         return line.split(delimiter)
 
 
-def _find(lines: Sequence[str], by_name: bool) -> tuple[int, str] | None:
+def _find(lines: Sequence[str], by_name: bool, known: frozenset[str]) -> tuple[int, str] | None:
     """Line and delimiter of the header: the first that names the most fields.
 
-    One known name does in a file that says it is a table; running text must name two.
+    One known name does in a file that says it is a table; running text must name two. A name in
+    `known` counts like that of a field.
     """
     best: tuple[int, int, int] = (0, 0, 0)
     delimiter = ""
@@ -222,7 +234,8 @@ def _find(lines: Sequence[str], by_name: bool) -> tuple[int, str] | None:
             if candidate not in line:
                 continue
             cells = _cells(bare, candidate)
-            rank = (len(headers.fields_of(cells)), not commented, -index)
+            named = len(headers.fields_of(cells)) + len(known.intersection(map(str.strip, cells)))
+            rank = (named, not commented, -index)
             if rank > best and rank[0] > 0:
                 best, delimiter = rank, candidate
     if best[0] < least:

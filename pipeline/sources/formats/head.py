@@ -26,7 +26,7 @@ _DIALECTS = (
 _START = (
     "acquisition_started_on", "start_of_test", "start_time", "started", "test_start",
     "test_start_time", "started_on", "started_at", "start_date_time", "start_date", "date_started",
-    "date_of_test", "start", "begin", "begin_time", "开始时间", "启动时间",
+    "date_of_test", "test_date", "start", "begin", "begin_time", "开始时间", "启动时间",
 )  # fmt: skip
 _EQUIPMENT = (
     "cell_id", "cell_name", "battery_id", "battery_name", "cell", "battery", "barcode",

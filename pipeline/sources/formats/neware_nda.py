@@ -152,7 +152,7 @@ def _table(data: bytes, suffix: str) -> tuple[Head, pa.Table]:
     equipment = said.get("barcode", "")
     head = Head(
         tuple(sorted(said.items())),
-        "neware",
+        "Neware",
         start.isoformat(" ") if start else None,
         # A number alone may be a placeholder that all cells of a laboratory share.
         equipment if equipment and not naming.is_generic(equipment) else None,

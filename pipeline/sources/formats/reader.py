@@ -144,7 +144,7 @@ def _misnamed(content: Content) -> Refused | None:
     if suffix in CYCLER_NAMES:
         return Refused(
             "corrupt_file",
-            f"named .{suffix} but its bytes are none of that format's; copy it again",
+            f"named .{suffix} but its content is not of that format; copy it again",
         )
     if suffix == "parquet":
         return Refused("corrupt_parquet", "named .parquet but no Parquet file; send it again")

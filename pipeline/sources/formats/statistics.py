@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.sources.formats.content import Content, Settings, Summaries
-from schemas.aliases import Alias, normalise, resolve
+from schemas.aliases import CLOCK, Alias, meaning, normalise, resolve
 from schemas.forms import arrow_schema
 from schemas.reading import CYCLE_SUMMARY
 from transforms import convert, naming
@@ -90,6 +90,8 @@ _OF_FIELD = {
     "charge_energy_wh": "charge_wh",
     "discharge_energy_wh": "discharge_wh",
 }
+# A measurement says when, or at least in which order; a plan of steps with their limits doesn't.
+_MOMENTS = frozenset({"recorded_at", "test_time_s", CLOCK, "record_index"})
 # So many rows show whether the cycle changes with every one of them.
 _LOOKED_AT = 500
 # So many rows, each of another cycle, are no measurement by chance.
@@ -114,7 +116,9 @@ def kind_of_table(names: Sequence[str], table: pa.Table, path_or_sheet: str) -> 
     sheet = "/" not in path_or_sheet and "." not in path_or_sheet
     stem = naming.stem(PurePosixPath(path_or_sheet.replace("\\", "/")).name)
     plans = _matching(plain, _OF_PLANS)
-    if plans >= _EVIDENCE or (sheet and _INFO_SHEET.fullmatch(stem) and (plans or not has_both)):
+    timed = any((found := meaning(name)) and found.field in _MOMENTS for name in names)
+    about = sheet and _INFO_SHEET.fullmatch(stem) and (plans or not has_both or not timed)
+    if plans >= _EVIDENCE or about:
         return Kind.INFO
     cycles = _numbers(names, table, "cycle_index")
     if cycles is None or not fields & _OF_FIELD.keys() or not len(cycles):
@@ -197,7 +201,7 @@ def summaries(
         source_file: the file, with its folder.
         arrived_us: when the file arrived, microseconds since 1970 UTC.
         time_zone: the zone of times that carry none.
-        day_first: whether dates with slashes are day/month/year; None tells it from the values.
+        day_first: whether dates with slashes are day/month/year; None: the values decide.
     """
     columns = _columns(table)
     if "cycle_index" not in columns:
@@ -274,7 +278,7 @@ def _run_on(cycle: npt.NDArray[np.int64], columns: Sequence[F64]) -> bool | None
 
     What runs on grows about in proportion to the number of cycles, also of a cell that fades or
     had a first cycle unlike the others; what one cycle gives stays about the same. All columns
-    that say anything have to grow like that, and never fall. None: it can't be told.
+    that say anything have to grow like that, and never fall. None: not known.
     """
     used = [column for column in columns if np.nanmax(np.abs(column), initial=0.0) > 0]
     if not used or not len(cycle):

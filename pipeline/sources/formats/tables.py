@@ -6,10 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from zoneinfo import ZoneInfo
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.sources.formats.content import Content, Settings, Share
+from schemas.aliases import CLOCK
 from transforms import convert, naming
 from transforms.batch import BatchKind, RawBatch
 from transforms.decode import decode
@@ -25,7 +28,7 @@ class Reading:
     Attributes:
         how: what its columns mean.
         equipment_id: what its rows are of, where they name nothing.
-        test_start_us: when its test began; None where only all of its rows together tell.
+        test_start_us: when its test began; None where only all of its rows together show it.
         in_parts: whether its rows can travel in several batches.
     """
 
@@ -58,7 +61,7 @@ def reading_of(
 
 
 def _goes_on(table: pa.Table, how: Interpretation) -> bool:
-    """Whether a file's first row is not that of a test: its clock or its records run on."""
+    """Whether a file continues a test: its first row's clock or record number is not a start."""
     for field, least in (("test_time_s", 10.0 * (how.sampling_s or 60.0)), ("record_index", 1.5)):
         use = how.use_of(field)
         if use is None or not table.num_rows:
@@ -92,7 +95,7 @@ def own_reading(table: pa.Table, content: Content) -> Reading:
 def _equipment(
     content: Content, settings: Settings, head: Head | None, how: Interpretation
 ) -> tuple[str | None, Interpretation]:
-    """The cell: as told, as the rows or the head name it, or by the names of folder and file."""
+    """The cell: as the user, the rows or the head name it, or by the names of folder and file."""
     if settings.equipment_id is not None or how.use_of("equipment_id") is not None:
         return content.equipment_id, how
     named = head.equipment if head is not None else None
@@ -139,22 +142,66 @@ def batches(
         reading: what its parts share.
         tables: (place of the first row, counted from 1; rows), in the file's order.
     """
-    whole: list[tuple[int, pa.Table]] = []
     content = replace(content, equipment_id=reading.equipment_id)
-    for first_row, table in tables:
-        if not reading.in_parts:
-            whole.append((first_row, table))
-            continue
-        for offset in range(0, table.num_rows, settings.batch_rows):
-            origin = content.origin(
-                settings, first_row + offset, reading.test_start_us, reading.how
-            )
-            yield RawBatch(table.slice(offset, settings.batch_rows), BatchKind.ROWS, origin)
+    if reading.in_parts:
+        for first_row, table in _pieces(tables, reading.how, settings.batch_rows):
+            origin = content.origin(settings, first_row, reading.test_start_us, reading.how)
+            yield RawBatch(table, BatchKind.ROWS, origin)
+        return
+    whole = list(tables)
     if whole:
         together = pa.concat_tables([table for _, table in whole], promote_options="default")
         if together.num_rows:
             origin = content.origin(settings, whole[0][0], reading.test_start_us, reading.how)
             yield RawBatch(together, BatchKind.ROWS, origin)
+
+
+def _pieces(
+    tables: Iterable[tuple[int, pa.Table]], how: Interpretation, size: int
+) -> Iterator[tuple[int, pa.Table]]:
+    """About `size` rows at a time.
+
+    Rows of one moment stay together where no record number tells them apart: they are counted.
+    """
+    names = [use.column for use in how.uses if use.field in ("recorded_at", "test_time_s", CLOCK)]
+    if how.use_of("record_index") is not None or not how.compared or not names:
+        for first_row, table in tables:
+            for offset in range(0, table.num_rows, size):
+                yield first_row + offset, table.slice(offset, size)
+        return
+    held: tuple[int, pa.Table] | None = None
+    for first_row, rows in tables:
+        begin, table = first_row, rows
+        if held is not None:
+            begin, table = held[0], pa.concat_tables([held[1], rows], promote_options="default")
+        edges = _moments(table, names)
+        offset = 0
+        while table.num_rows - offset > size:
+            at = int(np.searchsorted(edges, offset + size))
+            if at == len(edges):
+                break
+            yield begin + offset, table.slice(offset, int(edges[at]) - offset)
+            offset = int(edges[at])
+        last = int(edges[-1]) if len(edges) else 0
+        if last > offset:
+            yield begin + offset, table.slice(offset, last - offset)
+            offset = last
+        held = (begin + offset, table.slice(offset))
+    if held is not None and held[1].num_rows:
+        yield held
+
+
+def _moments(table: pa.Table, names: list[str]) -> npt.NDArray[np.int64]:
+    """The rows, but for the first, at which the time is another than in the row before."""
+    same = np.ones(max(table.num_rows - 1, 0), dtype=bool)
+    for name in names:
+        column = table.column(name).combine_chunks()
+        if isinstance(column, pa.ChunkedArray):
+            column = pa.concat_arrays(column.chunks)
+        now, before = column.slice(1), column.slice(0, max(len(column) - 1, 0))
+        equal = pc.fill_null(pc.equal(now, before), False)
+        same &= np.asarray(pc.or_(equal, pc.and_(now.is_null(), before.is_null())))
+    return np.flatnonzero(~same) + 1
 
 
 def one_table(

@@ -6,8 +6,9 @@ import datetime as dt
 import io
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,11 @@ from python_calamine import CalamineWorkbook, PasswordError, SheetTypeEnum
 
 from pipeline.sources.formats import headers, statistics, tables
 from pipeline.sources.formats.content import Content, Outputs, Refused, Settings
+from transforms import naming
 
 # Arbin's names: `Channel_1-008`, and `Channel_1-008_1` where the rows of one sheet did not do.
 _DATA_SHEET = re.compile(r"channel(?!_?chart)", re.IGNORECASE)
+_CHANNEL = re.compile(r"(?:channel|statistics?)[ _]?(\d+-\d+)(?:_\d+)?$", re.IGNORECASE)
 _NO_DATA_SHEET = re.compile(r"info|global_info|channel_?chart", re.IGNORECASE)
 _STATISTICS_SHEET = re.compile(r"statistic", re.IGNORECASE)
 # Rows of a sheet that show what it holds.
@@ -30,28 +33,52 @@ _MIDNIGHT = dt.time()
 
 
 def read(content: Content, settings: Settings) -> Outputs:
-    """The rows of a workbook as one batch, whatever its size: its counters are one test's."""
-    table, others = to_tables(content.read_all())
-    yield from tables.one_table(content, settings, table)
+    """The rows of a workbook as one batch a channel, whatever its size: counters are a test's."""
+    tests, others = to_tables(content.read_all())
+    of_channel = {channel: _of_channel(content, settings, channel, tests) for channel in tests}
+    first_row = 1
+    for channel, table in tests.items():
+        yield from tables.one_table(of_channel[channel], settings, table, first_row=first_row)
+        first_row += table.num_rows
     for name, other in others:
-        found = statistics.found_in(content, settings, other, name)
+        cell = of_channel.get(_channel(name), content)
+        found = statistics.found_in(cell, settings, other, name)
         if found is not None and found.table.num_rows:
             yield found
 
 
+def _of_channel(
+    content: Content, settings: Settings, channel: str, tests: Mapping[str, pa.Table]
+) -> Content:
+    """The file as one of a channel's cell: where it holds several each has the channel's name."""
+    if len(tests) < 2 or settings.equipment_id is not None:
+        return content
+    cell = content.equipment_id or naming.equipment_from_path(content.path)
+    return replace(content, equipment_id=f"{cell}_{channel}")
+
+
+def _channel(sheet: str) -> str:
+    """The channel that a sheet's name ends in: `1-008` of `Channel_1-008` and `Channel_1-008_2`.
+
+    A sheet that names none by rack and number may well continue another.
+    """
+    found = _CHANNEL.search(sheet)
+    return found[1] if found is not None else ""
+
+
 def to_table(data: bytes) -> pa.Table:
-    """The data sheets of a workbook alone; see `to_tables`."""
-    return to_tables(data)[0]
+    """The data sheets of a workbook with one channel alone; see `to_tables`."""
+    return next(iter(to_tables(data)[0].values()), pa.table({}))
 
 
-def to_tables(data: bytes) -> tuple[pa.Table, list[tuple[str, pa.Table]]]:
-    """The data sheets of a workbook as one table, under the file's own column names.
+def to_tables(data: bytes) -> tuple[dict[str, pa.Table], list[tuple[str, pa.Table]]]:
+    """The data sheets of a workbook as one table a channel, under the file's own column names.
 
     Numbers are float64, times naive timestamps; a column that mixes kinds is text, so that no
     value is lost. Empty cells are null, empty rows left out.
 
     Returns:
-        the table, and the sheets that hold a row per cycle instead, each with its name.
+        the tables, and the sheets that hold a row per cycle instead, each with its name.
     """
     with _refusals():
         book = CalamineWorkbook.from_filelike(io.BytesIO(data))
@@ -68,14 +95,17 @@ def to_tables(data: bytes) -> tuple[pa.Table, list[tuple[str, pa.Table]]]:
             loaded, others = _measuring_sheets(book, sheets)
     said = list(_by_cycle(others))
     if not loaded and said:
-        return pa.table({}), said
+        return {}, said
     if not loaded:
         raise Refused(
             "no_data_sheet",
             f"no sheet is named Channel… or has columns of voltage and current; the workbook has "
             f"{', '.join(sheets) or 'none'}; rename the data sheet or its headers",
         )
-    return _combine(loaded), said
+    channels: dict[str, list[tuple[str, _Rows]]] = {}
+    for name, rows in loaded:
+        channels.setdefault(_channel(name), []).append((name, rows))
+    return {channel: _combine(sheets) for channel, sheets in channels.items()}, said
 
 
 def _by_cycle(sheets: list[tuple[str, _Rows]]) -> Iterator[tuple[str, pa.Table]]:

@@ -75,7 +75,7 @@ def test_neware_agrees_with_the_vendors_export(
 ) -> None:
     ((head, table),) = tables(sample(name).read_bytes())
     golden = pq.read_table(sample(f"{name}.golden.parquet"))
-    assert table.num_rows == golden.num_rows and head.dialect == "neware"
+    assert table.num_rows == golden.num_rows and head.dialect == "Neware"
 
     def ours(column: str) -> np.ndarray[Any, Any]:
         return table[column].to_numpy().astype(float)
@@ -258,7 +258,7 @@ def test_mpr_sample_is_physically_consistent() -> None:
     np.testing.assert_allclose(table["|Energy|/W.h"].to_numpy(), energy, rtol=1e-3)
     assert set(table["mode"].to_pylist()) == {2} and set(table["Ns"].to_pylist()) == {0}
     assert head.start is not None and head.start.startswith("2023-12-08 09:49:52")
-    assert head.dialect == "biologic" and dict(head.values)["ec-lab"] == "11.50"
+    assert head.dialect == "BioLogic" and dict(head.values)["ec-lab"] == "11.50"
 
 
 CYCLING = [(1, ""), (2, ""), (31, ""), (65, ""), (131, "<u2"), (4, "<f8"), (7, "<f8"), (13, "<f8"),
@@ -452,7 +452,7 @@ def test_res_gives_one_table_a_test(results: bytes) -> None:
     assert "Test_ID" not in table.column_names  # it counts within the file
     assert first.equipment == "LFP_Zelle Σ12" and second.equipment == "Aging_B2"
     assert first.start == "2024-03-14 09:30:00.000" and second.start == "2024-03-15 09:30:00.000"
-    assert dict(first.values)["channel_index"] == "4" and first.dialect == "arbin"
+    assert dict(first.values)["channel_index"] == "4" and first.dialect == "Arbin"
     fields = fields_of(table)
     assert fields["Date_Time"] == "recorded_at" and fields["Data_Point"] == "record_index"
     assert fields["Internal_Resistance(Ohm)"] == "internal_resistance_ohm"

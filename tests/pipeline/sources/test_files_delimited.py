@@ -111,6 +111,19 @@ def test_encodings(tmp_path: Path, encoding: str) -> None:
     assert found.column("note") == ["größer", "µ"]
 
 
+def test_signs_of_latin_1_before_a_letter_make_no_chinese_text(tmp_path: Path) -> None:
+    # 0xB0 0x43 (°C) and 0xB5 0x41 (µA) would each be one rare character in GB18030
+    text = "Voltage(V),Current(µA),Temperature(°C)\n3.7,1,25\n3.8,1,26\n"
+    found = read_file(tmp_path, "a.csv", text.encode("latin-1"))
+    assert list(found.rows[0]) == ["Voltage(V)", "Current(µA)", "Temperature(°C)"]
+
+
+def test_chinese_text_is_found_beside_a_unit_of_its_own(tmp_path: Path) -> None:
+    text = "电压(V),电流(μA),温度(℃)\n3.7,1,25\n3.8,1,26\n"
+    found = read_file(tmp_path, "a.csv", text.encode("gb18030"))
+    assert list(found.rows[0]) == ["电压(V)", "电流(μA)", "温度(℃)"]
+
+
 def test_wrong_column_count_is_a_dead_letter_with_its_line(tmp_path: Path) -> None:
     data = b"title\nVoltage(V),Current(A)\n3.7,1\n\n3.8\n3.9,1\n4.0,1,2\n4.1,1\n4."
     found = read_file(tmp_path, "x/a.csv", data)

@@ -48,6 +48,33 @@ def test_data_sheets_continue_one_another(tmp_path: Path) -> None:
     assert batch.origin.source_file == "CS2_35/CS2_35_8_18_10.xlsx"
 
 
+def test_sheets_of_several_channels_are_several_cells(tmp_path: Path) -> None:
+    by_cycle = [["Cycle_Index", "Charge_Capacity(Ah)", "Vmax_On_Cycle(V)", "Charge_Time(s)"]]
+    data = xlsx(
+        {
+            "Channel_1-007": [HEADER, *rows(1, 3)],
+            "Channel_1-008_1": [HEADER, *rows(1, 2)],
+            "Channel_1-008_2": [HEADER, *rows(3, 2)],
+            "Statistics_1-008": [*by_cycle, [1, 1.0, 4.2, 3600.0], [2, 0.9, 4.2, 3600.0]],
+        }
+    )
+    found = read_file(tmp_path, "batch_5/batch_5_1.xlsx", data)
+    cells = [(b.origin.equipment_id, b.table.num_rows, b.origin.first_row) for b in found.batches]
+    assert cells == [("batch_5_1-007", 3, 1), ("batch_5_1-008", 4, 4)]
+    (summary,) = found.summaries
+    assert set(summary.table["equipment_id"].to_pylist()) == {"batch_5_1-008"}
+
+
+def test_a_plan_of_steps_is_no_measurement() -> None:
+    plan = [
+        ["Step Index", "Step Name", "Step Time(hh:mm:ss)", "Voltage(V)", "Current(A)"],
+        [1, "CC Chg", "01:00:00", 4.2, 0.5],
+    ]
+    table = to_table(xlsx({"test": plan, "record": [HEADER, *rows(1, 2)]}))
+    assert table.column_names == HEADER
+    assert table.num_rows == 2
+
+
 def test_sheets_with_other_columns_or_without_header_continue_too() -> None:
     wider = [[*HEADER, "Aux"], [3, T0, 0.5, 3.7, "x"]]
     table = to_table(xlsx({"Channel_1": [HEADER, *rows(1, 2)], "Channel_2": wider}))
