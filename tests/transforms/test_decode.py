@@ -787,6 +787,62 @@ def test_a_zone_is_taken_by_name():
     assert ZoneInfo("Europe/Berlin").key == "Europe/Berlin"
 
 
+# --- rows of one moment --------------------------------------------------------------------------
+
+
+def bare(volts, **columns):
+    return decoded(rows({"Voltage(V)": volts, "Current(A)": [1.0] * len(volts), **columns}))
+
+
+def identities(table):
+    """What tells readings apart where the record number or, without one, the values do."""
+    names = ["recorded_at", "test_time_s", "record_index"]
+    keys = zip(*(column(table, name) for name in names), column(table, "voltage_v"), strict=True)
+    return [key[:3] if key[2] is not None else key for key in keys]
+
+
+@pytest.mark.parametrize(
+    "volts", [[3.7, 3.7, 3.8] * 50, [3.7, 3.8] * 9, [3.7] * 5, [3.8, 3.7, 3.7]]
+)
+def test_rows_with_nothing_but_measurements_all_differ_and_keep_their_order(volts):
+    table = bare(volts)
+    assert len(set(identities(table))) == len(volts)
+    assert column(table, "record_index") == list(range(1, len(volts) + 1))
+
+
+def test_rows_that_differ_need_no_number():
+    assert column(bare([3.7, 3.8, 3.9]), "record_index") == [None] * 3
+    assert column(bare([3.7]), "record_index") == [None]
+
+
+def test_only_rows_of_a_moment_that_has_two_alike_are_numbered():
+    times = ["2024-01-01 00:00:00"] * 3 + ["2024-01-01 00:00:01"] * 2 + ["2024-01-01 00:00:02"]
+    table = bare([3.8, 3.7, 3.7, 3.7, 3.8, 3.7], Date_Time=times)
+    assert column(table, "record_index") == [1, 2, 3, None, None, None]
+
+
+def test_alike_rows_are_found_though_another_stands_between_them():
+    times = ["2024-01-01 00:00:00"] * 4
+    table = bare([3.7, 3.8, 3.7, 3.8], Date_Time=times)
+    assert column(table, "record_index") == [1, 2, 3, 4]
+
+
+def test_a_copied_block_is_the_same_readings_again():
+    times = ["2024-01-01 00:00:00"] * 2 + ["2024-01-01 00:00:01", "2024-01-01 00:00:02"]
+    table = bare([3.7, 3.7, 3.8, 3.9] * 2, Date_Time=times * 2)
+    assert identities(table)[:4] == identities(table)[4:]
+
+
+def test_two_cells_of_one_moment_are_not_alike():
+    table = bare([3.7, 3.7], Date_Time=["2024-01-01 00:00:00"] * 2, Cell_ID=["a", "b"])
+    assert column(table, "record_index") == [None, None]
+
+
+def test_a_record_number_of_the_files_own_is_left():
+    table = bare([3.7, 3.7], Record=[5, 6], Date_Time=["2024-01-01 00:00:00"] * 2)
+    assert column(table, "record_index") == [5, 6]
+
+
 @pytest.mark.parametrize(
     ("state", "current", "doubted"),
     [

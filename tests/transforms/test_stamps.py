@@ -11,16 +11,23 @@ from hypothesis import strategies as st
 from transforms import stamps
 from transforms.stamps import Order
 
-EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001  # naive like the texts
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+def at(*parts):
+    return dt.datetime(*parts, tzinfo=dt.UTC)
 
 
 def micros(time):
-    return (time - EPOCH) // dt.timedelta(microseconds=1)
+    return (time.replace(tzinfo=dt.UTC) - EPOCH) // dt.timedelta(microseconds=1)
 
 
 def parsed(texts, order=None):
     found = stamps.parse(pa.array(texts, pa.string()), order)
-    return [value if known else None for value, known in zip(found.micros.tolist(), found.known)]
+    return [
+        value if known else None
+        for value, known in zip(found.micros.tolist(), found.known, strict=True)
+    ]
 
 
 DATES = [
@@ -74,23 +81,23 @@ def test_a_zone_is_kept_apart(zone, minutes):
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("3/4/2024 12:05:00 AM", dt.datetime(2024, 3, 4, 0, 5)),
-        ("3/4/2024 12:05:00 PM", dt.datetime(2024, 3, 4, 12, 5)),
-        ("3/4/2024 1:05:00 p.m.", dt.datetime(2024, 3, 4, 13, 5)),
-        ("2024年3月4日 下午1:05:00", dt.datetime(2024, 3, 4, 13, 5)),
-        ("2024/3/4 上午 12:05:00", dt.datetime(2024, 3, 4, 0, 5)),
-        ("2024年3月4日 13时05分00秒", dt.datetime(2024, 3, 4, 13, 5)),
-        ("2024-03-04 1:05:00 下午", dt.datetime(2024, 3, 4, 13, 5)),
-        ("4. März 2024 10:00", dt.datetime(2024, 3, 4, 10)),
-        ("4 Mrz 2024", dt.datetime(2024, 3, 4)),
-        ("4-Okt-24 10:00:00", dt.datetime(2024, 10, 4, 10)),
-        ("May 1st, 2024", dt.datetime(2024, 5, 1)),
-        ("Mon, 4 Mar 2024 10:00:00 GMT", dt.datetime(2024, 3, 4, 10)),
-        ("2024-03-04 10:00:00.1234567", dt.datetime(2024, 3, 4, 10, 0, 0, 123456)),
-        ("1/2/69", dt.datetime(2069, 1, 2)),
-        ("1/2/70", dt.datetime(1970, 1, 2)),
+        ("3/4/2024 12:05:00 AM", at(2024, 3, 4, 0, 5)),
+        ("3/4/2024 12:05:00 PM", at(2024, 3, 4, 12, 5)),
+        ("3/4/2024 1:05:00 p.m.", at(2024, 3, 4, 13, 5)),
+        ("2024年3月4日 下午1:05:00", at(2024, 3, 4, 13, 5)),
+        ("2024/3/4 上午 12:05:00", at(2024, 3, 4, 0, 5)),
+        ("2024年3月4日 13时05分00秒", at(2024, 3, 4, 13, 5)),
+        ("2024-03-04 1:05:00 下午", at(2024, 3, 4, 13, 5)),
+        ("4. März 2024 10:00", at(2024, 3, 4, 10)),
+        ("4 Mrz 2024", at(2024, 3, 4)),
+        ("4-Okt-24 10:00:00", at(2024, 10, 4, 10)),
+        ("May 1st, 2024", at(2024, 5, 1)),
+        ("Mon, 4 Mar 2024 10:00:00 GMT", at(2024, 3, 4, 10)),
+        ("2024-03-04 10:00:00.1234567", at(2024, 3, 4, 10, 0, 0, 123456)),
+        ("1/2/69", at(2069, 1, 2)),
+        ("1/2/70", at(1970, 1, 2)),
         # no such day or time
-        ("30/02/2024", None), ("2023-02-29", None), ("2024-02-29", dt.datetime(2024, 2, 29)),
+        ("30/02/2024", None), ("2023-02-29", None), ("2024-02-29", at(2024, 2, 29)),
         ("2024-13-01", None), ("2024-00-10", None), ("2024-01-00", None), ("0000-01-01", None),
         ("2024-01-01 24:00:00", None), ("2024-01-01 10:60:00", None), ("2024-01-01 10:00:60", None),
         ("3/4/2024 13:05:00 PM", None), ("3/4/2024 0:05:00 AM", None),
@@ -104,7 +111,7 @@ def test_spellings_and_what_is_no_time(text, wanted):
 
 def test_a_column_may_mix_spellings():
     texts = ["2024-03-04", None, "4 Mar 2024", "Mar 4, 2024", "nothing", "2024-03-04 00-00-00"]
-    day = micros(dt.datetime(2024, 3, 4))
+    day = micros(at(2024, 3, 4))
     assert parsed(texts) == [day, None, day, day, None, day]
 
 
@@ -117,7 +124,7 @@ def test_a_column_may_mix_spellings():
     ],
 )  # fmt: skip
 def test_without_an_order_the_month_is_first_with_points_the_day(text, order, day):
-    assert parsed([text], order) == [None if day is None else micros(dt.datetime(2024, *day))]
+    assert parsed([text], order) == [None if day is None else micros(at(2024, *day))]
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,7 @@ def _in_order(table: pa.Table, how: Interpretation, out: Fields) -> None:
     if how.sign is Sign.FROM_COUNTERS:
         current = _signed_by_counters(out, current, perm, first)
     interval = _intervals(out, perm, first, elapsed)
+    turns = _turns(out, perm)
     for single, names in (
         (CAPACITY, ("charge_capacity_ah", "discharge_capacity_ah")),
         (ENERGY, ("charge_energy_wh", "discharge_energy_wh")),
@@ -243,7 +244,7 @@ def _in_order(table: pa.Table, how: Interpretation, out: Fields) -> None:
         flowing = current
         if single == ENERGY and (voltage := _numbers(out, "voltage_v")) is not None:
             flowing = current * voltage
-        moved = _moved(flowing[perm], interval)
+        moved = _moved(flowing[perm], interval, turns)
         begun = np.zeros(rows)
         since = elapsed if elapsed is not None else step_time
         if since is not None:
@@ -255,7 +256,7 @@ def _in_order(table: pa.Table, how: Interpretation, out: Fields) -> None:
             first,
             np.nan_to_num(moved),
             np.nan_to_num(begun),
-            _turns(out, perm),
+            turns,
         )
         missing = np.isnan(values)
         for name, counter in zip(names, (into, from_), strict=True):
@@ -289,11 +290,11 @@ def _turns(out: Fields, perm: I64) -> Mask:
     return found
 
 
-def _moved(flowing: F64, interval: F64) -> F64:
-    """What flowed since the row before: trapezoid, rectangle where the direction changed."""
+def _moved(flowing: F64, interval: F64, turns: Mask) -> F64:
+    """What flowed since the row before: trapezoid, rectangle where a step or direction began."""
     size = np.abs(flowing)
     mean = size.copy()
-    same = np.sign(flowing[1:]) == np.sign(flowing[:-1])
+    same = (np.sign(flowing[1:]) == np.sign(flowing[:-1])) & ~turns[1:]
     mean[1:] = np.where(same, (size[1:] + size[:-1]) / 2.0, size[1:])
     return mean * interval / 3600.0
 

@@ -409,3 +409,12 @@ def test_two_cells_of_one_table_never_share_a_clock():
     how, found = told(columns)
     assert how.disagreements == () and not found.flags.any()
     assert cell.times(found) == columns["Date_Time"]
+
+
+def test_a_clock_that_begins_again_with_the_next_cell_is_the_tests():
+    half = N // 2
+    how, found = told({"Cell_ID": ["a"] * half + ["b"] * half, "Date_Time": WALL,
+                       "Time": [*SECONDS[:half], *SECONDS[:half]],
+                       "Step": [1] * half + [2] * half})  # fmt: skip
+    assert (used(how, "test_time_s"), used(how, "step_time_s")) == ("Time", None)
+    assert cell.numbers(found, "test_time_s").tolist() == [*SECONDS[:half], *SECONDS[:half]]

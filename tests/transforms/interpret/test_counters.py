@@ -112,7 +112,10 @@ def moments(given_steps):
 
 @given(given_steps=steps, restarts=st.booleans(), noise=st.floats(-0.05, 0.05))
 def test_one_counter_for_both_directions_becomes_two(given_steps, restarts, noise):
-    """Whether it restarts with steps or not, and though the integral is some percent off."""
+    """Whether it restarts with steps or not, and though the integral is some percent off.
+
+    Whether a counter restarts that has counted no more than that error is left open.
+    """
     way, moved, turns = moments(given_steps)
     into, out = np.cumsum(moved * (way > 0)), np.cumsum(moved * (way < 0))
     total = into + out
@@ -120,14 +123,15 @@ def test_one_counter_for_both_directions_becomes_two(given_steps, restarts, nois
     before = np.append(0.0, total[np.flatnonzero(turns)[1:] - 1])
     first = np.arange(len(way)) == 0
     shown = moved * (1 + noise)
+    open_by = 1e-9 + 2 * abs(noise) * float(moved.max()) * len(given_steps)
     for values, kept in (
         (total - before[number] if restarts else total, Kept.UNSIGNED),
         (into - out, Kept.NET_CHARGE),
         (out - into, Kept.NET_DISCHARGE),
     ):
         got = split(values, kept, way, first, shown, np.where(first, shown, 0.0), turns)
-        np.testing.assert_allclose(got[0], into, rtol=1e-6, atol=1e-9)
-        np.testing.assert_allclose(got[1], out, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(got[0], into, rtol=1e-6, atol=open_by)
+        np.testing.assert_allclose(got[1], out, rtol=1e-6, atol=open_by)
 
 
 def test_a_counter_that_had_counted_before_its_first_row_begins_at_zero():
@@ -155,8 +159,7 @@ def test_the_counters_of_two_equipments_are_split_apart():
 @pytest.mark.parametrize("unit", ["mAh", "Ah", "As", "uAh"])
 def test_the_integral_shows_the_unit_of_counters_that_name_none(unit):
     factor = {"Ah": 1.0, "mAh": 1e3, "As": 3600.0, "uAh": 1e6}[unit]
-    how, found = told(**{"Charge_Capacity": LOG.into_ah * factor,
-                         "Discharge_Capacity": LOG.out_ah * factor})  # fmt: skip
+    how, found = told(Charge_Capacity=LOG.into_ah * factor, Discharge_Capacity=LOG.out_ah * factor)  # fmt: skip
     check_charge(found)
     assert how.use_of("charge_capacity_ah").unit == ("" if unit == "Ah" else unit)
 
@@ -263,3 +266,20 @@ def test_flow_without_a_clock_is_nothing():
     clocks = Clocks(perm=np.arange(3), first=np.array([True, False, False]))
     flowed = counters.flow(np.ones(3), clocks)
     assert not flowed.known and flowed.into.tolist() == [0, 0, 0]
+
+
+def test_a_counter_that_starts_again_after_a_step_of_next_to_nothing():
+    """A short step before a large one: the small total of the first is not taken from the second."""
+    current = np.array([0.02] * 3 + [2.0] * 60 + [-0.02] * 3 + [-2.0] * 60)
+    step = np.repeat([1, 2, 3, 4], [3, 60, 3, 60])
+    amount = np.abs(current) * 30 / 3600
+    running = np.cumsum(amount)
+    begins = np.flatnonzero(np.diff(step, prepend=0))
+    before = np.repeat(np.append(0.0, running[begins[1:] - 1]), [3, 60, 3, 60])
+    table = pa.table({"Test_Time(s)": 30.0 * np.arange(1, 127), "Step": step,
+                      "Current(A)": current, "Capacity(Ah)": running - before,
+                      "Voltage(V)": 3.6 + np.cumsum(np.sign(current) * amount) / 3})  # fmt: skip
+    found = fields(table, decide(table), UTC)
+    for name, way in (("charge_capacity_ah", 1), ("discharge_capacity_ah", -1)):
+        wanted = np.cumsum(np.where(np.sign(current) == way, amount, 0.0))
+        np.testing.assert_allclose(cell.numbers(found, name), wanted, atol=1e-12)

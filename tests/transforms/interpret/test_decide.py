@@ -204,19 +204,11 @@ def test_copies_alone_leave_the_record_number_what_it_is():
 
 
 @pytest.mark.parametrize("seconds", [True, False])
-def test_rows_of_one_moment_that_are_alike_have_to_be_read_together(seconds):
-    """Whether they follow each other or not: here a, b, a, b within a second."""
+def test_rows_that_share_a_moment_are_named(seconds):
     table = {"Date_Time": [LOG.wall[at // 4] if seconds else LOG.wall[at] for at in range(40)],
              "Voltage(V)": [3.7 + at % 2 / 10 for at in range(40)], "Current(A)": [1.0] * 40}  # fmt: skip
     how, _ = told(table)
-    assert how.in_order is seconds
     assert bool([w for w in how.witnesses if w.about == "identity"]) is seconds
-
-
-def test_rows_without_any_clock_that_are_alike_have_to_be_read_together():
-    alike = {"Voltage(V)": [3.7, 3.8, 3.7], "Current(A)": [0.0, 1.0, 0.0]}
-    assert told(alike)[0].in_order
-    assert not told({**alike, "Voltage(V)": [3.7, 3.8, 3.9]})[0].in_order
 
 
 # --- what it is of -------------------------------------------------------------------------------
@@ -263,7 +255,7 @@ def test_tables_with_hardly_a_row_are_decided_too(rows, as_text):
                              **{"Charge_Capacity(Ah)": LOG.into_ah,
                                 "Capacity(Ah)": LOG.out_ah}))  # fmt: skip
     part = (cell.as_texts(table) if as_text else table).slice(0, rows)
-    how, found = told(part)
+    _, found = told(part)
     assert len(found.flags) == rows
     assert not found.bad
     for name in ("voltage_v", "current_a"):

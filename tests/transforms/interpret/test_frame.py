@@ -17,8 +17,8 @@ def frame(table, **told):
 
 
 def test_every_column_of_a_field_is_a_candidate_the_best_name_first():
-    found = frame({"Time": [1.0], "Amps": [1.0], "Current(mA)": [1.0], "Aux": [1.0]})
-    assert found.columns["current_a"] == ["Current(mA)", "Amps"]
+    found = frame({"Time": [1.0], "Amps": [1.0], "Current(uA)": [1.0], "Aux": [1.0]})
+    assert found.columns["current_a"] == ["Current(uA)", "Amps"]
     assert "Aux" not in found.meanings and found.has("current_a") and not found.has("voltage_v")
 
 

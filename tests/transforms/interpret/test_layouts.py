@@ -15,7 +15,7 @@ from transforms.interpret.layouts import name_of
         (["Rec", "DPT Time", "Current"], "Maccor"),
         (["DataPoint", "Step Type", "Time", "Voltage(V)"], "Neware"),
         (["工步类型", "电压(V)"], "Neware"),
-        (["Data_Point", "Step_Index", "Cycle_Index", "Current(A)"], "Arbin"),
+        (["Data_Point", "Test_Time(s)", "Date_Time", "Step_Index", "Charge_Capacity(Ah)"], "Arbin"),
         (["Voltage_measured", "Current_measured", "Time"], "NASA PCoE"),
         (["Time [s]", "Discharge capacity [A.h]", "Voltage [V]"], "PyBaMM"),
         (["Test Time / s", "Voltage / V", "Current / A"], "Battery Data Format"),
