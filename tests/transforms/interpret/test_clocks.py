@@ -97,7 +97,9 @@ def test_a_date_beside_elapsed_time_is_the_day_of_the_test():
 
 
 def test_midnights_alone_are_dates():
-    days = [dt.datetime(2024, 3, 1, tzinfo=dt.UTC) + dt.timedelta(days=at // 200) for at in range(N)]
+    days = [
+        dt.datetime(2024, 3, 1, tzinfo=dt.UTC) + dt.timedelta(days=at // 200) for at in range(N)
+    ]
     how, _ = told({"Date_Time": pa.array(days), "Test_Time(s)": SECONDS})
     assert how.event_time == "Date_Time + Test_Time(s)"
 

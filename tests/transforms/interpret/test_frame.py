@@ -85,4 +85,8 @@ def test_units_scale_and_clock_notation_has_none():
 
 def test_a_table_without_rows_has_columns_all_the_same():
     found = frame({"Voltage(V)": pa.array([], pa.float64())})
-    assert (found.rows, found.known_share("Voltage(V)"), found.varying("Voltage(V)")) == (0, 0, False)
+    assert (found.rows, found.known_share("Voltage(V)"), found.varying("Voltage(V)")) == (
+        0,
+        0,
+        False,
+    )

@@ -29,13 +29,30 @@ def test_discharges(word):
 
 
 @pytest.mark.parametrize(
-    "word", ["R", "P", "O", "S", "Rest", "PAU", "Pause", "OCV", "idle", "Relaxation", "搁置", "静置", " rest "]
+    "word",
+    [
+        "R",
+        "P",
+        "O",
+        "S",
+        "Rest",
+        "PAU",
+        "Pause",
+        "OCV",
+        "idle",
+        "Relaxation",
+        "搁置",
+        "静置",
+        " rest ",
+    ],
 )
 def test_rests(word):
     assert direction(word) == 0
 
 
-@pytest.mark.parametrize("word", ["", "UDDS", "0", "impedance", "Message", "SIM", "End", "distance"])
+@pytest.mark.parametrize(
+    "word", ["", "UDDS", "0", "impedance", "Message", "SIM", "End", "distance"]
+)
 def test_other_words_name_no_direction(word):
     assert direction(word) == UNKNOWN
 

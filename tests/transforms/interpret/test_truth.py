@@ -122,7 +122,9 @@ def check(convention: Convention) -> Interpretation:
     for got, right in zip(given_by, wanted, strict=True):
         np.testing.assert_allclose(got, right, rtol=2e-3)
     if "charge_capacity_ah" in found.found:
-        for name, right in zip(("charge_capacity_ah", "discharge_capacity_ah"), wanted, strict=True):
+        for name, right in zip(
+            ("charge_capacity_ah", "discharge_capacity_ah"), wanted, strict=True
+        ):
             np.testing.assert_allclose(cell.counted(found, name, log.cycle), right, rtol=2e-3)
     return how
 
