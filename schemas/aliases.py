@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from schemas import bdf
+from schemas.reading import READING
 from schemas.units import Dimension, Unit, canonical, is_clock_notation, parse
 
 # What the reader compares with the reading's own fields and never stores under a name of ours.
@@ -224,6 +226,13 @@ for _field, _bases in _WITH_UNIT_ONLY.items():
     for _base in _bases:
         _UNIT_BASES.setdefault(_base, []).append((_field, 50))
 
+# Every spelling of the Battery Data Format that the names above and a unit do not make already.
+_BDF: dict[str, tuple[str, str, int]] = {}
+for _field, _labels in bdf.LABELS.items():
+    for _rank, _label in enumerate(_labels):
+        if normalise(_label.text) not in _BASES and not READING.field(_field).derived:
+            _BDF.setdefault(normalise(_label.text), (_field, _label.unit, 20 + _rank))
+
 _BRACKETED = re.compile(
     r"^(?P<base>.*?)[\s_/,]*[(\[{<]\s*(?P<unit>[^()\[\]{}]*?)\s*[)\]}>]\s*$", re.DOTALL
 )
@@ -273,6 +282,11 @@ def meaning(name: str) -> Meaning | None:
     if whole and (key in _WHOLE or key == text):
         field, rank = whole[0]
         return Meaning(field, rank=rank)
+    if (known := _BDF.get(key)) is not None:
+        field, unit, rank = known
+        counted = dimension_of(field) is Dimension.NONE
+        spelled = None if counted else parse(unit, dimension_of(field))
+        return Meaning(field, spelled, rank=rank)
     if (found := _BRACKETED.match(text)) and found["base"].strip(" _<"):
         bracketed = _with_unit(found["base"], found["unit"])
         if bracketed is not None:

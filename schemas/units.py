@@ -83,8 +83,11 @@ _CLOCK = re.compile(
     r"(?:hours? in )?(?:d+[ :])?h{1,2}(?:rs?)?:m(?:m|in)?(?::s{1,2}(?:\.\w+)?)?", re.IGNORECASE
 )
 
+# Zones, patterns such as `yyyy-mm-dd`, and the days of spreadsheets.
 _ZONES = re.compile(
-    r"(?:utc|gmt|local|zulu|z)(?:[+-]\d{1,2}(?::?\d\d)?)?|(?:y{2,4}|d{1,2}|m{1,2}).*", re.IGNORECASE
+    r"(?:utc|gmt|local|zulu|z)(?:[+-]\d{1,2}(?::?\d\d)?)?|date(?:[ _]?time)?|d(?:ays?)?"
+    r"|(?=.*m)(?=.*d)[ymdhsaptf\W\d_]+",
+    re.IGNORECASE,
 )
 
 

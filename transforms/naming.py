@@ -22,7 +22,7 @@ _GENERIC = re.compile(
 )
 # Cyclers number the parts of one test, and say what a file is.
 _PART = re.compile(
-    r"(?:(?:_Channel_\d+)?_Wb_\d+|_Channel_\d+|_Statistic(?:s|ByCycle|ByStep)?(?:_\d+)?)$",
+    r"(?:(?:_Channel_\d+)?(?:_Wb_\d+|_Statistic(?:s|ByCycle|ByStep)?(?:_\d+)?)|_Channel_\d+)$",
     re.IGNORECASE,
 )
 _EXTENSIONS = re.compile(

@@ -19,13 +19,13 @@ _MONTHS = {name: number for number, name in enumerate(
 )} | {"mrz": 3, "mär": 3, "mai": 5, "okt": 10, "dez": 12}  # fmt: skip
 
 _TIME = (
-    r"(?:[\sT_,]+(?P<H>\d{1,2})[:.hH时](?P<M>\d{1,2})(?:[:.mM分](?P<S>\d{1,2})(?:[.,:](?P<F>\d{1,9}))?秒?)?"
+    r"(?:[\sT_,]+(?P<Q>上午|下午)?\s*(?P<H>\d{1,2})[:.hH时](?P<M>\d{1,2})(?:[:.mM分](?P<S>\d{1,2})(?:[.,:](?P<F>\d{1,9}))?秒?)?"
     r"\s*(?P<P>[aApP]\.?[mM]\.?|上午|下午)?)?"
     r"\s*(?P<Z>[zZ]|UTC|GMT|[+-]\d{2}:?\d{2})?\s*$"
 )
 _NUMERIC = r"^\s*(?P<a>\d{1,4})(?P<sep>[-/. 年])(?P<b>\d{1,2})[-/. 月](?P<c>\d{1,4})日?" + _TIME
 _DAY_NAMED = (
-    r"^\s*(?:[A-Za-z]{3,9},?\s+)?(?P<a>\d{1,4})[-/. ](?P<b>\pL{3,9})\.?[-/. ,]\s*(?P<c>\d{1,4})"
+    r"^\s*(?:[A-Za-z]{3,9},?\s+)?(?P<a>\d{1,4})[-/. ]\s*(?P<b>\pL{3,9})\.?[-/. ,]\s*(?P<c>\d{1,4})"
     + _TIME
 )
 _NAMED_FIRST = (
@@ -194,7 +194,12 @@ def _civil(year: I64, month: I64, day: I64) -> tuple[I64, Mask]:
 
 def _time_of_day(groups: dict[str, Any]) -> tuple[I64, Mask]:
     hour, minute, second = _ints(groups["H"]), _ints(groups["M"]), _ints(groups["S"])
-    half = pc.utf8_lower(pc.fill_null(groups["P"], ""))
+    # In Chinese the half of the day stands before the time.
+    half = pc.utf8_lower(
+        pc.binary_join_element_wise(
+            pc.fill_null(groups["P"], ""), pc.fill_null(groups["Q"], ""), ""
+        )
+    )
     is_pm = np.asarray(pc.or_(pc.starts_with(half, "p"), pc.equal(half, "下午")))
     is_am = np.asarray(pc.or_(pc.starts_with(half, "a"), pc.equal(half, "上午")))
     halved = is_pm | is_am

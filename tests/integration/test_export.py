@@ -25,14 +25,8 @@ pytestmark = pytest.mark.integration
 
 FLEET = "simulator:?equipment=4&readings=8000&interval=30&faults=0&duplicates=0&late=0"
 # Where and when a reading was read the second time is another matter.
-_AGAIN = ("ingested_at", "source_file")
-_PREFERRED = pytest.param(
-    "preferred",
-    marks=pytest.mark.xfail(
-        resolve("Record Index / 1") != Alias("record_index"),
-        reason="the reader does not know the label Record Index / 1 yet",
-    ),
-)
+_AGAIN = ("ingested_at", "source_file", "source_row")
+_PREFERRED = "preferred"
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +107,6 @@ def test_the_reader_knows_every_column_that_an_export_can_have(scope: str, machi
         if not field.derived and field.name != "extra" and resolve(header) != Alias(field.name):
             unknown.append(header)
 
-    if unknown and resolve("Record Index / 1") is None:
-        pytest.xfail(f"the reader does not know yet: {', '.join(unknown)}")
     assert not unknown
 
 

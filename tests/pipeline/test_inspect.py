@@ -157,7 +157,7 @@ SYMPTOMS = [
         ("rows 600: 600 readings", "540 rows have the time of the row before"),
         ("duplicates",),
         facts={"readings": 600, "duplicates": 0},
-        doubts=(NO_DATE,),
+        doubts=("direction_guessed", NO_DATE),
     ),
     Symptom(
         "silent/11_counter_dips.csv",

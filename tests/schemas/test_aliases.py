@@ -179,3 +179,56 @@ def test_what_a_cycler_was_doing_has_many_names(name):
 @pytest.mark.parametrize("name", ["recNo", "relativeTime", "IRange", "powerKW", "dQdV"])
 def test_words_that_run_together_mean_no_more_than_apart(name):
     assert resolve(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "scale"),
+    [
+        # the parts of a name after which its unit may stand
+        ("Q charge/discharge/mA.h", "net_capacity", 1e-3),
+        ("(Q-Qo)/mA.h", "net_capacity", 1e-3),
+        ("Energy charge/W.h", "charge_energy_wh", 1.0),
+        ("<Ewe>/V", "voltage_v", 1.0),
+        ("control/V/mA", None, None),
+        ("time/s", "test_time_s", 1.0),
+        ("Time [s]", "test_time_s", 1.0),
+        ("Time(h:min:s.ms)", "clock_of_day", 1.0),
+        ("Prog Time", "test_time_s", None),
+        ("t-Set[h]", None, None),
+        ("t-Step[h]", "step_time_s", 3600.0),
+        ("U[V]", "voltage_v", 1.0),
+        ("I[mA]", "current_a", 1e-3),
+        ("Ah-Step", "capacity", None),
+        ("Capacitance_Chg(mAh)", "charge_capacity_ah", 1e-3),
+        ("工步时间(h:min:s.ms)", "step_time_s", 1.0),
+        ("电流(mA)", "current_a", 1e-3),
+        ("Temperature[℃]", "temperature_c", 1.0),
+        ("Cycle Count / 1", "cycle_index", None),
+        ("cycle_dimensionless", "cycle_index", None),
+        ("record_dimensionless", "record_index", None),
+        ("test_time_millisecond", "test_time_s", 1e-3),
+        ("capacity_mA_h", "capacity", 1e-3),
+        ("Amp-hr", "capacity", None),
+        ("mAmp-hr", "capacity", 1e-3),
+        ("mV", "voltage_v", 1e-3),
+        ("V", None, None),
+        ("Step (Sec)", "step_time_s", 1.0),
+        ("Step (#)", "step_index", None),
+        ("Md", "state", None),
+        ("Step Type", "state", None),
+        ("Time", "clock_of_day", None),
+        ("Notes [x]", None, None),
+        ("__", None, None),
+    ],
+)  # fmt: skip
+def test_what_a_tables_column_means(name, field, scale):
+    found = meaning(name)
+    assert (found and found.field) == field
+    if found is not None:
+        assert found.unknown is None
+        assert (found.unit and found.unit.scale) == scale
+
+
+def test_of_two_names_the_first_one_of_the_list_is_the_better():
+    ranks = [meaning(name).rank for name in ("voltage_v", "Voltage(V)", "Ewe/V", "V [V]")]
+    assert ranks == sorted(ranks) and len(set(ranks)) == 4

@@ -48,3 +48,82 @@ def test_double_extensions_are_taken_off():
 
 def test_the_examples_in_the_docstrings_hold():
     assert doctest.testmod(naming).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "equipment"),
+    [
+        ("lab/CellY_Channel_7_Wb_2.csv", "CellY"),
+        ("lab/CellY_Channel_7.CSV", "CellY"),
+        ("lab/CellY_StatisticByCycle.csv", "CellY"),
+        ("lab/CellY_Channel_7_StatisticByCycle.csv", "CellY"),
+        ("cellA/data_1.csv", "cellA"),
+        ("cellA/dt=2024-01-01/part-0001.parquet", "cellA"),
+        ("cellC/2024-01-01.csv", "cellC"),
+        ("raw/data/export_3.csv", "export_3"),
+        ("x/Copy of CS9_1.xlsx", "CS9_1"),
+        ("x/CS9_1 (1).xlsx", "CS9_1"),
+        ("gs://bucket/data.csv", "bucket"),
+        ("gs:/data.csv", "data"),
+    ],
+)
+def test_words_that_say_nothing_of_a_cell_are_passed_over(path, equipment):
+    assert naming.equipment_from_path(path) == equipment
+
+
+@pytest.mark.parametrize(
+    ("path", "part"),
+    [
+        ("CellY_Channel_7_Wb_2.csv", ("CellY_Channel_7_Wb_*.csv", 2)),
+        ("CellY/CellY_Wb_12.CSV", ("CellY/CellY_Wb_*.CSV", 12)),
+        ("C:\\lab\\CellY_Wb_1.csv.gz", ("C:/lab/CellY_Wb_*.csv.gz", 1)),
+        ("lab/paused.052", ("lab/paused.*", 52)),
+        ("lab/long run_part3.txt", ("lab/long run_part*.txt", 3)),
+        ("lab/long-part-3.txt", ("lab/long-part-*.txt", 3)),
+        ("CS2_35_8_18_10.xlsx", None),
+        ("cell_2.csv", None),
+        ("part3.txt", None),
+        ("a.csv", None),
+        ("", None),
+    ],
+)
+def test_parts_of_one_test_are_told_from_their_names(path, part):
+    assert naming.part_of(path) == part
+
+
+def test_each_later_part_belongs_to_the_first_one_there_is():
+    paths = ["a/X_Wb_3.csv", "a/X_Wb_1.csv", "a/X_Wb_10.csv", "b/X_Wb_1.csv", "b/X_Wb_2.csv",
+             "c.002", "c.003", "alone_Wb_4.csv", "other.csv"]  # fmt: skip
+    assert naming.first_parts(paths) == {
+        "a/X_Wb_3.csv": "a/X_Wb_1.csv", "a/X_Wb_10.csv": "a/X_Wb_1.csv",
+        "b/X_Wb_2.csv": "b/X_Wb_1.csv", "c.003": "c.002",
+    }  # fmt: skip
+    assert naming.first_parts([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "tells"),
+    [
+        ("CS2_35/CS2_35_8_18_10.xlsx", True),
+        ("uploads/CS2_35_8_18_10.xlsx", False),
+        ("cellA/data_1.csv", True),
+        ("CS2_35.xlsx", False),
+        ("", False),
+    ],
+)
+def test_whether_the_folder_names_the_cell(path, tells):
+    assert naming.folder_tells(path) is tells
+
+
+@pytest.mark.parametrize(
+    ("path", "little"),
+    [
+        ("data/export_1.csv", True),
+        ("2024-01-01.csv", True),
+        ("test.csv", True),
+        ("cellA/data_1.csv", False),
+        ("CS2_35.xlsx", False),
+    ],
+)
+def test_whether_names_leave_the_cell_open(path, little):
+    assert naming.says_little(path) is little

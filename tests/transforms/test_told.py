@@ -60,7 +60,7 @@ def test_a_column_counts_more_than_its_course() -> None:
     """A clock that restarts with each half would be the step's by itself."""
     rows = table(Time=np.arange(ROWS) % 60 * 60.0, Step_Index=np.arange(ROWS) // 60 + 1)
     rows = rows.drop_columns(["TestTime"])
-    assert decided({}, rows).use_of("test_time_s") is None
+    assert use(decided({}, rows), "step_time_s")[0] == "Time"
     how = decided({"columns": {"test_time_s": "Time"}}, rows)
     assert use(how, "test_time_s")[0] == "Time"
     assert how.use_of("step_time_s") is None

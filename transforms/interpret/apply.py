@@ -333,7 +333,7 @@ def _signed_by_counters(out: Fields, current: F64, perm: I64, first: Mask) -> F6
     return signed
 
 
-def _put_right(out: Fields, perm: I64, first: Mask, passed_s: F64 | None, numbered: bool) -> None:
+def _put_right(out: Fields, perm: I64, first: Mask, passed_s: F64 | None, numbered: Mask | None) -> None:
     """Event times that went back though time passed, moved on by what the clock was set back.
 
     From there on the test's clock shows what passed; the wall clock is believed again where it

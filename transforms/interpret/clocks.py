@@ -145,7 +145,8 @@ def _mostly_known(values: F64) -> bool:
 
 def _sorted_out(frame: Frame) -> tuple[list[str], list[str]]:
     """The columns that hold points in time, and those that hold elapsed time, by their values."""
-    absolute, elapsed = [], []
+    absolute: list[str] = []
+    elapsed: list[str] = []
     for name in frame.columns.get("recorded_at", []):
         is_duration = frame.said(name) is None and _is_elapsed(frame, name)
         (elapsed if is_duration else absolute).append(name)
@@ -489,7 +490,10 @@ def _is_time_of_day(frame: Frame, found: Clocks, name: str, absolute: list[_Abso
         falls = np.diff(values) < 0
         turns = np.diff(dates) > 0
     falls[found.first[1:]] = False
-    # A day's clock begins again with the date; rows that a file holds twice make it fall, too.
+    if turns.any() and falls[turns].mean() <= 0.5:
+        return False
+    # A day's clock begins again with the date; rows that a file holds twice, and a clock that was
+    # set back, make it fall, too.
     return int((falls & ~turns).sum()) <= 2
 
 
@@ -713,12 +717,16 @@ def passing(first: Mask, elapsed: F64 | None, step_time: F64 | None) -> F64 | No
     return out
 
 
-def runs_on(records: F64 | None, perm: I64, first: Mask) -> bool:
-    """Whether record numbers go up with every row: then the rows are in order of measurement."""
+def runs_on(records: F64 | None, perm: I64, first: Mask) -> Mask | None:
+    """Where record numbers go up from the row before; None if they do not tell the order.
+
+    They may fall once or twice: where a file holds a block of rows again.
+    """
     if records is None or len(records) < 2:
-        return False
-    steps = np.diff(records[perm])[~first[1:]]
-    return bool(len(steps)) and bool((steps > 0).all())
+        return None
+    steps = np.diff(records[perm])
+    up: Mask = (steps > 0) | first[1:]
+    return up if (~up).sum() <= 2 else None
 
 
 def _compare(frame: Frame, found: Clocks) -> None:
@@ -767,13 +775,13 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def set_back(wall: F64, passed: F64 | None, numbered: bool) -> Mask:
+def set_back(wall: F64, passed: F64 | None, numbered: Mask | None) -> Mask:
     """Where the wall clock goes back though time passed.
 
     Args:
         wall: seconds since the row before by the wall clock, NaN where not known.
         passed: the same by the test's or the step's clock, negative where that began again.
-        numbered: whether the record numbers say that the rows are in order.
+        numbered: where the record numbers go up; None if they do not tell the order.
 
     Without either only a change of the clocks by an hour in a file that is otherwise in order is
     believed: other files are simply not sorted.
@@ -782,7 +790,9 @@ def set_back(wall: F64, passed: F64 | None, numbered: bool) -> Mask:
         back: Mask = wall < -2.0 * _RESOLUTION_S
         if passed is not None:
             back &= passed >= 0
-        elif not numbered:
+        if numbered is not None:
+            back &= numbered
+        elif passed is None:
             typical = float(np.nanmedian(wall[wall > 0])) if (wall > 0).any() else 0.0
             back &= np.abs(wall + 3600.0) <= max(2.0 * typical, 5.0)
             if (wall < -2.0 * _RESOLUTION_S).sum() != back.sum():

@@ -19,7 +19,15 @@ from transforms.interpret import direction as direction_rules
 from transforms.interpret import layouts
 from transforms.interpret.clocks import Clocks
 from transforms.interpret.frame import F64, I64, SURVEY_ROWS, Frame
-from transforms.interpret.interpretation import SECOND, TOLD, Head, Interpretation, Use, Witness
+from transforms.interpret.interpretation import (
+    SECOND,
+    TOLD,
+    Head,
+    Interpretation,
+    Sign,
+    Use,
+    Witness,
+)
 from transforms.interpret.told import Told
 
 # Read as they are; the others have rules of their own.
@@ -36,7 +44,7 @@ _LEAST_INTERVALS = 5
 _CELL_FIELDS = ("cycle_index", "step_index", "record_index", "test_time_s", "step_time_s",
                 "charge_capacity_ah", "discharge_capacity_ah", CAPACITY, NET_CAPACITY,
                 STATE)  # fmt: skip
-_IMPEDANCE = re.compile(r"(?:re|im|mod|phase)?_?z(?:_|$)|impedance|z_real|z_imag", re.IGNORECASE)
+_IMPEDANCE = re.compile(r"(?:^|_)(?:re|im|mod|phase)?_?z(?:_|$)|impedance", re.IGNORECASE)
 
 
 def decide(
@@ -65,7 +73,7 @@ def decide(
     witnesses, doubts = list(times.witnesses), list(times.disagreements)
     _plain_columns(frame, uses, left)
     _numbers_of_place(frame, times, uses, left, witnesses)
-    sign = direction_rules.Sign.POSITIVE_CHARGES
+    sign = Sign.POSITIVE_CHARGES
     grain, in_order = None, times.in_order
     current, voltage = (
         _value(frame, uses, "current_a", times),
@@ -87,7 +95,7 @@ def decide(
         witnesses += counted.witnesses
         doubts += counted.disagreements
         grain, in_order = counted.grain, in_order or counted.in_order
-        in_order = in_order or sign is direction_rules.Sign.FROM_COUNTERS
+        in_order = in_order or sign is Sign.FROM_COUNTERS
     else:
         uses += _named_counters(frame)
     if frame.notation[1]:

@@ -9,7 +9,7 @@ import numpy as np
 from schemas.aliases import STATE
 from transforms.interpret import states
 from transforms.interpret.clocks import Clocks
-from transforms.interpret.frame import F64, Frame, Mask, counts_below_zero
+from transforms.interpret.frame import F64, I64, Frame, Mask, counts_below_zero
 from transforms.interpret.interpretation import Sign, Use, Witness
 
 # How sure a witness has to be, from -1 (the other way round) to 1.
@@ -81,7 +81,7 @@ def decide(
     return Direction(sign, state, signed, witnesses, doubts)
 
 
-def apply_sign(current: F64, sign: Sign, by_state: F64 | None, by_counter: F64 | None) -> F64:
+def apply_sign(current: F64, sign: Sign, by_state: I64 | None, by_counter: F64 | I64 | None) -> F64:
     """The current in A with the sign of the reading: positive where it charges."""
     if sign is Sign.POSITIVE_DISCHARGES:
         return -current
@@ -115,7 +115,7 @@ def _weigh(
     about: str,
     name: str,
     current: F64,
-    says: F64,
+    says: I64,
     weight: F64,
     scores: dict[str, float],
     witnesses: list[Witness],
@@ -129,7 +129,7 @@ def _weigh(
     witnesses.append(Witness(about, name, (1.0 + score) / 2.0))
 
 
-def _counter_direction(frame: Frame, clocks: Clocks) -> F64 | None:
+def _counter_direction(frame: Frame, clocks: Clocks) -> I64 | None:
     """1 where only the charge counter grows, -1 where only the discharge counter does, else 0."""
     growth = []
     for field_name in ("charge_capacity_ah", "discharge_capacity_ah"):
@@ -146,10 +146,11 @@ def _counter_direction(frame: Frame, clocks: Clocks) -> F64 | None:
     up, down = growth[0] > 0, growth[1] > 0
     if not (up & ~down).any() and not (down & ~up).any():
         return None
-    return (up & ~down).astype(np.int64) - (down & ~up)
+    found: I64 = (up & ~down).astype(np.int64) - (down & ~up).astype(np.int64)
+    return found
 
 
-def _voltage_direction(current: F64, voltage: F64, first: Mask) -> F64:
+def _voltage_direction(current: F64, voltage: F64, first: Mask) -> I64:
     """1 in runs of one sign of the current in which the voltage rises, -1 where it falls, else 0.
 
     The first row of a run is left out: its voltage jumped with the current.
@@ -176,8 +177,8 @@ def _voltage_direction(current: F64, voltage: F64, first: Mask) -> F64:
 def _judge(
     current: F64,
     weight: F64,
-    by_state: F64 | None,
-    by_counter: F64 | None,
+    by_state: I64 | None,
+    by_counter: I64 | None,
     scores: dict[str, float],
     state: str | None,
     turns: bool,

@@ -50,4 +50,5 @@ def directions(texts: pa.Array) -> I8:
         UNKNOWN if word is None else direction(word) for word in encoded.dictionary.to_pylist()
     ]
     codes = encoded.indices.fill_null(len(found)).to_numpy(zero_copy_only=False)
-    return np.array([*found, UNKNOWN], dtype=np.int8)[codes]
+    known: I8 = np.array([*found, UNKNOWN], dtype=np.int8)[codes]
+    return known

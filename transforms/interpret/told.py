@@ -88,13 +88,13 @@ def told_from(values: Mapping[str, Any], where: str) -> Told:
     by_column = {column: field for field, column in columns}
     for column, unit in units:
         named = meaning(column)
-        field = by_column.get(column, named.field if named is not None else None)
-        if field is None:
+        meant = by_column.get(column, named.field if named is not None else None)
+        if meant is None:
             raise ToldError(
                 f"{where}: [units] {column}: no field is known for this column; add it to [columns]"
             )
-        if dimension_of(field) is Dimension.NONE or parse(unit, dimension_of(field)) is None:
-            raise ToldError(f"{where}: [units] {column}: {unit!r} is not a unit of {field}")
+        if dimension_of(meant) is Dimension.NONE or parse(unit, dimension_of(meant)) is None:
+            raise ToldError(f"{where}: [units] {column}: {unit!r} is not a unit of {meant}")
     sign = notation = day_first = None
     if "sign" in values:
         sign = _one_of(where, "sign", values["sign"], {item.value: item for item in Sign})

@@ -189,8 +189,8 @@ final as (
                 {{ array_has('quality_flags', "'gap'") }}
             )
             and time_delta_s > {{ var('gap_interval_factor') }} * typical_interval_s
-            -- A tester that logs on a change of voltage or current is silent until there is one; one
-            -- that logs part of a step seldom is so more than once.
+            -- A tester that logs on a change of voltage or current is silent until there is one;
+            -- one that logs part of a step seldom is so more than once.
             and not coalesce(
                 voltage_change_v between 0.3 * typical_voltage_change_v
                 and 3.0 * typical_voltage_change_v

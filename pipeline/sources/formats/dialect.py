@@ -159,12 +159,18 @@ def _indent(line: str, delimiter: str) -> int:
 
 
 def _is_chinese(raw_lines: Sequence[bytes]) -> bool:
-    """Whether no line beyond ASCII is UTF-8 and all of them are Chinese in GB18030."""
+    """Whether no line beyond ASCII is UTF-8 and all of them are Chinese in GB18030.
+
+    A Western sign before an ASCII letter, such as the degree in `°C`, is a pair of bytes that
+    GB18030 has a rare character for; one alone between ASCII may be two umlauts. What decides are
+    signs and words of two characters and more.
+    """
     beyond = [line for line in raw_lines[:-1] or raw_lines if not line.isascii()]
     # The common characters are two bytes beyond ASCII. One alone is a sign of Latin-1 before a
     # letter, `°C` or `µA`, which GB18030 would make a rare character of.
     if not any(_PAIR.search(line) for line in beyond):
         return False
+    chinese = western = 0
     for line in beyond:
         try:
             line.decode()
@@ -176,9 +182,14 @@ def _is_chinese(raw_lines: Sequence[bytes]) -> bool:
             text = line.decode("gb18030")
         except UnicodeDecodeError:
             return False
-        if any(not _CHINESE.fullmatch(part) for part in re.findall(r"[^\x00-\x7f]+", text)):
-            return False
-    return True
+        for part in re.findall(r"[^\x00-\x7f]+", text):
+            if not _CHINESE.fullmatch(part):
+                return False
+            pairs = [char.encode("gb18030") for char in part]
+            western += sum(pair[1] < 0x80 for pair in pairs)
+            if len(part) > 1 or not "\u4e00" <= part <= "\u9fff":
+                chinese += sum(pair[1] >= 0xA1 for pair in pairs)
+    return chinese > western
 
 
 def _texts(raw_lines: Sequence[bytes], encoding: str) -> list[str]:

@@ -32,7 +32,7 @@ _EQUIPMENT = (
     "cell_id", "cell_name", "battery_id", "battery_name", "cell", "battery", "barcode",
     "cell_barcode", "cell_serial", "cell_serial_number", "battery_serial_number", "电池条码",
 )  # fmt: skip
-_PAIR = re.compile(r"^\W*(?P<key>[^:=\t,;]{2,60}?)\s*(?::=|[:=\t,;])\s*(?P<value>.+?)[\s,;]*$")
+_PAIR = re.compile(r"^\W*(?P<key>[^:：=\t,;]{2,60}?)\s*(?::=|[:：=\t,;])\s*(?P<value>.+?)[\s,;]*$")
 _DATE_OF_TEST = re.compile(
     r"Date of Test[:\s]+([\d/.-]+(?:\s+\d[\d:.]*(?:\s*[AP]M)?)?)", re.IGNORECASE
 )

@@ -130,7 +130,10 @@ def increments(counter: F64) -> F64:
 
 def counted(fields: Fields, name: str, cycle: I64) -> F64:
     """What a counter of the reading gives per cycle."""
-    gained = increments(np.nan_to_num(numbers(fields, name)))
+    values = numbers(fields, name)
+    known = np.isfinite(values)
+    gained = np.zeros(len(values))
+    gained[known] = increments(values[known])
     return np.array([gained[cycle == at].sum() for at in np.unique(cycle)])
 
 

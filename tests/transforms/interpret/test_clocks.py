@@ -26,7 +26,7 @@ WALL = [START + dt.timedelta(seconds=s) for s in SECONDS.tolist()]
 
 def told(columns, head=None, zone=UTC, **how):
     """The decision, and the fields it gives, of a table with these clocks."""
-    table = pa.table({**columns, "Voltage(V)": VOLTAGE, "Current(A)": np.ones(N)})
+    table = pa.table({"Voltage(V)": VOLTAGE, "Current(A)": np.ones(N), **columns})
     found = decide(table, head, zone, **how)
     return found, fields(table, found, zone)
 
@@ -291,7 +291,8 @@ def test_a_ratio_of_clocks_is_that_of_most_of_the_time():
 
 @pytest.mark.parametrize("records", [True, False])
 def test_the_newest_row_may_come_first(records):
-    columns = {"Date_Time": WALL[::-1], "Test_Time(s)": SECONDS[::-1]}
+    columns = {"Date_Time": WALL[::-1], "Test_Time(s)": SECONDS[::-1],
+               "Voltage(V)": VOLTAGE[::-1]}  # fmt: skip
     if records:
         columns["Record"] = np.arange(N, 0, -1)
     how, found = told(columns)
@@ -303,7 +304,7 @@ def test_the_newest_row_may_come_first(records):
 def test_record_numbers_show_the_order_of_a_shuffled_file():
     mixed = np.random.default_rng(1).permutation(N)
     how, found = told({"Record": mixed + 1, "Date_Time": [WALL[at] for at in mixed],
-                       "TestTime": SECONDS[mixed] / 60})  # fmt: skip
+                       "TestTime": SECONDS[mixed] / 60, "Voltage(V)": VOLTAGE[mixed]})  # fmt: skip
     assert (how.order, how.disagreements) == ("record", ())
     assert cell.numbers(found, "test_time_s").tolist() == pytest.approx(SECONDS[mixed].tolist())
 
@@ -333,11 +334,13 @@ def test_what_passed_by_the_tests_clock_or_the_steps():
 
 def test_record_numbers_run_on_if_they_rise_with_every_row_of_an_equipment():
     perm, first = np.arange(4), np.array([True, False, True, False])
-    assert runs_on(np.array([5.0, 6, 1, 2]), perm, first)
-    assert not runs_on(np.array([5.0, 6, 2, 2]), perm, first)
-    assert not runs_on(None, perm, first)
-    assert not runs_on(np.array([1.0]), perm[:1], first[:1])
-    assert not runs_on(np.array([1.0, 2.0]), perm[:2], np.array([True, True]))
+    assert runs_on(np.array([5.0, 6, 1, 2]), perm, first).tolist() == [True] * 3
+    # Once or twice they may fall: a block of rows is there again.
+    assert runs_on(np.array([5.0, 6, 2, 2]), perm, first).tolist() == [True, True, False]
+    one = np.array([True, *[False] * 7])
+    assert runs_on(np.array([5.0, 4, 5, 4, 5, 4, 5, 6]), np.arange(8), one) is None
+    assert runs_on(None, perm, first) is None
+    assert runs_on(np.array([1.0]), perm[:1], first[:1]) is None
 
 
 # --- a clock that was set back -------------------------------------------------------------------
@@ -361,12 +364,18 @@ def test_record_numbers_run_on_if_they_rise_with_every_row_of_an_equipment():
 )  # fmt: skip
 def test_where_a_clock_was_set_back(wall, passed, numbered, back):
     given_passed = None if passed is None else np.array(passed, dtype=float)
-    assert set_back(np.array(wall, dtype=float), given_passed, numbered).tolist() == back
+    up = np.ones(len(wall), dtype=bool) if numbered else None
+    assert set_back(np.array(wall, dtype=float), given_passed, up).tolist() == back
+
+
+def test_a_record_number_that_falls_with_the_clock_is_a_row_that_is_there_again():
+    up = np.array([True, False, True])
+    assert not set_back(np.array([30.0, -500.0, 30.0]), None, up).any()
 
 
 def test_a_clock_that_goes_back_all_the_time_is_not_set_back():
     wall = np.tile([30.0, -20.0], 150)
-    assert not set_back(wall, np.full(300, 30.0), True).any()
+    assert not set_back(wall, np.full(300, 30.0), np.ones(300, dtype=bool)).any()
 
 
 def witnesses_of_order():

@@ -9,7 +9,7 @@ from transforms.interpret.told import Told, ToldError, told_from
 ALL = {
     "files": ["*.txt", "lab2/*"],
     "columns": {"voltage_v": "U", "current_a": "Strom", "state": "Zustand"},
-    "units": {"U": "mV", "Aux": "anything"},
+    "units": {"U": "mV", "Current(A)": "mA"},
     "ignore": ["Temp2"],
     "sign": "positive_discharges",
     "decimal": "comma",
@@ -21,7 +21,7 @@ def test_everything_that_can_be_said():
     assert told_from(ALL, "a.toml") == Told(
         files=("*.txt", "lab2/*"),
         columns=(("voltage_v", "U"), ("current_a", "Strom"), ("state", "Zustand")),
-        units=(("U", "mV"), ("Aux", "anything")),
+        units=(("U", "mV"), ("Current(A)", "mA")),
         ignore=("Temp2",),
         sign=Sign.POSITIVE_DISCHARGES,
         notation=Notation.COMMA,
@@ -39,7 +39,7 @@ def test_everything_that_can_be_said():
         ({"columns": {"power_watt": "P"}}, "[columns] power_watt: no such field"),
         ({"columns": ["U"]}, "[columns] must hold lines"),
         ({"columns": {"voltage_v": 1}}, "[columns] must hold lines"),
-        ({"columns": {"voltage_v": "U"}, "units": {"U": "furlong"}}, "'furlong' is no unit of voltage_v"),
+        ({"columns": {"voltage_v": "U"}, "units": {"U": "furlong"}}, "'furlong' is not a unit of voltage_v"),
         ({"units": "mV"}, "[units] must hold lines"),
         ({"sign": "minus"}, "sign must be one of positive_charges"),
         ({"decimal": ";"}, "decimal must be one of"),
