@@ -91,6 +91,8 @@ def fields(table: pa.Table, how: Interpretation, zone: ZoneInfo) -> Fields:
         converted = _converted(table.column(use.column), use, how, zone)
         if converted.bad is not None:
             error, message = error_of(use.field)
+            if use.field in ("test_time_s", "step_time_s"):
+                message = "must be a number or a duration such as 1:02:03"
             out.bad.append((converted.bad, error, use.field, f"{use.column} {message}"))
         array = converted.array
         if READING.field(use.field).kind is Kind.DOUBLE and not READING.field(use.field).required:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from schemas.aliases import CAPACITY, ENERGY, NET_CAPACITY, normalise
 from transforms.interpret.clocks import Clocks
-from transforms.interpret.frame import F64, Frame, Mask
+from transforms.interpret.frame import F64, Frame, Mask, counts_below_zero
 from transforms.interpret.interpretation import Kept, Use, Witness
 
 # A counter agrees with the integral of the current if their ratio is within this of 1...
@@ -224,7 +224,8 @@ def _with_unit(
         return use, ratio
     for factor, (text, scale) in (_ENERGY_UNITS if energy else _UNITS).items():
         if abs(ratio / factor - 1.0) <= _UNIT_AGREES:
-            scaled = Use(use.column, use.field, text, scale, why="integral", kept=use.kept)
+            signed = float(np.copysign(scale, use.scale))
+            scaled = Use(use.column, use.field, text, signed, why="integral", kept=use.kept)
             return scaled, ratio / factor
     return use, ratio
 
@@ -242,7 +243,11 @@ def _take_pair(
     for name, column in pair:
         assert column is not None
         use = _use(frame, column, name, SIDES[name])
-        gained, _ = growth(frame.scaled(column)[clocks.perm], flowed.first)
+        values = frame.scaled(column)[clocks.perm]
+        if counts_below_zero(values):
+            values = -values
+            use = replace(use, scale=-use.scale, why="it counts below 0")
+        gained, _ = growth(values, flowed.first)
         into = name.startswith("charge")
         ratio = _ratio(
             float(gained.sum()), float((flowed.into if into else flowed.out).sum()), total

@@ -9,7 +9,7 @@ import numpy as np
 from schemas.aliases import STATE
 from transforms.interpret import states
 from transforms.interpret.clocks import Clocks
-from transforms.interpret.frame import F64, I64, Frame, Mask
+from transforms.interpret.frame import F64, I64, Frame, Mask, counts_below_zero
 from transforms.interpret.interpretation import Sign, Use, Witness
 
 # How sure a witness has to be, from -1 (the other way round) to 1.
@@ -137,6 +137,8 @@ def _counter_direction(frame: Frame, clocks: Clocks) -> I64 | None:
         if not columns:
             return None
         values = frame.numbers(columns[0])[clocks.perm]
+        if counts_below_zero(values):
+            values = -values
         steps = np.zeros(len(values))
         steps[1:] = np.diff(values)
         steps[clocks.first] = 0.0

@@ -166,3 +166,9 @@ class Frame:
         values = self.numbers(column)
         known = values[np.isfinite(values)]
         return bool(len(known)) and bool(known.min() != known.max())
+
+
+def counts_below_zero(counter: F64) -> bool:
+    """Whether one of two counters is written as a negative number, as some show discharges."""
+    known = counter[np.isfinite(counter)]
+    return bool(len(known)) and bool(known.max() <= 0 > known.min())

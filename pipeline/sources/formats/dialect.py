@@ -24,6 +24,13 @@ _FIRST_LINES = 200
 # Lines that are mostly digits are data.
 _DIGITS = 0.4
 _HEADER_LINES = re.compile(r"Nb header lines\s*:\s*(\d+)", re.IGNORECASE)
+# Files of potentiostats that hold several tables, or none of a test: what to give instead.
+_OTHERS = (
+    ("Gamry (DTA)", re.compile(r"EXPLAIN$"), "export its curve as CSV with time in s, E/V and I/A"),
+    ("ZView or Solartron", re.compile(r"ZPLOT|Z60W", re.IGNORECASE),
+     "a spectrum without a test; export time in s, E/V and I/A as CSV"),
+    ("VersaStudio", re.compile(r"<Application>$"), "export time in s, E/V and I/A as CSV"),
+)  # fmt: skip
 # What a text in a Chinese encoding holds besides ASCII.
 _CHINESE = re.compile(
     r"[\u4e00-\u9fff\u3000-\u303f\uff00-\uffef\u03a9\u03bc\u2103\u00b0\u00b1\u00b7\u2126\u2161]+"
@@ -269,6 +276,9 @@ def _fit(
 
 def _no_header(raw_lines: Sequence[bytes], name: str, encoding: str) -> Refused:
     shown = raw_lines[0][:120].decode(encoding, "replace").strip()
+    for maker, begins, instead in _OTHERS:
+        if begins.match(shown):
+            return Refused("unsupported_format", f"a file of {maker}; {instead}")
     if extension(name) in TEXT_NAMES or extension(name).isdigit():
         return Refused(
             "no_header",

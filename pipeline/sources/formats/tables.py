@@ -210,6 +210,7 @@ def one_table(
     table: pa.Table,
     head: Head | None = None,
     first_row: int = 1,
+    doubt: str | None = None,
 ) -> Iterator[RawBatch]:
     """A test that is one table in memory: a single batch, for its counters are one test's.
 
@@ -219,7 +220,11 @@ def one_table(
         table: its rows.
         head: what stands outside the table.
         first_row: place of the first row, counted from 1.
+        doubt: what its reader already knows to be in doubt.
     """
     if table.num_rows:
         reading = replace(reading_of(table, content, settings, head), in_parts=False)
+        if doubt is not None:
+            how = replace(reading.how, disagreements=_with(reading.how, doubt))
+            reading = replace(reading, how=how)
         yield from batches(content, settings, reading, [(first_row, table)])

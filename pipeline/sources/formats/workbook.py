@@ -18,12 +18,16 @@ from python_calamine import CalamineWorkbook, PasswordError, SheetTypeEnum
 
 from pipeline.sources.formats import headers, statistics, tables
 from pipeline.sources.formats.content import Content, Outputs, Refused, Settings
+from schemas.aliases import CLOCK, meaning
 from transforms import naming
 
 # Arbin's names: `Channel_1-008`, and `Channel_1-008_1` where the rows of one sheet did not do.
 _DATA_SHEET = re.compile(r"channel(?!_?chart)", re.IGNORECASE)
+_IS_CHANNEL = re.compile(r"\d+-\d+")
 _CHANNEL = re.compile(r"(?:channel|statistics?)[ _]?(\d+-\d+)(?:_\d+)?$", re.IGNORECASE)
 _NO_DATA_SHEET = re.compile(r"info|global_info|channel_?chart", re.IGNORECASE)
+# What goes on from one sheet to the next where they continue one another.
+_RUNS_ON = frozenset({"record_index", "test_time_s", "recorded_at", CLOCK})
 _STATISTICS_SHEET = re.compile(r"statistic", re.IGNORECASE)
 # Rows of a sheet that show what it holds.
 _LOOKED_AT = 200
@@ -33,12 +37,15 @@ _MIDNIGHT = dt.time()
 
 
 def read(content: Content, settings: Settings) -> Outputs:
-    """The rows of a workbook as one batch a channel, whatever its size: counters are a test's."""
+    """The rows of a workbook as one batch a cell, whatever its size: counters are a test's."""
     tests, others = to_tables(content.read_all())
     of_channel = {channel: _of_channel(content, settings, channel, tests) for channel in tests}
     first_row = 1
     for channel, table in tests.items():
-        yield from tables.one_table(of_channel[channel], settings, table, first_row=first_row)
+        # a channel's number tells cells apart; that sheets start over only makes it likely
+        doubt = None if len(tests) < 2 or _IS_CHANNEL.fullmatch(channel) else "identity_guessed"
+        cell = of_channel[channel]
+        yield from tables.one_table(cell, settings, table, first_row=first_row, doubt=doubt)
         first_row += table.num_rows
     for name, other in others:
         cell = of_channel.get(_channel(name), content)
@@ -72,13 +79,14 @@ def to_table(data: bytes) -> pa.Table:
 
 
 def to_tables(data: bytes) -> tuple[dict[str, pa.Table], list[tuple[str, pa.Table]]]:
-    """The data sheets of a workbook as one table a channel, under the file's own column names.
+    """The data sheets of a workbook as one table a cell, under the file's own column names.
 
-    Numbers are float64, times naive timestamps; a column that mixes kinds is text, so that no
+    Sheets of one channel continue one another, and so do others unless each starts over: then
+    they are of as many cells. Numbers are float64, times naive timestamps; a column that mixes kinds is text, so that no
     value is lost. Empty cells are null, empty rows left out.
 
     Returns:
-        the tables, and the sheets that hold a row per cycle instead, each with its name.
+        the tables by channel or sheet, and the sheets that hold a row per cycle instead, each with its name.
     """
     with _refusals():
         book = CalamineWorkbook.from_filelike(io.BytesIO(data))
@@ -105,7 +113,27 @@ def to_tables(data: bytes) -> tuple[dict[str, pa.Table], list[tuple[str, pa.Tabl
     channels: dict[str, list[tuple[str, _Rows]]] = {}
     for name, rows in loaded:
         channels.setdefault(_channel(name), []).append((name, rows))
+    if len(loaded) > 1 and not named:
+        alone = {name: _combine([(name, rows)]) for name, rows in loaded}
+        if all(_starts_over(*pair) for pair in itertools.pairwise(alone.values())):
+            return alone, said
     return {channel: _combine(sheets) for channel, sheets in channels.items()}, said
+
+
+def _starts_over(before: pa.Table, after: pa.Table) -> bool:
+    """Whether neither clock nor record number of a sheet goes on where those of another end."""
+    seen = False
+    for name in before.column_names:
+        found = meaning(name)
+        if found is None or found.field not in _RUNS_ON or name not in after.column_names:
+            continue
+        ends, begins = before.column(name).drop_null(), after.column(name).drop_null()
+        if not len(ends) or not len(begins) or ends.type != begins.type:
+            continue
+        seen = True
+        if begins[0].as_py() >= ends[-1].as_py():
+            return False
+    return seen
 
 
 def _by_cycle(sheets: list[tuple[str, _Rows]]) -> Iterator[tuple[str, pa.Table]]:

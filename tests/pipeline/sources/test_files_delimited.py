@@ -16,6 +16,7 @@ from pipeline.sources.formats import blocks as blocks_module
 from pipeline.sources.formats import delimited
 from pipeline.sources.formats.content import Content
 from transforms.batch import BatchKind
+from transforms.decode import decode
 
 from .reading import Found, read, read_file
 
@@ -269,3 +270,20 @@ def test_gzip_is_read_as_it_unpacks_and_a_cut_one_is_reported(tmp_path: Path) ->
         assert volts(found) == [line.rsplit(",", 1)[1] for line in lines(count)]
     found = read_file(tmp_path, "a.csv.gz", packed[:-9] + b"\0" + packed[-8:])
     assert found.errors in (["corrupt_file"], ["truncated_file"])
+
+
+def test_files_of_potentiostats_are_named_with_what_to_give_instead(tmp_path: Path) -> None:
+    gamry = b"EXPLAIN\r\nTAG\tCHRONOP\r\nCURVE\tTABLE\t1\r\n\tPt\tT\tVf\tIm\r\n\t0\t0\t3.7\t1\r\n"
+    found = read_file(tmp_path, "a.DTA", gamry)
+    assert found.errors == ["unsupported_format"]
+    assert "Gamry" in found.letters[0]["error_message"]
+    assert "CSV" in found.letters[0]["error_message"]
+
+
+def test_a_clock_that_is_no_number_is_refused_with_what_it_may_be(tmp_path: Path) -> None:
+    text = "Test Time,Voltage(V),Current(A)\n0:00.0,3.7,1\n60:01.0,3.8,1\n"
+    (batch,) = read_file(tmp_path, "a.csv", text.encode()).batches
+    _, refused = decode(batch)
+    assert {message for _, _, message in refused.rows.values()} == {
+        "Test Time must be a number or a duration such as 1:02:03"
+    }

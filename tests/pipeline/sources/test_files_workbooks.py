@@ -65,6 +65,29 @@ def test_sheets_of_several_channels_are_several_cells(tmp_path: Path) -> None:
     assert set(summary.table["equipment_id"].to_pylist()) == {"batch_5_1-008"}
 
 
+TIMED = ["Time (s)", "Voltage (V)", "Current (A)"]
+
+
+def timed(first: int, count: int) -> list[list[Any]]:
+    return [[30.0 * n, 3.7, 0.5] for n in range(first, first + count)]
+
+
+def test_sheets_that_each_start_over_are_several_cells_and_it_is_told(tmp_path: Path) -> None:
+    data = xlsx({"Cell A": [TIMED, *timed(0, 3)], "Cell B": [TIMED, *timed(0, 3)]})
+    found = read_file(tmp_path, "lab/lab_5.xlsx", data)
+    cells = [(batch.origin.equipment_id, batch.table.num_rows) for batch in found.batches]
+    assert cells == [("lab_Cell A", 3), ("lab_Cell B", 3)]
+    for batch in found.batches:
+        assert batch.origin.reading is not None
+        assert "identity_guessed" in batch.origin.reading.disagreements
+
+
+def test_sheets_whose_clock_runs_on_are_one_cell(tmp_path: Path) -> None:
+    data = xlsx({"1": [TIMED, *timed(0, 3)], "2": [TIMED, *timed(3, 3)]})
+    (batch,) = read_file(tmp_path, "lab/lab_5.xlsx", data).batches
+    assert batch.table.num_rows == 6
+
+
 def test_a_plan_of_steps_is_no_measurement() -> None:
     plan = [
         ["Step Index", "Step Name", "Step Time(hh:mm:ss)", "Voltage(V)", "Current(A)"],
