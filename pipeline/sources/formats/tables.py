@@ -182,10 +182,6 @@ def _pieces(
                 break
             yield begin + offset, table.slice(offset, int(edges[at]) - offset)
             offset = int(edges[at])
-        last = int(edges[-1]) if len(edges) else 0
-        if last > offset:
-            yield begin + offset, table.slice(offset, last - offset)
-            offset = last
         held = (begin + offset, table.slice(offset))
     if held is not None and held[1].num_rows:
         yield held
