@@ -100,6 +100,8 @@ def fields(table: pa.Table, how: Interpretation, zone: ZoneInfo) -> Fields:
             array = pc.if_else(pc.is_nan(array), pa.scalar(None, pa.float64()), array)
         better = out.found.get(use.field)
         out.found[use.field] = array if better is None else pc.coalesce(better, array)
+    if how.open_circuit:
+        out.found["current_a"] = pa.array(np.zeros(table.num_rows))
     _dates_and_clocks(table, how, zone, out)
     direction = _directions(table, how)
     _signs(how, direction, out)
@@ -334,7 +336,9 @@ def _signed_by_counters(out: Fields, current: F64, perm: I64, first: Mask) -> F6
     return signed
 
 
-def _put_right(out: Fields, perm: I64, first: Mask, passed_s: F64 | None, numbered: Mask | None) -> None:
+def _put_right(
+    out: Fields, perm: I64, first: Mask, passed_s: F64 | None, numbered: Mask | None
+) -> None:
     """Event times that went back though time passed, moved on by what the clock was set back.
 
     From there on the test's clock shows what passed; the wall clock is believed again where it

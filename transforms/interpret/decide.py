@@ -125,6 +125,7 @@ def decide(
         by_runs=times.by_runs,
         wall_of_runs=times.wall_of_runs,
         in_order=in_order or times.order != "file",
+        open_circuit=_is_open_circuit(frame, table.column_names, named),
         is_cell=_is_cell(frame, table.column_names),
         witnesses=tuple(witnesses),
         disagreements=tuple(sorted(set(doubts))),
@@ -333,6 +334,15 @@ def _alike(keys: Sequence[F64], order: I64) -> npt.NDArray[np.bool_]:
         ordered = key[order]
         same &= (ordered[1:] == ordered[:-1]) | (np.isnan(ordered[1:]) & np.isnan(ordered[:-1]))
     return same
+
+
+def _is_open_circuit(frame: Frame, names: Sequence[str], named: str | None) -> bool:
+    """Whether a table without a current is BioLogic's record of an open circuit (OCV)."""
+    if named != "BioLogic" or frame.has("current_a") or not frame.has("voltage_v"):
+        return False
+    known = {normalise(name) for name in names}
+    # Techniques that control anything write a control column or a current.
+    return not any(name.startswith(("control_", "i_", "freq", "dq_", "q_")) for name in known)
 
 
 def _is_cell(frame: Frame, names: Sequence[str]) -> bool | None:

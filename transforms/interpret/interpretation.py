@@ -100,6 +100,7 @@ class Interpretation:
             have to be added up.
         wall_of_runs: whether event time says when such a run began, and its clock the rest.
         compared: whether witnesses were compared; not in tables that this job wrote itself.
+        open_circuit: whether the file has no current because none flowed.
         is_cell: whether what was measured is certainly a cell; None leaves it to the profiles.
         witnesses: what was compared.
         disagreements: names of `schemas.reading.DISAGREEMENTS`.
@@ -123,6 +124,7 @@ class Interpretation:
     by_runs: bool = False
     wall_of_runs: bool = False
     compared: bool = True
+    open_circuit: bool = False
     is_cell: bool | None = None
     witnesses: tuple[Witness, ...] = ()
     disagreements: tuple[str, ...] = ()
