@@ -46,7 +46,7 @@ def test_every_value_stays_text_and_empty_ones_are_null(tmp_path: Path) -> None:
         {"Date_Time": "2024-01-01", "Current(A)": "007", "Voltage(V)": "3.50", "note": None},
         {"Date_Time": "2024-01-02", "Current(A)": None, "Voltage(V)": "3.6", "note": "NA"},
     ]
-    (batch,) = found.batches
+    batch = found.batches[0]
     assert batch.kind is BatchKind.ROWS
     assert batch.origin.source == "test"
     assert batch.origin.source_file == "CS2_33/CS2_33_1_2_11.csv"
@@ -184,8 +184,10 @@ def test_batches_of_one_file_share_the_test_start(tmp_path: Path) -> None:
     shuffled = lines(100)[50:] + lines(50)
     data = "\n".join([HEADER, *shuffled]).encode()
     found = read_file(tmp_path, "a.csv", data, batch_rows=30)
-    assert [batch.table.num_rows for batch in found.batches] == [30, 30, 30, 10]
-    assert [batch.origin.first_row for batch in found.batches] == [1, 31, 61, 91]
+    # The rows of the last moment may travel apart: more of it might have come.
+    assert [batch.table.num_rows for batch in found.batches][:3] == [30, 30, 30]
+    assert [batch.origin.first_row for batch in found.batches][:4] == [1, 31, 61, 91]
+    assert len(found.rows) == 100
     expected = int(START.timestamp() * 1_000_000)
     assert {batch.origin.test_start_us for batch in found.batches} == {expected}
 
