@@ -282,11 +282,6 @@ def meaning(name: str) -> Meaning | None:
     if whole and (key in _WHOLE or key == text):
         field, rank = whole[0]
         return Meaning(field, rank=rank)
-    if (known := _BDF.get(key)) is not None:
-        field, unit, rank = known
-        counted = dimension_of(field) is Dimension.NONE
-        spelled = None if counted else parse(unit, dimension_of(field))
-        return Meaning(field, spelled, rank=rank)
     if (found := _BRACKETED.match(text)) and found["base"].strip(" _<"):
         bracketed = _with_unit(found["base"], found["unit"])
         if bracketed is not None:
@@ -301,7 +296,12 @@ def meaning(name: str) -> Meaning | None:
         field, rank = whole[0]
         return Meaning(field, rank=rank)
     spaced = _spaced(text)
-    return _suffixed(text) or _bare_unit(text) or (meaning(spaced) if spaced != text else None)
+    return (
+        _suffixed(text)
+        or _bare_unit(text)
+        or _of_the_format(key)
+        or (meaning(spaced) if spaced != text else None)
+    )
 
 
 def _spaced(name: str) -> str:
@@ -328,6 +328,17 @@ def unit_in(name: str, field: str) -> Meaning:
         if slash and (unit := parse(end, dimension)) is not None:
             return Meaning(field, unit)
     return Meaning(field)
+
+
+def _of_the_format(key: str) -> Meaning | None:
+    """What a spelling of the Battery Data Format means."""
+    known = _BDF.get(key)
+    if known is None:
+        return None
+    field, unit, rank = known
+    counted = dimension_of(field) is Dimension.NONE
+    spelled = None if counted else parse(unit, dimension_of(field))
+    return Meaning(field, spelled, rank=rank)
 
 
 def _suffixed(text: str) -> Meaning | None:

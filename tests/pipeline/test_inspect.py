@@ -224,8 +224,8 @@ SYMPTOMS = [
     ),
     Symptom(
         "silent/19_old_bdf_names.bdf.csv",
-        ("test_time_millisecond -> test_time_s (ms, x 0.001)",
-         "date_time_millisecond -> recorded_at (ms, x 0.001)",
+        ("test_time_millisecond -> test_time_s (millisecond, x 0.001)",
+         "date_time_millisecond -> recorded_at (millisecond, x 0.001)",
          "cycle_dimensionless -> cycle_index", "time 2024-03-01 09:00:00 UTC"),
         facts={"cycles": 2},
     ),

@@ -1,5 +1,6 @@
 import pytest
 
+from schemas import bdf
 from schemas.aliases import WITNESSES, Alias, known_names, meaning, normalise, resolve
 from schemas.reading import READING
 
@@ -232,3 +233,16 @@ def test_what_a_tables_column_means(name, field, scale):
 def test_of_two_names_the_first_one_of_the_list_is_the_better():
     ranks = [meaning(name).rank for name in ("voltage_v", "Voltage(V)", "Ewe/V", "V [V]")]
     assert ranks == sorted(ranks) and len(set(ranks)) == 4
+
+
+@pytest.mark.parametrize(
+    ("field", "label"),
+    [(field, label) for field, labels in bdf.LABELS.items() for label in labels],
+    ids=lambda value: getattr(value, "text", value),
+)
+def test_every_spelling_of_the_battery_data_format_is_understood(field, label):
+    found = meaning(label.text)
+    assert found.unknown is None
+    # A bare time is told by its values.
+    assert found.field in (field, "clock_of_day")
+    assert (found.unit.scale if found.unit else 1.0) == pytest.approx(label.scale)
