@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from transforms.interpret.agreement import added_up
 from transforms.interpret.apply import fields
-from transforms.interpret.clocks import added_up
 from transforms.interpret.decide import decide
 
 UTC = ZoneInfo("UTC")

@@ -16,9 +16,10 @@ from schemas.reading import QUALITY_FLAGS, READING, Kind
 from transforms import convert
 from transforms.convert import Converted, Mask
 from transforms.interpret import counters, states
-from transforms.interpret.clocks import added_up, measured_order, passing, runs_on, set_back
+from transforms.interpret.agreement import added_up, passing, set_back
 from transforms.interpret.direction import apply_sign
 from transforms.interpret.interpretation import Interpretation, Sign, Use
+from transforms.interpret.timeline import measured_order, runs_on
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]

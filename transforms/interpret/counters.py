@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from schemas.aliases import CAPACITY, ENERGY, NET_CAPACITY, normalise
-from transforms.interpret.clocks import Clocks
 from transforms.interpret.frame import F64, Frame, Mask, counts_below_zero
 from transforms.interpret.interpretation import Kept, Use, Witness
+from transforms.interpret.timeline import Clocks
 
 # A counter agrees with the integral of the current if their ratio is within this of 1...
 _AGREES = 0.05

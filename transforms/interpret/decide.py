@@ -17,7 +17,6 @@ from transforms.interpret import clocks as clock_rules
 from transforms.interpret import counters as counter_rules
 from transforms.interpret import direction as direction_rules
 from transforms.interpret import layouts
-from transforms.interpret.clocks import Clocks
 from transforms.interpret.frame import F64, I64, SURVEY_ROWS, Frame
 from transforms.interpret.interpretation import (
     SECOND,
@@ -28,6 +27,7 @@ from transforms.interpret.interpretation import (
     Use,
     Witness,
 )
+from transforms.interpret.timeline import Clocks
 from transforms.interpret.told import Told
 
 # Read as they are; the others have rules of their own.

@@ -8,9 +8,9 @@ import numpy as np
 
 from schemas.aliases import STATE
 from transforms.interpret import states
-from transforms.interpret.clocks import Clocks
 from transforms.interpret.frame import F64, I64, Frame, Mask, counts_below_zero
 from transforms.interpret.interpretation import Sign, Use, Witness
+from transforms.interpret.timeline import Clocks
 
 # How sure a witness has to be, from -1 (the other way round) to 1.
 _SURE = 0.6

@@ -9,10 +9,12 @@ import pytest
 
 from tests.transforms.interpret import cell
 from transforms.interpret import clocks
+from transforms.interpret.agreement import passing, set_back
 from transforms.interpret.apply import fields
-from transforms.interpret.clocks import chunk_ratio, measured_order, passing, runs_on, set_back
+from transforms.interpret.clocks import chunk_ratio
 from transforms.interpret.decide import decide
 from transforms.interpret.interpretation import Head
+from transforms.interpret.timeline import measured_order, runs_on
 
 UTC = ZoneInfo("UTC")
 NAN = np.nan

@@ -261,7 +261,7 @@ def test_missing_values_of_a_counter_stay_missing():
 
 
 def test_flow_without_a_clock_is_nothing():
-    from transforms.interpret.clocks import Clocks
+    from transforms.interpret.timeline import Clocks
 
     clocks = Clocks(perm=np.arange(3), first=np.array([True, False, False]))
     flowed = counters.flow(np.ones(3), clocks)
