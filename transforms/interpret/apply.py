@@ -108,9 +108,29 @@ def fields(table: pa.Table, how: Interpretation, zone: ZoneInfo) -> Fields:
     _signs(how, direction, out)
     if how.in_order:
         _in_order(table, how, out)
+    elif how.compared and how.order == "file":
+        _flag_set_back(out, table.num_rows)
     if how.start_us is not None and "recorded_at" not in out.found:
         _from_start(how, out)
     return out
+
+
+def _flag_set_back(out: Fields, rows: int) -> None:
+    """Flags rows at which a clock was set back behind the rows that the decision was made on."""
+    times = _micros(out)
+    if times is None or rows < 2:
+        return
+    wall = np.diff(times[0]) / 1e6
+    if not (wall < 0).any():
+        return
+    groups = _groups(out, rows)
+    first = np.ones(rows, dtype=bool)
+    first[1:] = groups[1:] != groups[:-1]
+    wall[first[1:] | ~times[1][1:] | ~times[1][:-1]] = np.nan
+    passed = passing(first, _numbers(out, "test_time_s"), _numbers(out, "step_time_s"))
+    numbered = runs_on(_numbers(out, "record_index"), np.arange(rows), first)
+    back = set_back(wall, None if passed is None else passed[1:], numbered)
+    out.flags[1:][back] |= _CLOCK_FLAG
 
 
 def _copies(table: pa.Table) -> tuple[I64, I64] | None:

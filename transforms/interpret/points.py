@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.aliases import CLOCK
+from schemas.aliases import CLOCK, Meaning
 from transforms import convert, stamps
 from transforms.interpret.frame import F64, Frame
 from transforms.interpret.timeline import Clocks
@@ -49,7 +49,26 @@ def sorted_out(frame: Frame) -> tuple[list[str], list[str]]:
         for name in frame.columns.get(field_name, []):
             is_point = frame.said(name) is None and _is_absolute(frame, name)
             (absolute if is_point else elapsed).append(name)
-    return absolute, elapsed
+    return absolute or _of_unknown_names(frame), elapsed
+
+
+def _of_unknown_names(frame: Frame) -> list[str]:
+    """A column whose name says nothing and whose values are dates that go on with the rows."""
+    for name in frame.table.column_names:
+        if name in frame.meanings or name in frame.told.ignore or frame.rows < 2:
+            continue
+        text = frame.texts(name)
+        kind = _kind(frame, name)
+        if not (pa.types.is_timestamp(kind) or (text is not None and _names_dates(text))):
+            continue
+        times = convert.timestamps(frame.table.column(name), ZoneInfo("UTC")).array
+        micros = times.drop_null().cast(pa.int64()).to_numpy(zero_copy_only=False)
+        steps = np.diff(micros)
+        if len(micros) > frame.rows / 2 and (steps > 0).any() and (steps >= 0).mean() > 0.5:
+            frame.meanings[name] = Meaning("recorded_at")
+            frame.columns.setdefault("recorded_at", []).append(name)
+            return [name]
+    return []
 
 
 def _is_absolute(frame: Frame, name: str) -> bool:

@@ -15,6 +15,7 @@ from transforms.interpret.clocks import chunk_ratio
 from transforms.interpret.decide import decide
 from transforms.interpret.interpretation import Head
 from transforms.interpret.timeline import measured_order, runs_on
+from transforms.validate import FLAG
 
 UTC = ZoneInfo("UTC")
 NAN = np.nan
@@ -420,3 +421,43 @@ def test_a_clock_that_begins_again_with_the_next_cell_is_the_tests():
                        "Step": [1] * half + [2] * half})  # fmt: skip
     assert (used(how, "test_time_s"), used(how, "step_time_s")) == ("Time", None)
     assert cell.numbers(found, "test_time_s").tolist() == [*SECONDS[:half], *SECONDS[:half]]
+
+
+def test_a_clock_set_back_behind_the_rows_that_decided_is_flagged():
+    seconds = np.arange(100) * 60.0
+    wall = seconds - np.where(np.arange(100) >= 80, 3600.0, 0.0)
+    table = pa.table(
+        {
+            "Date_Time": pa.array((wall * 1e6).astype(np.int64) + 1_700_000_000_000_000).cast(
+                pa.timestamp("us")
+            ),
+            "Test_Time(s)": seconds,
+            "Current(A)": np.ones(100),
+            "Voltage(V)": np.linspace(3.0, 4.0, 100),
+        }
+    )
+    how = decide(table.slice(0, 70))
+    assert not how.in_order and not how.disagreements
+    flags = fields(table, how, ZoneInfo("UTC")).flags
+    assert np.flatnonzero(flags & FLAG["clock_disagrees"]).tolist() == [80]
+
+
+def test_a_clock_by_any_name_counts_before_the_files_modification_time():
+    table = pa.table(
+        {
+            "Zeitpunkt der Messung": [f"2024-03-01 09:{minute:02d}:00" for minute in range(30)],
+            "Made": ["2020-01-01"] * 30,
+            "Voltage(V)": np.linspace(3.0, 4.0, 30),
+            "Current(A)": np.ones(30),
+        }
+    )
+    how = decide(table)
+    assert how.use_of("recorded_at").column == "Zeitpunkt der Messung"
+    assert "time_assumed" not in how.disagreements
+
+
+def test_a_date_that_stands_still_is_no_clock():
+    table = pa.table(
+        {"Made": ["2020-01-01"] * 30, "Voltage(V)": np.ones(30), "Current(A)": np.ones(30)}
+    )
+    assert decide(table).use_of("recorded_at") is None
