@@ -23,6 +23,7 @@ from pipeline.sources.files import FileSource
 from pipeline.sources.formats.content import Summaries
 from schemas.forms import flag_names
 from schemas.reading import READING
+from transforms import convert
 from transforms.batch import BatchKind, RawBatch, stack
 from transforms.dead_letter import DeadLetter
 from transforms.decode import decode
@@ -145,16 +146,8 @@ def _count(table: pa.Table, names: Sequence[str]) -> int:
 
 def _runs(table: pa.Table) -> int:
     """How many times the step changes, plus one."""
-    changes = np.zeros(max(table.num_rows - 1, 0), dtype=bool)
-    for name in ("test_id", "cycle_index", "step_index"):
-        if name in table.column_names:
-            column = table.column(name).combine_chunks()
-            if isinstance(column, pa.ChunkedArray):
-                column = pa.concat_arrays(column.chunks)
-            if pa.types.is_dictionary(column.type):
-                column = column.dictionary_decode()
-            same = pc.fill_null(pc.equal(column.slice(1), column.slice(0, len(column) - 1)), True)
-            changes |= ~np.asarray(same)
+    names = [n for n in ("test_id", "cycle_index", "step_index") if n in table.column_names]
+    changes = ~convert.as_before([table.column(name) for name in names], table.num_rows)
     return int(changes.sum()) + 1 if "step_index" in table.column_names else 0
 
 

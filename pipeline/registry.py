@@ -42,6 +42,8 @@ def source(
         told: what the job wants to know of a live source.
     """
     kind = scheme(config.source)
+    if config.dialects and kind not in _FILE_SYSTEMS:
+        raise ConfigError("--dialect says how files are read; drop it, or give files as --source")
     if kind in ("kafka", "pubsub"):
         live = KafkaSource if kind == "kafka" else PubSubSource
         decode = partial(decode_batch, time_zone=config.time_zone, day_first=config.day_first)

@@ -78,6 +78,26 @@ def as_array(values: Values) -> pa.Array | None:
     return None if numeric and bool in set(map(type, values)) else array
 
 
+def as_before(columns: Iterable[pa.Array | pa.ChunkedArray], rows: int) -> Mask:
+    """Where a row has the values of the row before it in all columns; nulls are alike.
+
+    Args:
+        columns: arrays of `rows` values.
+        rows: how many there are.
+
+    Returns:
+        shape (rows - 1,), for all rows but the first.
+    """
+    same = np.ones(max(rows - 1, 0), dtype=bool)
+    for column in columns if rows > 1 else ():
+        array = as_array(column)
+        assert array is not None  # it is an Arrow array already
+        now, before = array.slice(1), array.slice(0, rows - 1)
+        equal = pc.fill_null(pc.equal(now, before), False)
+        same &= np.asarray(pc.or_(equal, pc.and_(now.is_null(), before.is_null())))
+    return same
+
+
 def items(values: Values) -> list[Any]:
     """The column as Python objects; text for times that Python's own types cannot hold."""
     if not isinstance(values, pa.Array | pa.ChunkedArray):

@@ -466,7 +466,8 @@ def _tell_apart(found: dict[str, pa.Array], rows: int) -> None:
     if rows < 2:
         return
     moments = np.ones(rows, dtype=bool)
-    moments[1:] = ~_as_before(found, ("recorded_at", "test_time_s"), rows)
+    clocks = [found[name] for name in ("recorded_at", "test_time_s") if name in found]
+    moments[1:] = ~convert.as_before(clocks, rows)
     if moments.all():
         return
     run = np.cumsum(moments) - 1
@@ -483,19 +484,6 @@ def _tell_apart(found: dict[str, pa.Array], rows: int) -> None:
     doubtful[run[shared[order[1:]]][same]] = True
     numbers = np.arange(rows) - np.flatnonzero(moments)[run] + 1
     found["record_index"] = pa.array(numbers, mask=~doubtful[run])
-
-
-def _as_before(found: dict[str, pa.Array], names: Iterable[str], rows: int) -> Mask:
-    """Where a row has the values of the row before it; one less than there are rows."""
-    same = np.ones(rows - 1, dtype=bool)
-    for name in names:
-        if (array := found.get(name)) is not None:
-            if isinstance(array, pa.ChunkedArray):
-                array = array.combine_chunks()
-            equal = pc.equal(array.slice(1), array.slice(0, rows - 1))
-            both_null = pc.and_(array.slice(1).is_null(), array.slice(0, rows - 1).is_null())
-            same &= np.asarray(pc.or_(pc.fill_null(equal, False), both_null))
-    return same
 
 
 def _codes(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:

@@ -125,6 +125,7 @@ def decide(
         by_runs=times.by_runs,
         wall_of_runs=times.wall_of_runs,
         in_order=in_order or times.order != "file",
+        counted=any(w.about == "identity" and w.name == "clock" for w in witnesses),
         open_circuit=_is_open_circuit(frame, table.column_names, named),
         is_cell=_is_cell(frame, table.column_names),
         witnesses=tuple(witnesses),

@@ -99,6 +99,8 @@ class Interpretation:
         by_runs: whether the test's clock starts again with each step or cycle, so that its runs
             have to be added up.
         wall_of_runs: whether event time says when such a run began, and its clock the rest.
+        counted: whether rows of one moment are distinguished by counting them, so that the file is
+            to be cut between moments only.
         compared: whether witnesses were compared; not in tables that this job wrote itself.
         open_circuit: whether the file has no current because none flowed.
         is_cell: whether what was measured is certainly a cell; None leaves it to the profiles.
@@ -123,6 +125,7 @@ class Interpretation:
     in_order: bool = False
     by_runs: bool = False
     wall_of_runs: bool = False
+    counted: bool = False
     compared: bool = True
     open_circuit: bool = False
     is_cell: bool | None = None

@@ -43,6 +43,8 @@ def plan(content: Content, settings: Settings) -> list[Span]:
     if not seen:
         return []
     reading = tables.reading_of(_together(seen), content, settings, dialect.head)
+    if reading.how.counted:  # a part could begin within a moment
+        return []
     if not reading.in_parts:  # only the whole file shows where its rows stand in time
         return []
     edges = [*range(dialect.data_start, content.size, settings.split_bytes), content.size]

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 import io
-import logging
 import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.connect import silent
 from pipeline.sources.formats import binary, packed
 from pipeline.sources.formats.content import MIB, Content, Outputs, Refused, Settings
 from transforms import naming
@@ -133,7 +132,7 @@ def _table(data: bytes, suffix: str) -> tuple[Head, pa.Table]:
     with (
         tempfile.NamedTemporaryFile(suffix=suffix) as file,
         warnings.catch_warnings(record=True) as caught,
-        _quiet(),
+        silent("fastnda"),
     ):
         warnings.simplefilter("always")
         file.write(data)
@@ -180,18 +179,6 @@ def _library() -> Any:
     finally:
         zlib.decompress, zlib.decompressobj = kept
     return fastnda
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps fastnda from logging a file's faults with tracebacks: what matters, the head says."""
-    logger = logging.getLogger("fastnda")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _is_about_format(warning: warnings.WarningMessage) -> bool:

@@ -73,6 +73,8 @@ def plan(content: Content, settings: Settings) -> list[Span]:
         kind = kind_of(file.schema_arrow.names)
         if kind in (Kind.TABLE, Kind.READINGS):
             reading = _reading(file, content, settings, kind, range(edges[1]))
+            if reading.how.counted:  # a part could begin within a moment
+                return []
             if not reading.in_parts:  # only the file as a whole can tell where its rows stand
                 return []
     return [

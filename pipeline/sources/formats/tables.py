@@ -189,15 +189,8 @@ def _pieces(
 
 def _moments(table: pa.Table, names: list[str]) -> npt.NDArray[np.int64]:
     """The rows, but for the first, at which the time is another than in the row before."""
-    same = np.ones(max(table.num_rows - 1, 0), dtype=bool)
-    for name in names:
-        column = table.column(name).combine_chunks()
-        if isinstance(column, pa.ChunkedArray):
-            column = pa.concat_arrays(column.chunks)
-        now, before = column.slice(1), column.slice(0, max(len(column) - 1, 0))
-        equal = pc.fill_null(pc.equal(now, before), False)
-        same &= np.asarray(pc.or_(equal, pc.and_(now.is_null(), before.is_null())))
-    return np.flatnonzero(~same) + 1
+    columns = [table.column(name) for name in names]
+    return np.flatnonzero(~convert.as_before(columns, table.num_rows)) + 1
 
 
 def one_table(
