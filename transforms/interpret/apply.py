@@ -307,11 +307,16 @@ def _runs(how: Interpretation, out: Fields, perm: I64, first: Mask) -> None:
 
 
 def _turns(out: Fields, perm: I64) -> Mask:
-    """Where a step or cycle begins."""
+    """Where a step or cycle begins: by their numbers, the step's clock or the current's sign."""
     found = np.zeros(len(perm), dtype=bool)
     for name in ("step_index", "cycle_index"):
         if (numbers := _numbers(out, name)) is not None:
             found[1:] |= np.diff(numbers[perm]) != 0
+    with np.errstate(invalid="ignore"):
+        if (clock := _numbers(out, "step_time_s")) is not None:
+            found[1:] |= np.diff(clock[perm]) < 0
+        if (current := _numbers(out, "current_a")) is not None:
+            found[1:] |= np.diff(np.sign(current[perm])) != 0
     return found
 
 
