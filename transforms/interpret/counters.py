@@ -230,6 +230,12 @@ def _with_unit(
     return use, ratio
 
 
+def _side(name: str) -> str:
+    """What a counter of one direction speaks of."""
+    kind = "energy " if name.endswith("_wh") else ""
+    return kind + ("charge" if name.startswith("charge") else "discharge")
+
+
 def _tell(found: Counters, use: Use, side: str, ratio: float | None) -> None:
     if ratio is not None:
         found.witnesses.append(Witness(side, f"{use.column} / integral", ratio))
@@ -255,7 +261,7 @@ def _take_pair(
         use, ratio = _with_unit(frame, use, ratio, is_energy)
         found.uses.append(use)
         if flowed.known:
-            _tell(found, use, "charge" if into else "discharge", ratio)
+            _tell(found, use, _side(name), ratio)
 
 
 def _take_lone(
@@ -282,7 +288,7 @@ def _take_lone(
         use, ratio = _with_unit(frame, use, ratio, name.endswith("_wh"))
     found.uses.append(use)
     if flowed.known:
-        _tell(found, use, "charge" if name.startswith("charge") else "discharge", ratio)
+        _tell(found, use, _side(name), ratio)
 
 
 def _take_single(
@@ -316,7 +322,7 @@ def _take_single(
             chosen = use
             found.uses.append(use)
             found.in_order = True
-        found.witnesses.append(Witness("charge", f"{use.column} / integral", ratio))
+        _tell(found, use, "charge" if use.field == CAPACITY else "energy", ratio)
         if miss > _AGREES and frame.meanings[use.column].unit is not None and miss < 10:
             found.disagreements.append("charge_disagrees")
     found.left += [c for c in candidates if chosen is None or c != chosen.column]

@@ -63,7 +63,8 @@ class Witness:
     """What one part of the file says of something that another part says too.
 
     Attributes:
-        about: `direction`, `clock`, `charge`, `discharge`, `identity`, `date_order`, `unit`.
+        about: `direction`, `clock`, `unit`, `identity`, `step`, `charge`, `discharge`, `energy`,
+            `energy charge`, `energy discharge`.
         name: the column or source of it, such as `Step Type` or `integral of the current`.
         agreement: 0 (contradicts) to 1 (agrees), or the ratio of the two estimates.
         text: for a person.
