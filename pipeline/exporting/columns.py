@@ -57,7 +57,7 @@ def of(test: ExportedTest, machine_names: bool, exact: bool) -> list[Column]:
             float of 64 bits, which keeps them until the year 2242 when rounded.
     """
     present = test.present | _ALWAYS
-    # The reader takes an equipment with a frequency for a machine unless it is told.
+    # The reader takes an equipment with a frequency for a machine unless its kind is given.
     kept = present if "frequency_hz" in present else present - {"equipment_type"}
     columns = []
     for field in _ORDER:

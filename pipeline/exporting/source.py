@@ -18,7 +18,7 @@ from pipeline.stores import Store, store_at
 from schemas.forms import arrow_schema
 from schemas.reading import READING
 
-# What sorting may take before it goes on the disk.
+# Memory that sorting may use before it writes to the disk.
 _MEMORY = "400MB"
 _ROWS = 100_000
 _FOLDER = "readings"

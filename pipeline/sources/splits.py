@@ -41,7 +41,7 @@ class Split:
         modified_us: its modification time.
         cost: the bytes this part stands for; a file's parts add up to its size.
         span: which part; None is the whole file.
-        first: the file that the test began in, where this one goes on with it.
+        first: the file that the test began in, where this one continues it.
     """
 
     path: str
@@ -94,7 +94,7 @@ def list_files(pattern: str, skip: tuple[str, ...] = ()) -> list[Split]:
 
 
 def _in_tests(splits: Iterable[Split]) -> list[Split]:
-    """The files sorted by name; those that go on with a test know where it began."""
+    """The files sorted by name; those that continue a test know where it began."""
     ordered = sorted(splits, key=lambda split: split.path)
     by_path = {split.path: split for split in ordered}
     firsts = naming.first_parts(by_path)

@@ -1,4 +1,4 @@
-"""Exports of every brand through one job: whatever is wrong is told."""
+"""Exports of every brand through one job: whatever is wrong is reported."""
 
 from __future__ import annotations
 

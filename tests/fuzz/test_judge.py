@@ -1,4 +1,4 @@
-"""The judge on tables made by hand: what is wrong is found, what is told counts as told."""
+"""The judge on tables made by hand: what is wrong is found, what is reported counts as told."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_which_column_of_which_equipment_it_is(tmp_path: Path) -> None:
     assert head.startswith("2 data tests warned")
     assert told == [
         "  battery_cycles: below zero: charge_ah in 5 rows (b, a, c? and 1 more)",
-        # What can't be looked at is told as dbt has it.
+        # What can't be queried is printed as dbt has it.
         "  battery_steps: readings outside 1 to any in 1 row",
     ]
 

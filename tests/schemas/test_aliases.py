@@ -248,6 +248,6 @@ def test_of_two_names_the_first_one_of_the_list_is_the_better():
 def test_every_spelling_of_the_battery_data_format_is_understood(field, label):
     found = meaning(label.text)
     assert found.unknown is None
-    # A bare time is told by its values.
+    # The unit of a bare time is decided from its values.
     assert found.field in (field, "clock_of_day")
     assert (found.unit.scale if found.unit else 1.0) == pytest.approx(label.scale)

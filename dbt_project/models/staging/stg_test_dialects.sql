@@ -38,7 +38,7 @@ renamed as (
 
 ),
 
--- A file that was read again, perhaps by a later version, was decided anew: the latest decision
+-- A file that was read again, perhaps by a later version, was decided again: the latest decision
 -- counts. At-least-once delivery: a row may be there twice on BigQuery.
 latest as (
 

@@ -26,7 +26,7 @@ _DATA_SHEET = re.compile(r"channel(?!_?chart)", re.IGNORECASE)
 _IS_CHANNEL = re.compile(r"\d+-\d+")
 _CHANNEL = re.compile(r"(?:channel|statistics?)[ _]?(\d+-\d+)(?:_\d+)?$", re.IGNORECASE)
 _NO_DATA_SHEET = re.compile(r"info|global_info|channel_?chart", re.IGNORECASE)
-# What goes on from one sheet to the next where they continue one another.
+# What keeps counting from one sheet to the next where they continue one another.
 _RUNS_ON = frozenset({"record_index", "test_time_s", "recorded_at", CLOCK})
 _STATISTICS_SHEET = re.compile(r"statistic", re.IGNORECASE)
 # Rows of a sheet that show what it holds.
@@ -121,7 +121,7 @@ def to_tables(data: bytes) -> tuple[dict[str, pa.Table], list[tuple[str, pa.Tabl
 
 
 def _starts_over(before: pa.Table, after: pa.Table) -> bool:
-    """Whether neither clock nor record number of a sheet goes on where those of another end."""
+    """Whether neither clock nor record number of a sheet continues where those of another end."""
     seen = False
     for name in before.column_names:
         found = meaning(name)

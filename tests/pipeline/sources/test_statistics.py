@@ -1,4 +1,4 @@
-"""A cycler's own statistics are told from measurements, and become what each cycle gave."""
+"""A cycler's own statistics are kept apart from measurements, and become what each cycle gave."""
 
 from __future__ import annotations
 

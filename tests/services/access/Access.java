@@ -13,7 +13,7 @@ import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.List;
 
-/** Writes an Access database as told on standard input, or prints a table of one. */
+/** Writes an Access database from its description on standard input, or prints a table of one. */
 public class Access {
   public static void main(String[] words) throws Exception {
     if (words[0].equals("read")) {

@@ -1,4 +1,4 @@
-"""Which column is which clock, in what unit, and what was done to it, is told from the values."""
+"""Which column is which clock, in what unit, and what was done to it, is decided from the values."""
 
 import datetime as dt
 from zoneinfo import ZoneInfo
