@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias
@@ -76,6 +76,21 @@ def as_array(values: Values) -> pa.Array | None:
     numeric = pa.types.is_floating(array.type) or pa.types.is_integer(array.type)
     # Arrow would take a truth value among numbers for 1.
     return None if numeric and bool in set(map(type, values)) else array
+
+
+def group_codes(names: Sequence[pa.Array], rows: int) -> npt.NDArray[np.int64]:
+    """A code per row for the values that it has in all columns; zeros where there is no column.
+
+    Args:
+        names: text columns, shape (n,) each; null is a value of its own.
+        rows: n.
+    """
+    codes = np.zeros(rows, dtype=np.int64)
+    for array in names:
+        encoded = array.dictionary_encode()
+        size = len(encoded.dictionary)
+        codes = codes * (size + 1) + encoded.indices.fill_null(size).to_numpy(zero_copy_only=False)
+    return codes
 
 
 def as_before(columns: Iterable[pa.Array | pa.ChunkedArray], rows: int) -> Mask:

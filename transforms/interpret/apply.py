@@ -225,15 +225,8 @@ def _micros(out: Fields) -> tuple[I64, Mask] | None:
 
 
 def _groups(out: Fields, rows: int) -> I64:
-    codes = np.zeros(rows, dtype=np.int64)
-    for name in ("equipment_id", "test_id"):
-        if (array := out.found.get(name)) is not None:
-            encoded = array.dictionary_encode()
-            found = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(
-                zero_copy_only=False
-            )
-            codes = codes * (len(encoded.dictionary) + 1) + found
-    return codes
+    names = [out.found[name] for name in ("equipment_id", "test_id") if name in out.found]
+    return convert.group_codes(names, rows)
 
 
 def _in_order(table: pa.Table, how: Interpretation, out: Fields) -> None:
@@ -269,7 +262,7 @@ def _in_order(table: pa.Table, how: Interpretation, out: Fields) -> None:
         flowing = current
         if single == ENERGY and (voltage := _numbers(out, "voltage_v")) is not None:
             flowing = current * voltage
-        moved = _moved(flowing[perm], interval, turns)
+        moved = np.abs(counters.moved(flowing[perm], interval, turns))
         begun = np.zeros(rows)
         since = elapsed if elapsed is not None else step_time
         if since is not None:
@@ -279,7 +272,7 @@ def _in_order(table: pa.Table, how: Interpretation, out: Fields) -> None:
             use.kept,
             flowing[perm],
             first,
-            np.nan_to_num(moved),
+            moved,
             np.nan_to_num(begun),
             turns,
         )
@@ -318,15 +311,6 @@ def _turns(out: Fields, perm: I64) -> Mask:
         if (current := _numbers(out, "current_a")) is not None:
             found[1:] |= np.diff(np.sign(current[perm])) != 0
     return found
-
-
-def _moved(flowing: F64, interval: F64, turns: Mask) -> F64:
-    """What flowed since the row before: trapezoid, rectangle where a step or direction began."""
-    size = np.abs(flowing)
-    mean = size.copy()
-    same = (np.sign(flowing[1:]) == np.sign(flowing[:-1])) & ~turns[1:]
-    mean[1:] = np.where(same, (size[1:] + size[:-1]) / 2.0, size[1:])
-    return mean * interval / 3600.0
 
 
 def _intervals(out: Fields, perm: I64, first: Mask, elapsed: F64 | None) -> F64:

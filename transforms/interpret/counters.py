@@ -63,20 +63,34 @@ class Flow:
 
 
 def flow(current: F64, clocks: Clocks) -> Flow:
-    """The integral of a current (A) or a power (W) per row: trapezoid, rectangle at a change of sign."""
+    """The integral of a current (A) or a power (W) per row, by direction."""
     interval = clocks.interval
-    hours = np.where(np.isfinite(interval), interval, 0.0) / 3600.0
-    values = np.where(np.isfinite(current), current, 0.0)
-    mean = values.copy()
-    same = np.sign(values[1:]) == np.sign(values[:-1])
-    mean[1:] = np.where(same, (values[1:] + values[:-1]) / 2.0, values[1:])
-    amount = mean * hours
+    amount = moved(current, interval)
     return Flow(
         np.maximum(amount, 0.0),
         np.maximum(-amount, 0.0),
         clocks.first,
         bool(np.isfinite(interval).any()),
     )
+
+
+def moved(flowing: F64, interval_s: F64, turns: Mask | None = None) -> F64:
+    """The integral per row since the row before, in Ah or Wh: trapezoid, rectangle at a turn.
+
+    Args:
+        flowing: current (A) or power (W), shape (n,); NaN counts as 0.
+        interval_s: seconds since the row before, shape (n,); NaN counts as 0.
+        turns: where a step begins; a change of sign is a turn anyhow.
+    """
+    hours = np.where(np.isfinite(interval_s), interval_s, 0.0) / 3600.0
+    values = np.where(np.isfinite(flowing), flowing, 0.0)
+    mean = values.copy()
+    same = np.sign(values[1:]) == np.sign(values[:-1])
+    if turns is not None:
+        same &= ~turns[1:]
+    mean[1:] = np.where(same, (values[1:] + values[:-1]) / 2.0, values[1:])
+    amount: F64 = mean * hours
+    return amount
 
 
 def growth(
@@ -128,7 +142,7 @@ def _filled(values: F64, first: Mask) -> F64:
     known = np.isfinite(values)
     place = np.where(known, np.arange(len(values)), 0)
     begins = np.flatnonzero(first)
-    place[begins] = np.where(known[begins], begins, begins)
+    place[begins] = begins
     place = np.maximum.accumulate(place)
     out = values[place]
     return np.where(np.isfinite(out), out, 0.0)

@@ -141,13 +141,12 @@ def _is_told(frame: Frame, use: Use) -> bool:
 
 def _groups(frame: Frame) -> I64:
     """A code per row for the equipment and test it names; zeros where none does."""
-    codes = np.zeros(frame.rows, dtype=np.int64)
-    for field in ("equipment_id", "test_id"):
-        for column in frame.columns.get(field, [])[:1]:
-            texts = convert.texts(frame.table.column(column)).array.dictionary_encode()
-            found = texts.indices.fill_null(len(texts.dictionary)).to_numpy(zero_copy_only=False)
-            codes = codes * (len(texts.dictionary) + 1) + found
-    return codes
+    names = [
+        convert.texts(frame.table.column(column)).array
+        for field in ("equipment_id", "test_id")
+        for column in frame.columns.get(field, [])[:1]
+    ]
+    return convert.group_codes(names, frame.rows)
 
 
 def _plain_use(frame: Frame, column: str, field: str) -> Use:
@@ -235,26 +234,27 @@ def _without_impedance(frame: Frame, uses: Sequence[Use], times: Clocks, current
 
 
 def _named_counters(frame: Frame) -> list[Use]:
-    found = []
-    for field, kept in counter_rules.SIDES.items():
-        for column in frame.columns.get(field, [])[:1]:
-            use = _plain_use(frame, column, field)
-            found.append(Use(use.column, field, use.unit, use.scale, use.offset, kept=kept))
-    return found
+    return [
+        replace(_plain_use(frame, column, field), kept=kept)
+        for field, kept in counter_rules.SIDES.items()
+        for column in frame.columns.get(field, [])[:1]
+    ]
+
+
+def _clock_without_unit(frame: Frame, uses: Sequence[Use]) -> Use | None:
+    """The test clock whose unit neither its name, its notation nor another clock says."""
+    use = next((use for use in uses if use.field == "test_time_s"), None)
+    if use is None or use.why != "name" or use.unit == "h:m:s" or use.column == use.field:
+        return None
+    return use if frame.meanings[use.column].unit is None else None
 
 
 def _unit_by_counters(
     frame: Frame, times: Clocks, uses: list[Use], signed: F64, witnesses: list[Witness]
 ) -> None:
     """The unit of a test clock that has none, where there is no wall clock: by what was counted."""
-    use = next((use for use in uses if use.field == "test_time_s"), None)
-    if use is None or use.why != "name" or times.elapsed is None or times.wall is not None:
-        return
-    if (
-        frame.meanings[use.column].unit is not None
-        or use.unit == "h:m:s"
-        or use.column == use.field
-    ):
+    use = _clock_without_unit(frame, uses)
+    if use is None or times.elapsed is None or times.wall is not None:
         return
     ratio = counter_rules.ratio_to_integral(frame, times, counter_rules.flow(signed, times))
     if ratio is None:
@@ -277,10 +277,7 @@ def _unit_doubt(
     named: str | None,
 ) -> None:
     """A test clock without a unit that nothing confirms may be in minutes."""
-    use = next((use for use in uses if use.field == "test_time_s"), None)
-    if use is None or use.why != "name" or use.unit == "h:m:s" or use.column == use.field:
-        return
-    if frame.meanings[use.column].unit is not None or named in _SECONDS_LAYOUTS:
+    if _clock_without_unit(frame, uses) is None or named in _SECONDS_LAYOUTS:
         return
     confirmed = any(
         w.about == "unit" or (w.about in ("charge", "discharge") and abs(w.agreement - 1) < 0.05)
