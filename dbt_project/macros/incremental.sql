@@ -134,7 +134,7 @@
         {%- do parts.append("coalesce(cast(" ~ equipment ~ "." ~ name ~ " as string), '')") -%}
     {%- endfor -%}
     {%- set settings = [
-        var('rest_current_fraction'), var('derived_cycle_min_fraction'),
+        var('rest_current_fraction'), var('least_swing_fraction'),
         var('gap_interval_factor'), var('counter_restart_share'), var('counter_flow_factor')
     ] -%}
     {%- do parts.append("'" ~ settings | join('|') ~ "'") -%}

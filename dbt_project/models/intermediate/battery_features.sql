@@ -283,228 +283,332 @@ with_increments as (
 
 ),
 
--- Cycles of tests without a cycle counter --------------------------------------------------------
--- A state machine over the direction of the current, rests ignored. A run of one direction is a
--- swing; a charge swing starts a new cycle when it is big enough and the cell was discharged by as
--- much since the previous such swing. Where a test begins with a full discharge it is the discharge
--- swings that start cycles. Regenerative pulses within a drive profile start none.
+-- Swings of charge -------------------------------------------------------------------------------
+-- The level is the net charge since the test began. It turns where it leaves its last high or low
+-- by more than a share of the cell's capacity: smaller reversals (regeneration, pulses, shallow
+-- cycling) are part of the swing around them. Without recursion this is done on the lines of a
+-- grid of levels: crossing back and forth over one line is no movement, reaching another line is.
 
-with_direction as (
+step_charges as (
 
     select
-        reading_id,
         equipment_id,
         test_key,
-        reading_seq,
-        nominal_capacity_ah,
-        dq_charge_ah,
-        dq_discharge_ah,
-        last_value(case when phase <> 'rest' then phase end ignore nulls) over (
-            partition by test_key
-            order by reading_seq
-            rows between unbounded preceding and current row
-        ) as direction
+        step_run,
+        max(nominal_capacity_ah) as nominal_capacity_ah,
+        greatest(sum(dq_charge_ah), sum(dq_discharge_ah)) as step_ah
 
     from with_increments
-    where equipment_type = 'battery_cell' and not has_cycle_index
+    where equipment_type = 'battery_cell'
+    group by equipment_id, test_key, step_run
 
 ),
 
-with_turns as (
-
-    select
-        *,
-        case
-            when
-                direction <> lag(direction) over (
-                    partition by test_key order by reading_seq
-                )
-                then 1
-            else 0
-        end as is_turn
-
-    from with_direction
-
-),
-
-with_swings as (
-
-    select
-        *,
-        sum(is_turn) over (
-            partition by test_key
-            order by reading_seq
-            rows between unbounded preceding and current row
-        ) as swing_number
-
-    from with_turns
-
-),
-
-swings as (
+-- The least swing is a share of the nominal capacity, or of the largest step where no profile names
+-- one or where the cell never moves a tenth of it.
+least_swings as (
 
     select
         equipment_id,
-        test_key,
-        swing_number,
-        max(direction) as direction,
-        max(nominal_capacity_ah) as nominal_capacity_ah,
-        sum(dq_charge_ah) as charge_ah,
-        case
-            when max(direction) = 'discharge' then sum(dq_discharge_ah) else sum(dq_charge_ah)
-        end as swing_ah,
-        sum(dq_charge_ah - dq_discharge_ah) as net_ah
+        {{ var('least_swing_fraction') }} * case
+            when max(step_ah) >= 0.1 * max(nominal_capacity_ah) then max(nominal_capacity_ah)
+            else nullif(max(step_ah), 0.0)
+        end as least_swing_ah
 
-    from with_swings
-    group by equipment_id, test_key, swing_number
+    from step_charges
+    group by equipment_id
 
 ),
 
-sized_swings as (
+with_level as (
+
+    select
+        with_increments.*,
+        least_swings.least_swing_ah,
+        -- what flows at rest (leakage, noise) moves no level
+        sum(
+            case
+                when with_increments.phase = 'rest' then 0.0
+                else with_increments.dq_charge_ah - with_increments.dq_discharge_ah
+            end
+        ) over (
+            partition by with_increments.test_key
+            order by with_increments.reading_seq
+            rows between unbounded preceding and current row
+        ) as level_ah
+
+    from with_increments
+    left join least_swings on with_increments.equipment_id = least_swings.equipment_id
+
+),
+
+with_band as (
 
     select
         *,
-        {{ var('derived_cycle_min_fraction') }} * coalesce(
-            nominal_capacity_ah,
-            max(charge_ah) over (partition by equipment_id)
-        ) as min_swing_ah
+        cast(floor(level_ah / least_swing_ah + 0.5) as bigint) as band
 
-    from swings
+    from with_level
 
 ),
 
--- The direction that starts cycles: that of the first big swing; but a discharge only if it is a
--- full one, for a cell may come half charged.
+with_previous_band as (
+
+    select
+        *,
+        lag(band) over (partition by test_key order by reading_seq) as previous_band
+
+    from with_band
+
+),
+
+crossings as (
+
+    select
+        test_key,
+        reading_seq,
+        case when band > previous_band then 1 else -1 end as crossing_direction,
+        -- the last line that was crossed: a band's lower line on the way up, its upper one down
+        case when band > previous_band then band else band + 1 end as line
+
+    from with_previous_band
+    where band <> previous_band
+
+),
+
+with_previous_line as (
+
+    select
+        *,
+        lag(line) over (partition by test_key order by reading_seq) as previous_line
+
+    from crossings
+
+),
+
+movements as (
+
+    select
+        test_key,
+        reading_seq,
+        case
+            when previous_line is null then crossing_direction
+            when line > previous_line then 1
+            else -1
+        end as movement
+
+    from with_previous_line
+    where previous_line is null or line <> previous_line
+
+),
+
+with_previous_movement as (
+
+    select
+        *,
+        lag(movement) over (partition by test_key order by reading_seq) as previous_movement
+
+    from movements
+
+),
+
+turns as (
+
+    select
+        test_key,
+        reading_seq,
+        movement,
+        row_number() over (partition by test_key order by reading_seq) as leg
+
+    from with_previous_movement
+    where previous_movement is null or movement <> previous_movement
+
+),
+
+-- A leg lies between two turns that were noticed: the highest or lowest level is within it. Before
+-- the first turn the level counts as moving the other way.
+legs as (
+
+    select
+        test_key,
+        leg,
+        movement as leg_direction
+    from turns
+
+    union all
+
+    select
+        test_key,
+        0 as leg,
+        -movement as leg_direction
+    from turns
+    where leg = 1
+
+),
+
+with_leg as (
+
+    select
+        with_previous_band.*,
+        sum(case when turns.leg is not null then 1 else 0 end) over (
+            partition by with_previous_band.test_key
+            order by with_previous_band.reading_seq
+            rows between unbounded preceding and current row
+        ) as leg
+
+    from with_previous_band
+    left join turns
+        on
+            with_previous_band.test_key = turns.test_key
+            and with_previous_band.reading_seq = turns.reading_seq
+
+),
+
+leg_extremes as (
+
+    select
+        with_leg.test_key,
+        with_leg.leg,
+        max(legs.leg_direction) as leg_direction,
+        max(with_leg.least_swing_ah) as least_swing_ah,
+        max(legs.leg_direction * with_leg.level_ah) as extreme_ah
+
+    from with_leg
+    inner join legs
+        on with_leg.test_key = legs.test_key and with_leg.leg = legs.leg
+    group by with_leg.test_key, with_leg.leg
+
+),
+
+-- A swing ends with the last reading at its highest or lowest level, so that a rest belongs to the
+-- swing before it. What lies before the first turn is a swing only if it moved the other way.
+leg_ends as (
+
+    select
+        with_leg.test_key,
+        with_leg.leg,
+        max(
+            case
+                when
+                    leg_extremes.leg_direction * with_leg.level_ah
+                    >= leg_extremes.extreme_ah - 1e-6 * leg_extremes.least_swing_ah
+                    and (
+                        with_leg.leg > 0
+                        or leg_extremes.extreme_ah > 1e-6 * leg_extremes.least_swing_ah
+                    )
+                    then with_leg.reading_seq
+                else 0
+            end
+        ) as end_seq
+
+    from with_leg
+    inner join leg_extremes
+        on with_leg.test_key = leg_extremes.test_key and with_leg.leg = leg_extremes.leg
+    group by with_leg.test_key, with_leg.leg
+
+),
+
+with_swing as (
+
+    select
+        with_leg.*,
+        case
+            -- a test whose level never moves by a swing has none
+            when leg_ends.end_seq is null then null
+            when with_leg.reading_seq > leg_ends.end_seq then with_leg.leg + 1
+            else with_leg.leg
+        end as swing_number
+
+    from with_leg
+    left join leg_ends
+        on with_leg.test_key = leg_ends.test_key and with_leg.leg = leg_ends.leg
+
+),
+
+-- Cycles of tests without a cycle counter: each charge begins one. Where a test begins with a full
+-- discharge it is the discharges that do; a first discharge of less is that of a cell that came
+-- half charged.
+
+swing_totals as (
+
+    select
+        test_key,
+        swing_number,
+        sum(case when phase = 'rest' then 0.0 else dq_charge_ah - dq_discharge_ah end) as net_ah
+
+    from with_swing
+    where equipment_type = 'battery_cell' and not has_cycle_index and swing_number is not null
+    group by test_key, swing_number
+
+),
+
 led_swings as (
 
     select
         *,
+        row_number() over test as position,
         case
             when
-                first_value(
-                    case when swing_ah >= min_swing_ah and swing_ah > 0 then direction end
-                    ignore nulls
-                ) over test = 'discharge'
-                and first_value(
-                    case when swing_ah >= min_swing_ah and swing_ah > 0 then swing_ah end
-                    ignore nulls
-                ) over test
-                >= {{ var('full_swing_fraction') }}
-                * max(case when direction = 'discharge' then swing_ah end) over test
+                first_value(net_ah) over test
+                <= {{ var('full_swing_fraction') }} * min(net_ah) over whole_test
+                and first_value(net_ah) over test < 0.0
                 then -1.0
             else 1.0
-        end as lead
+        end as lead_direction
 
-    from sized_swings
-    window test as (
-        partition by test_key
-        order by swing_number
-        rows between unbounded preceding and unbounded following
-    )
-
-),
-
-levelled_swings as (
-
-    select
-        *,
-        lead * net_ah as lead_net_ah,
-        sum(lead * net_ah) over (
-            partition by test_key
-            order by swing_number
-            rows between unbounded preceding and current row
-        ) as level_after_ah
-
-    from led_swings
-
-),
-
-cycle_starts as (
-
-    select
-        test_key,
-        swing_number,
-        case
-            when
-                coalesce(
-                    lag(level_after_ah) over (
-                        partition by test_key order by swing_number
-                    ),
-                    0.0
-                ) - (level_after_ah - lead_net_ah) >= min_swing_ah
-                then 1
-            else 0
-        end as is_cycle_start
-
-    from levelled_swings
-    where
-        direction = case when lead < 0 then 'discharge' else 'charge' end
-        and swing_ah >= min_swing_ah
-        and swing_ah > 0
+    from swing_totals
+    window
+        test as (partition by test_key order by swing_number),
+        whole_test as (partition by test_key)
 
 ),
 
 swing_cycles as (
 
     select
-        swings.test_key,
-        swings.swing_number,
-        1 + sum(coalesce(cycle_starts.is_cycle_start, 0)) over (
-            partition by swings.test_key
-            order by swings.swing_number
+        test_key,
+        swing_number,
+        1 + sum(case when net_ah * lead_direction > 0.0 and position > 1 then 1 else 0 end) over (
+            partition by test_key
+            order by swing_number
             rows between unbounded preceding and current row
         ) as derived_cycle_index
 
-    from swings
-    left join cycle_starts
-        on
-            swings.test_key = cycle_starts.test_key
-            and swings.swing_number = cycle_starts.swing_number
-
-),
-
-derived_cycles as (
-
-    select
-        with_swings.reading_id,
-        swing_cycles.derived_cycle_index
-
-    from with_swings
-    inner join swing_cycles
-        on
-            with_swings.test_key = swing_cycles.test_key
-            and with_swings.swing_number = swing_cycles.swing_number
+    from led_swings
 
 ),
 
 with_cycles as (
 
     select
-        with_increments.*,
+        with_swing.*,
         case
-            when with_increments.equipment_type <> 'battery_cell' then null
-            when with_increments.has_cycle_index
+            when with_swing.equipment_type <> 'battery_cell' then null
+            when with_swing.has_cycle_index
                 then
                     coalesce(
-                        with_increments.cycle_index,
-                        with_increments.last_cycle_index,
-                        min(with_increments.cycle_index) over (
-                            partition by with_increments.test_key
+                        with_swing.cycle_index,
+                        with_swing.last_cycle_index,
+                        min(with_swing.cycle_index) over (
+                            partition by with_swing.test_key
                         )
                     )
-            else derived_cycles.derived_cycle_index
+            else coalesce(swing_cycles.derived_cycle_index, 1)
         end as test_cycle,
         -- the cycler was restarted under the same test: its cycle number fell back to the start
         case
             when
-                with_increments.cycle_index < with_increments.last_cycle_index
-                and with_increments.cycle_index <= 1
+                with_swing.cycle_index < with_swing.last_cycle_index
+                and with_swing.cycle_index <= 1
                 then 1
             else 0
         end as is_cycle_restart
 
-    from with_increments
-    left join derived_cycles on with_increments.reading_id = derived_cycles.reading_id
+    from with_swing
+    left join swing_cycles
+        on
+            with_swing.test_key = swing_cycles.test_key
+            and with_swing.swing_number = swing_cycles.swing_number
 
 ),
 
@@ -550,6 +654,10 @@ final as (
         is_step_start,
         phase,
         rest_current_a,
+        -- the load changed while it was on or as it came on
+        current_a <> 0.0 and abs(current_a) > rest_current_a
+        and abs(current_a - coalesce(previous_current_a, 0.0)) > 0.1 * abs(current_a)
+            as is_load_change,
 
         -- measurements
         voltage_v,
@@ -570,6 +678,8 @@ final as (
         de_charge_wh,
         de_discharge_wh,
         charge_method,
+        level_ah,
+        cast(swing_number as bigint) as swing_number,
         dq_charge_integrated_ah,
         dq_discharge_integrated_ah,
         dq_charge_bound_ah,
