@@ -242,15 +242,15 @@
 {%- macro bigquery__median(value) -%} percentile_cont({{ value }}, 0.5) {%- endmacro -%}
 
 {#- An array of the values, strings, that are not null; in the order given. -#}
-{%- macro known_strings(values) -%}
-    {{ return(adapter.dispatch('known_strings')(values)) }}
+{%- macro known_values(values) -%}
+    {{ return(adapter.dispatch('known_values')(values)) }}
 {%- endmacro -%}
 
-{%- macro default__known_strings(values) -%}
+{%- macro default__known_values(values) -%}
     [item for item in [{{ values | join(', ') }}] if item is not null]
 {%- endmacro -%}
 
-{%- macro bigquery__known_strings(values) -%}
+{%- macro bigquery__known_values(values) -%}
     array(select item from unnest([{{ values | join(', ') }}]) as item where item is not null)
 {%- endmacro -%}
 

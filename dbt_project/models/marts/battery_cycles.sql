@@ -215,6 +215,8 @@ cycle_swings as (
         count(case when direction = 'charge' then 1 end) as charges,
         count(case when direction = 'discharge' and is_full then 1 end) as full_discharges,
         count(case when direction = 'charge' and ends_at_limit then 1 end) as finished_charges,
+        count(case when direction = 'charge' and ends_at_limit and follows_limit then 1 end)
+            as whole_charges,
         max_by(net_ah, case when direction = 'discharge' and is_full then swing_number end)
             as full_discharge_ah,
         max_by(net_wh, case when direction = 'discharge' and is_full then swing_number end)
@@ -266,6 +268,7 @@ joined as (
         coalesce(cycle_swings.charges, 0) as charges,
         coalesce(cycle_swings.full_discharges, 0) as full_discharges,
         coalesce(cycle_swings.finished_charges, 0) as finished_charges,
+        coalesce(cycle_swings.whole_charges, 0) as whole_charges,
         cycle_swings.full_discharge_ah,
         cycle_swings.full_discharge_wh,
         cycle_swings.is_held,
@@ -410,6 +413,9 @@ with_shape as (
 
     select
         *,
+        coalesce(
+            is_complete and charges = whole_charges and charges = full_discharges, false
+        ) as is_round_trip,
         case
             when discharges > 1 then 'several'
             when is_pulsed then 'pulse'
@@ -598,8 +604,11 @@ final as (
         discharge_ah,
         charge_wh,
         discharge_wh,
-        discharge_ah / nullif(charge_ah, 0.0) as coulombic_efficiency,
-        discharge_wh / nullif(charge_wh, 0.0) as energy_efficiency,
+        -- what was put in and what was taken out compare only from limit to limit and back
+        case when is_round_trip then discharge_ah / nullif(charge_ah, 0.0) end
+            as coulombic_efficiency,
+        case when is_round_trip then discharge_wh / nullif(charge_wh, 0.0) end
+            as energy_efficiency,
         charge_wh / nullif(charge_ah, 0.0) as charge_mean_voltage_v,
         discharge_wh / nullif(discharge_ah, 0.0) as discharge_mean_voltage_v,
         v_min_v,
@@ -627,7 +636,7 @@ final as (
             as discharge_agreement,
         summary_charge_ah,
         summary_discharge_ah,
-        {{ known_strings([
+        {{ known_values([
             "case when charge_disagrees then 'charge_disagrees' end",
             "case when clock_disagrees then 'clock_disagrees' end",
             "case when direction_disagrees then 'direction_disagrees' end",

@@ -14,69 +14,47 @@ equipment as (
 
 ),
 
-valid_cycles as (
+series as (
 
-    select
-        cycle_key,
-        equipment_id,
-        cycle_number,
-        discharge_ah,
-        row_number() over (partition by equipment_id order by cycle_number) as valid_number
-
-    from cycles
-    where is_valid
+    select * from {{ ref('int_capacity_series') }}
 
 ),
 
--- Initial capacity: median of the valid ones among cycles 2 to 6 (the first is a formation or
--- partial cycle too often); a cell whose record starts later takes its first five valid cycles.
-initial_values as (
+corrections as (
+
+    select * from {{ ref('int_capacity_correction') }}
+
+),
+
+ends_of_life as (
+
+    select * from {{ ref('int_end_of_life') }}
+
+),
+
+-- What holds for the whole cell.
+cells as (
 
     select
         equipment_id,
-        {{ collect('case when cycle_number between 2 and 6 then discharge_ah end') }} as early,
-        {{ collect('case when valid_number <= 5 then discharge_ah end') }} as first_valid
+        max(initial_capacity_ah) as initial_capacity_ah
 
-    from valid_cycles
+    from series
     group by equipment_id
 
 ),
 
-initial_capacity as (
+ends as (
 
     select
         equipment_id,
-        coalesce({{ array_median('early') }}, {{ array_median('first_valid') }})
-            as initial_capacity_ah
+        {% for threshold in ['80_nominal', '70_nominal', '80_initial'] -%}
+            min(case when threshold = '{{ threshold }}' then end_of_life_cycle end)
+                as eol_{{ threshold }}_cycle{{ ',' if not loop.last }}
+        {% endfor %}
 
-    from initial_values
-
-),
-
--- Five valid cycles, centred: one low cycle cannot move the median, and a step in capacity shows at
--- the cycle where it happened. The last two cycles see a shorter window until more arrive.
-windows as (
-
-    select
-        cycle_key,
-        {{ collect_frame('discharge_ah') }} over (
-            partition by equipment_id
-            order by cycle_number
-            rows between 2 preceding and 2 following
-        ) as discharge_window
-
-    from valid_cycles
-
-),
-
-smoothed as (
-
-    select
-        cycle_key,
-        {{ array_median('discharge_window') }} as discharge_median_ah,
-        {{ array_size('discharge_window') }} as median_cycles
-
-    from windows
+    from ends_of_life
+    group by equipment_id
 
 ),
 
@@ -88,41 +66,45 @@ joined as (
         cycles.cycle_number,
         cycles.started_at,
         cycles.ended_at,
+        cycles.kind,
+        cycles.depth,
         cycles.is_complete,
         cycles.is_valid,
         cycles.discharge_ah,
-        smoothed.discharge_median_ah,
-        smoothed.median_cycles,
-        coalesce(equipment.nominal_capacity_ah, initial_capacity.initial_capacity_ah)
-            as nominal_capacity_ah,
+        cycles.capacity_ah,
+        cycles.discharge_rate_a,
+        cycles.temperature_mean_c,
+        coalesce(series.is_reference, false) as is_reference,
+        coalesce(series.reference_reason, cycles.invalid_reason) as reference_reason,
+        series.reference_rate_a,
+        series.reference_temperature_c,
+        series.capacity_median_ah as discharge_median_ah,
+        series.median_cycles,
+        coalesce(equipment.nominal_capacity_ah, cells.initial_capacity_ah) as nominal_capacity_ah,
         case
             when equipment.nominal_capacity_ah is not null then 'profile'
-            when initial_capacity.initial_capacity_ah is not null then 'initial'
+            when cells.initial_capacity_ah is not null then 'initial'
         end as nominal_capacity_source,
-        initial_capacity.initial_capacity_ah,
+        cells.initial_capacity_ah,
+        corrections.temperature_coefficient_ah_per_k,
+        corrections.rate_coefficient_ah,
+        ends.eol_80_nominal_cycle,
+        ends.eol_70_nominal_cycle,
+        ends.eol_80_initial_cycle,
         sum(cycles.charge_ah + cycles.discharge_ah) over life as throughput_ah,
         sum(cycles.charge_wh + cycles.discharge_wh) over life as throughput_wh
 
     from cycles
     left join equipment on cycles.equipment_id = equipment.equipment_id
-    left join initial_capacity on cycles.equipment_id = initial_capacity.equipment_id
-    left join smoothed on cycles.cycle_key = smoothed.cycle_key
+    left join cells on cycles.equipment_id = cells.equipment_id
+    left join corrections on cycles.equipment_id = corrections.equipment_id
+    left join ends on cycles.equipment_id = ends.equipment_id
+    left join series on cycles.cycle_key = series.cycle_key
     window life as (
         partition by cycles.equipment_id
         order by cycles.cycle_number
         rows between unbounded preceding and current row
     )
-
-),
-
-with_limits as (
-
-    select
-        *,
-        -- only a full window may declare the end of life
-        case when median_cycles = 5 then discharge_median_ah end as decisive_median_ah
-
-    from joined
 
 ),
 
@@ -134,11 +116,31 @@ final as (
         cycle_number,
         started_at,
         ended_at,
+        kind,
+        depth,
         is_complete,
         is_valid,
         discharge_ah,
+        capacity_ah,
+        discharge_rate_a,
+        temperature_mean_c,
+        is_reference,
+        case when not is_reference then reference_reason end as reference_reason,
+        reference_rate_a,
+        reference_temperature_c,
         discharge_median_ah,
         median_cycles,
+        temperature_coefficient_ah_per_k,
+        rate_coefficient_ah,
+        case
+            when not is_valid then null
+            when temperature_coefficient_ah_per_k is null and rate_coefficient_ah is null then null
+            else
+                capacity_ah
+                - coalesce(temperature_coefficient_ah_per_k, 0.0)
+                * coalesce(temperature_mean_c - reference_temperature_c, 0.0)
+                - coalesce(rate_coefficient_ah, 0.0) * ln(discharge_rate_a / reference_rate_a)
+        end as capacity_at_reference_ah,
         nominal_capacity_ah,
         nominal_capacity_source,
         initial_capacity_ah,
@@ -149,29 +151,11 @@ final as (
         throughput_ah,
         throughput_wh,
         throughput_ah / nullif(2.0 * nominal_capacity_ah, 0.0) as equivalent_full_cycles,
-        -- below once is below for good: end of life does not come undone by a good cycle
-        coalesce(
-            max(case when decisive_median_ah < 0.8 * nominal_capacity_ah then 1 else 0 end)
-                over life
-            = 1, false
-        ) as is_end_of_life,
-        coalesce(
-            max(case when decisive_median_ah < 0.7 * nominal_capacity_ah then 1 else 0 end)
-                over life
-            = 1, false
-        ) as is_below_70_nominal,
-        coalesce(
-            max(case when decisive_median_ah < 0.8 * initial_capacity_ah then 1 else 0 end)
-                over life
-            = 1, false
-        ) as is_below_80_initial
+        coalesce(cycle_number >= eol_80_nominal_cycle, false) as is_end_of_life,
+        coalesce(cycle_number >= eol_70_nominal_cycle, false) as is_below_70_nominal,
+        coalesce(cycle_number >= eol_80_initial_cycle, false) as is_below_80_initial
 
-    from with_limits
-    window life as (
-        partition by equipment_id
-        order by cycle_number
-        rows between unbounded preceding and current row
-    )
+    from joined
 
 )
 

@@ -7,6 +7,12 @@ cells as (
 
 ),
 
+cycles as (
+
+    select * from {{ ref('battery_cycles') }}
+
+),
+
 health as (
 
     select * from {{ ref('battery_health') }}
@@ -25,6 +31,55 @@ remaining_life as (
 
 ),
 
+ends_of_life as (
+
+    select * from {{ ref('int_end_of_life') }}
+
+),
+
+limits as (
+
+    select * from {{ ref('int_cell_limits') }}
+
+),
+
+held as (
+
+    select
+        equipment_id,
+        {% for threshold in ['80_nominal', '70_nominal', '80_initial'] -%}
+            min(case when threshold = '{{ threshold }}' then held_equivalent_full_cycles end)
+                as eol_{{ threshold }}_held_equivalent_full_cycles{{ ',' if not loop.last }}
+        {% endfor %}
+
+    from ends_of_life
+    group by equipment_id
+
+),
+
+-- What marks a cell as one whose figures need a look; it keeps no other cell's from being built.
+cycle_doubts as (
+
+    select
+        equipment_id,
+        max(case when {{ array_has('disagreements', "'charge_disagrees'") }} then 1 else 0 end) = 1
+            as charge_disagrees,
+        max(case when {{ array_has('disagreements', "'clock_disagrees'") }} then 1 else 0 end) = 1
+            as clock_disagrees,
+        max(
+            case when {{ array_has('disagreements', "'direction_disagrees'") }} then 1 else 0 end
+        ) = 1 as direction_disagrees,
+        max(
+            case
+                when is_valid and coulombic_efficiency not between 0.8 and 1.2 then 1 else 0
+            end
+        ) = 1 as is_efficiency_odd
+
+    from cycles
+    group by equipment_id
+
+),
+
 lives as (
 
     select
@@ -32,6 +87,11 @@ lives as (
         count(*) as cycles,
         count(case when is_complete then 1 end) as complete_cycles,
         count(case when is_valid then 1 end) as valid_cycles,
+        count(case when is_reference then 1 end) as reference_cycles,
+        max(reference_rate_a) as reference_rate_a,
+        max(reference_temperature_c) as reference_temperature_c,
+        max(case when soh_nominal > 1.5 or soh_initial > 1.5 then 1 else 0 end) = 1
+            as is_capacity_odd,
         min(started_at) as first_cycle_at,
         max(ended_at) as last_cycle_at,
         max(nominal_capacity_ah) as nominal_capacity_ah,
@@ -77,6 +137,12 @@ final as (
         lives.cycles,
         lives.complete_cycles,
         lives.valid_cycles,
+        lives.reference_cycles,
+        lives.reference_rate_a,
+        lives.reference_temperature_c,
+        limits.upper_limit_v,
+        limits.lower_limit_v,
+        limits.limits_reason,
         lives.first_cycle_at,
         lives.last_cycle_at,
         lives.capacity_ah,
@@ -93,12 +159,15 @@ final as (
         lives.eol_80_nominal_cycle,
         lives.eol_80_nominal_at,
         lives.eol_80_nominal_equivalent_full_cycles,
+        held.eol_80_nominal_held_equivalent_full_cycles,
         lives.eol_70_nominal_cycle,
         lives.eol_70_nominal_at,
         lives.eol_70_nominal_equivalent_full_cycles,
+        held.eol_70_nominal_held_equivalent_full_cycles,
         lives.eol_80_initial_cycle,
         lives.eol_80_initial_at,
         lives.eol_80_initial_equivalent_full_cycles,
+        held.eol_80_initial_held_equivalent_full_cycles,
         knees.knee_cycle,
         knees.knee_at,
         knees.knee_capacity_ah,
@@ -106,10 +175,23 @@ final as (
         knees.fade_after_ah_per_cycle,
         remaining_life.remaining_cycles,
         remaining_life.remaining_cycles_low,
-        remaining_life.remaining_cycles_high
+        remaining_life.remaining_cycles_high,
+        {{ known_values([
+            "case when lives.valid_cycles = 0 then 'no_valid_cycle' end",
+            "case when limits.upper_limit_v is null or limits.lower_limit_v is null "
+            ~ "then 'limits_not_known' end",
+            "case when lives.is_capacity_odd then 'capacity_out_of_range' end",
+            "case when cycle_doubts.is_efficiency_odd then 'efficiency_out_of_range' end",
+            "case when cycle_doubts.charge_disagrees then 'charge_disagrees' end",
+            "case when cycle_doubts.clock_disagrees then 'clock_disagrees' end",
+            "case when cycle_doubts.direction_disagrees then 'direction_disagrees' end",
+        ]) }} as doubts
 
     from cells
     inner join lives on cells.equipment_id = lives.equipment_id
+    left join cycle_doubts on cells.equipment_id = cycle_doubts.equipment_id
+    left join limits on cells.equipment_id = limits.equipment_id
+    left join held on cells.equipment_id = held.equipment_id
     left join knees on cells.equipment_id = knees.equipment_id
     left join remaining_life on cells.equipment_id = remaining_life.equipment_id
 

@@ -71,10 +71,16 @@ with_start as (
         lag(ends_at_cutoff) over test as starts_at_cutoff,
         lag(end_voltage_v) over test as start_voltage_v,
         lag(charge_end_current_a) over test as start_current_a,
-        lag(swing_number) over test is null as is_first_of_test
+        lag(swing_number) over test is null as is_first_of_test,
+        -- the same, with the cell's test before: as far as the record shows nothing happened between
+        coalesce(
+            lag(ends_at_limit) over life and lag(direction) over life <> direction, false
+        ) as follows_limit
 
     from judged
-    window test as (partition by test_key order by swing_number)
+    window
+        test as (partition by test_key order by swing_number),
+        life as (partition by equipment_id order by started_at, test_key, swing_number)
 
 ),
 
@@ -142,6 +148,7 @@ final as (
         limit_v,
         starts_at_limit,
         ends_at_limit,
+        follows_limit,
         case
             when direction = 'charge' then ends_at_cutoff
             when starts_at_limit then starts_at_cutoff
