@@ -90,11 +90,12 @@ with_share as (
 
 final as (
 
+    -- rounded: the last digits of a sum depend on the order of addition
     select
         equipment_id,
-        temperature_coefficient_ah_per_k,
-        rate_coefficient_ah,
-        explained_share
+        round(temperature_coefficient_ah_per_k, 9) as temperature_coefficient_ah_per_k,
+        round(rate_coefficient_ah, 9) as rate_coefficient_ah,
+        round(explained_share, 9) as explained_share
 
     from with_share
     where n >= 5 and explained_share >= {{ var('correction_least_share') }}
