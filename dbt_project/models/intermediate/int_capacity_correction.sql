@@ -48,7 +48,13 @@ with_use as (
 
     select
         *,
-        largest_dt >= {{ var('correction_least_k') }} as uses_temperature,
+        -- a cell that is warmer because its rate is higher: the two can't be told apart, and the
+        -- rate stands for both
+        largest_dt >= {{ var('correction_least_k') }}
+        and not (
+            largest_dr >= ln({{ var('like_rate_ratio') }})
+            and tr * tr > {{ var('correction_most_correlation') }} * tt * rr
+        ) as uses_temperature,
         largest_dr >= ln({{ var('like_rate_ratio') }}) as uses_rate,
         tt * rr - tr * tr as determinant
 
@@ -61,12 +67,12 @@ coefficients as (
     select
         *,
         case
-            when uses_temperature and uses_rate and determinant > 1e-6 * tt * rr
+            when uses_temperature and uses_rate
                 then (tq * rr - rq * tr) / determinant
             when uses_temperature and not uses_rate then tq / nullif(tt, 0.0)
         end as temperature_coefficient_ah_per_k,
         case
-            when uses_temperature and uses_rate and determinant > 1e-6 * tt * rr
+            when uses_temperature and uses_rate
                 then (rq * tt - tq * tr) / determinant
             when uses_rate and not uses_temperature then rq / nullif(rr, 0.0)
         end as rate_coefficient_ah
