@@ -6,9 +6,8 @@ series as (
 
 ),
 
--- Differences between neighbouring valid cycles: over a few cycles the fade is small against what
--- temperature and rate do.
-differences as (
+-- Differences between neighbouring valid cycles.
+raw_differences as (
 
     select
         equipment_id,
@@ -20,6 +19,46 @@ differences as (
 
     from series
     window life as (partition by equipment_id order by cycle_number)
+
+),
+
+-- The fade from one cycle to the next is the same with and without a change: their median is taken
+-- off.
+fades as (
+
+    select
+        equipment_id,
+        {{ collect('dq') }} as values_dq
+
+    from raw_differences
+    where dq is not null and apart_ah <= reach_ah
+    group by equipment_id
+
+),
+
+usual_fades as (
+
+    select
+        equipment_id,
+        {{ array_median('values_dq') }} as usual_dq
+
+    from fades
+
+),
+
+differences as (
+
+    select
+        raw_differences.equipment_id,
+        raw_differences.dq - usual_fades.usual_dq as dq,
+        raw_differences.dt,
+        raw_differences.dr
+
+    from raw_differences
+    inner join usual_fades on raw_differences.equipment_id = usual_fades.equipment_id
+    where
+        raw_differences.dq is not null
+        and raw_differences.apart_ah <= raw_differences.reach_ah
 
 ),
 
@@ -38,7 +77,6 @@ sums as (
         max(abs(dr)) as largest_dr
 
     from differences
-    where dq is not null and apart_ah <= reach_ah
     group by equipment_id
 
 ),
