@@ -72,7 +72,9 @@ def whole(fleet: Ran, later: dict[str, pa.Table], tmp_path_factory: pytest.TempP
     build(file, data_tests=True)
     # The days' files are one test.
     assert file.sql("SELECT joined_parts FROM dim_test WHERE equipment_id = 'sim_cell_001'") == (
-        fleet.sql("SELECT count(DISTINCT test_id) FROM readings WHERE equipment_id = 'sim_cell_001'")
+        fleet.sql(
+            "SELECT count(DISTINCT test_id) FROM readings WHERE equipment_id = 'sim_cell_001'"
+        )
     )
     return file
 
