@@ -16,6 +16,9 @@ _NAMED = 3
 _SHOWN = 20
 # What says whose a row is, the best first.
 _KEYS = ("equipment_id", "test_key")
+# What the tests that look at several columns find in them, as SQL, and how a person says that.
+_FAULTS = {"not_negative": "< 0", "never_null": "is null"}
+_NAMES = {"< 0": "below zero", "is null": "missing"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class Found:
         what: which of its values are not as they should be.
         rows: how many rows.
         query: the rows, as SQL of the warehouse.
-        columns: the columns that the test looks at together, each of which may be below zero.
+        columns: the columns that the test looks at together, each of which may be at fault.
+        fault: the condition, as SQL after a column's name, that is its fault.
     """
 
     model: str
@@ -35,6 +39,7 @@ class Found:
     rows: int
     query: str
     columns: tuple[str, ...] = ()
+    fault: str = ""
 
 
 def target(project: Path) -> Path:
@@ -63,11 +68,12 @@ def _found(node: Mapping[str, Any], result: Mapping[str, Any]) -> Found:
     arguments = arguments | (arguments.get("arguments") or {})
     model = str(node.get("attached_node") or "").rpartition(".")[2] or str(node["name"])
     columns: tuple[str, ...] = ()
+    fault = ""
     column = arguments.get("column_name")
     match metadata.get("name"):
-        case "not_negative":
-            columns = tuple(arguments["columns"])
-            what = "below zero: " + ", ".join(columns)
+        case "not_negative" | "never_null" as name:
+            columns, fault = tuple(arguments["columns"]), _FAULTS[name]
+            what = f"{_NAMES[fault]}: {', '.join(columns)}"
         case "in_range":
             bounds = (arguments.get("min_value", "any"), arguments.get("max_value", "any"))
             what = f"{column} outside {bounds[0]} to {bounds[1]}"
@@ -78,7 +84,7 @@ def _found(node: Mapping[str, Any], result: Mapping[str, Any]) -> Found:
         case _:
             what = f"not the case: {str(node.get('description') or node['name']).rstrip('.')}"
     query = str(result.get("compiled_code") or node.get("compiled_code") or "")
-    return Found(model, what, int(result.get("failures") or 0), query, columns)
+    return Found(model, what, int(result.get("failures") or 0), query, columns, fault)
 
 
 def lines(found: list[Found], database: duckdb.DuckDBPyConnection | None) -> Iterator[str]:
@@ -103,10 +109,12 @@ def _closer(warning: Found, database: duckdb.DuckDBPyConnection) -> tuple[str, s
     try:
         failing = database.sql(warning.query)
         if warning.columns:
-            counts = ", ".join(f'count(*) filter ("{name}" < 0)' for name in warning.columns)
+            counts = ", ".join(
+                f'count(*) filter ("{name}" {warning.fault})' for name in warning.columns
+            )
             row = failing.aggregate(counts).fetchall()[0]
             bad = [name for name, count in zip(warning.columns, row, strict=True) if count]
-            what = "below zero: " + ", ".join(bad)
+            what = f"{_NAMES[warning.fault]}: {', '.join(bad)}"
         key = next((name for name in _KEYS if name in failing.columns), None)
         if key:
             ids = failing.aggregate(f"{key}, count(*) as rows_of_it", key)

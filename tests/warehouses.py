@@ -25,6 +25,7 @@ from tests.services.fixtures import set_environment
 KEYS = {
     "battery_cleaned": ("reading_id",),
     "battery_features": ("reading_id",),
+    "int_test_parts": ("part_key",),
     "dim_equipment": ("equipment_id",),
     "dim_test": ("test_key",),
     "battery_steps": ("step_key",),

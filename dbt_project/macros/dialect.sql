@@ -84,17 +84,23 @@
     regexp_contains({{ text }}, concat('^(?:', {{ pattern }}, ')$'))
 {%- endmacro -%}
 
-{#- NaN and the infinities become null. -#}
+{#-
+    NaN, the infinities and what no measurement is in any unit become null: sums and products of the
+    rest stay finite, and where they do not BigQuery fails the whole query.
+-#}
 {%- macro finite(value) -%}
     {{ return(adapter.dispatch('finite')(value)) }}
 {%- endmacro -%}
 
 {%- macro default__finite(value) -%}
-    case when isfinite({{ value }}) then {{ value }} end
+    case when isfinite({{ value }}) and abs({{ value }}) < 1e12 then {{ value }} end
 {%- endmacro -%}
 
 {%- macro bigquery__finite(value) -%}
-    case when not is_nan({{ value }}) and not is_inf({{ value }}) then {{ value }} end
+    case
+        when not is_nan({{ value }}) and not is_inf({{ value }}) and abs({{ value }}) < 1e12
+            then {{ value }}
+    end
 {%- endmacro -%}
 
 {#- The start of a UTC day, given as a date of Jinja's. -#}
@@ -145,6 +151,19 @@
 
 {%- macro bigquery__in_every_partition(column) -%}
     where {{ column }} >= timestamp '0001-01-01 00:00:00+00'
+{%- endmacro -%}
+
+{#- All columns of `relation` but these. -#}
+{%- macro all_but(relation, columns) -%}
+    {{ return(adapter.dispatch('all_but')(relation, columns)) }}
+{%- endmacro -%}
+
+{%- macro default__all_but(relation, columns) -%}
+    {{ relation }}.* exclude ({{ columns | join(', ') }})
+{%- endmacro -%}
+
+{%- macro bigquery__all_but(relation, columns) -%}
+    {{ relation }}.* except ({{ columns | join(', ') }})
 {%- endmacro -%}
 
 {#- Arrays ---------------------------------------------------------------------------------- -#}

@@ -9,6 +9,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -19,8 +20,8 @@ from tests.services.fixtures import set_environment
 from tests.warehouses import KEYS, Dataset, File, Warehouse, differences, job_rows
 
 DAY = "recorded_at::DATE - DATE '2024-01-01' + 1"
-# What the first build sees. Cell 1's file of the first day, some of cell 2's readings of that day
-# and what happened on the fourth come later; cell 3 has rested since.
+# What the first build sees. Cell 1's file of the first day, which the others continue, some of cell
+# 2's readings of that day and what happened on the fourth arrive later; cell 3 has rested since.
 FIRST = f"""(equipment_id = 'sim_cell_001' AND {DAY} <> 1)
     OR (equipment_id = 'sim_cell_002' AND {DAY} < 4 AND NOT ({DAY} = 1 AND reading_id < '1'))
     OR equipment_id = 'sim_cell_003'
@@ -40,6 +41,17 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Ran:
         (3,),
         (4,),
     ]
+    # Cell 1's test comes in a file per day, none of which names it.
+    with duckdb.connect(str(ran.warehouse)) as database:
+        database.execute("SET TimeZone = 'UTC'")
+        database.execute(
+            """UPDATE readings SET test_id = day_file FROM (
+                SELECT reading_id AS reading, equipment_id || '@' || strftime(
+                    min(recorded_at) OVER (PARTITION BY equipment_id, recorded_at::DATE),
+                    '%Y-%m-%dT%H:%M:%SZ'
+                ) AS day_file FROM readings WHERE equipment_id = 'sim_cell_001'
+            ) WHERE reading_id = reading"""
+        )
     return ran
 
 
@@ -58,6 +70,12 @@ def whole(fleet: Ran, later: dict[str, pa.Table], tmp_path_factory: pytest.TempP
     file.load(job_rows(fleet.warehouse, FIRST))
     file.load(later)
     build(file, data_tests=True)
+    # The days' files are one test.
+    assert file.sql("SELECT joined_parts FROM dim_test WHERE equipment_id = 'sim_cell_001'") == (
+        fleet.sql(
+            "SELECT count(DISTINCT test_id) FROM readings WHERE equipment_id = 'sim_cell_001'"
+        )
+    )
     return file
 
 

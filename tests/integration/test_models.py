@@ -154,6 +154,49 @@ def test_a_value_that_is_not_as_it_should_be_warns_and_stops_no_model(
     assert len(ran.sql("SELECT DISTINCT equipment_id FROM battery_lifetime")) == 3
 
 
+# What another writer may leave in a cell's readings, each in some of them.
+ABSURD = [
+    "voltage_v = 'nan'", "voltage_v = 'inf'", "voltage_v = 1e308, current_a = 1e308",
+    "current_a = -1e300", "current_a = 1e-308", "voltage_v = 0, current_a = 0",
+    "test_time_s = 1e308", "step_time_s = -1e308", "time_delta_s = -1e308",
+    "cycle_index = 9223372036854775807", "cycle_index = -9223372036854775807",
+    "step_index = 9223372036854775807", "cycle_index = NULL", "record_index = -1",
+    "charge_capacity_ah = 1e308", "discharge_capacity_ah = 'inf'", "charge_energy_wh = -5",
+    "internal_resistance_ohm = 1e308", "temperature_c = -1e308", "ambient_temperature_c = 'nan'",
+    "frequency_hz = 1e308", "quality_flags = NULL", "quality_flags = ['', 'of nobody', NULL]",
+    "equipment_type = NULL", "equipment_type = 'toaster'", "ingested_at = NULL",
+    "recorded_at = TIMESTAMPTZ '9990-01-01 00:00:00+00'", "reading_id = NULL",
+    "recorded_at = TIMESTAMPTZ '0010-01-01 00:00:00+00'", "recorded_at = NULL",
+    "test_id = NULL", "test_id = ''", "equipment_id = 'sim_cell|002', test_id = 'x'",
+    "equipment_id = 'sim_cell', test_id = '002|x'", "source_file = '', extra = 'no JSON'",
+]  # fmt: skip
+
+
+def test_absurd_values_of_a_cell_leave_the_other_cells_models_as_they_are(tmp_path: Path) -> None:
+    ran = run(tmp_path, "simulator:?equipment=4&cycles=4&interval=60")
+    build(ran)
+    names = ("battery_cleaned", "battery_features", "battery_steps", "battery_cycles",
+             "battery_health", "battery_ica", "battery_lifetime", "dim_test", "dim_equipment",
+             "equipment_hourly", "equipment_daily", "equipment_alerts")  # fmt: skip
+    others = "equipment_id IN ('sim_cell_001', 'sim_cell_003', 'sim_machine_001')"
+    queries = [f"SELECT * FROM {name} WHERE {others} ORDER BY ALL" for name in names]
+    before = [ran.sql(query) for query in queries]
+    assert [len(rows) for rows in before[-4:-1]] == [3, 44, 3]
+    for name in ("equipment_type", "ingested_at", "reading_id", "recorded_at", "equipment_id",
+                 "voltage_v", "current_a", "quality_flags"):  # fmt: skip
+        change(ran, f"ALTER TABLE readings ALTER COLUMN {name} DROP NOT NULL")
+    for place, values in enumerate(ABSURD):
+        change(ran, f"UPDATE readings SET {values} WHERE equipment_id = 'sim_cell_002' "
+               f"AND hash(record_index, recorded_at) % {len(ABSURD)} = {place}")  # fmt: skip
+    assert models.main([f"--warehouse=duckdb:{ran.warehouse}", "--full_refresh"]) == 0
+    for name, rows, query in zip(names, before, queries, strict=True):
+        assert ran.sql(query) == rows, name
+    # And what is left of the cell itself is there.
+    assert ran.sql("SELECT count(*) FROM battery_cycles WHERE equipment_id = 'sim_cell_002'") > [
+        (0,)
+    ]
+
+
 def test_a_warehouse_of_an_older_version(tmp_path: Path) -> None:
     ran = run(tmp_path, "simulator:?equipment=3&cycles=3&interval=60")
     for table in ("test_dialects", "cycle_summaries"):

@@ -77,6 +77,20 @@ def test_which_column_of_which_equipment_it_is(tmp_path: Path) -> None:
     ]
 
 
+def test_which_column_lacks_a_value(tmp_path: Path) -> None:
+    missing = {
+        "name": "tests_never_null",
+        "attached_node": "model.battery_pipeline.dim_test",
+        "test_metadata": {"name": "never_null", "kwargs": {"columns": ["test_key", "cycles"]}},
+        "query": "select 'a|1' as test_key, null as cycles",
+        "failures": 1,
+    }
+    found = read(left_by_dbt(tmp_path, missing))
+    assert list(lines(found, None))[1] == "  dim_test: missing: test_key, cycles in 1 row"
+    with duckdb.connect() as database:
+        assert list(lines(found, database))[1] == "  dim_test: missing: cycles in 1 row (a|1)"
+
+
 def test_without_a_database_to_look_at(tmp_path: Path) -> None:
     told = list(lines(read(left_by_dbt(tmp_path, NEGATIVE)), None))
     assert told[1] == "  battery_cycles: below zero: charge_ah, duration_s in 5 rows"

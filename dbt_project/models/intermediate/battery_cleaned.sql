@@ -48,8 +48,7 @@ bounded as (
         equipment_id,
         equipment_type,
         test_id,
-        -- the test's key: test_id alone need not be unique across equipment, and may be missing
-        equipment_id || '|' || coalesce(test_id, '') as test_key,
+        {{ test_key() }} as test_key,
         recorded_at,
         streamed_at,
         ingested_at,

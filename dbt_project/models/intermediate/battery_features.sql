@@ -694,6 +694,8 @@ final as (
         ) as total_capacity_ah,
         charge_capacity_ah + discharge_capacity_ah as naive_total_capacity_ah,
 
+        {{ half_intervals('is_gap') }} as weight_s,
+
         -- quality
         is_gap,
         typical_interval_s,
@@ -707,6 +709,7 @@ final as (
         limits_hash
 
     from with_cycles
+    window in_test as (partition by test_key order by reading_seq)
 
 )
 

@@ -6,9 +6,28 @@ readings as (
 
 ),
 
+parts as (
+
+    select * from {{ ref('int_test_parts') }}
+
+),
+
 equipment as (
 
     select * from {{ ref('dim_equipment') }}
+
+),
+
+-- Files that continue one another are one test from here on, under the key of the first.
+in_tests as (
+
+    select
+        {{ all_but('readings', ['test_key', 'test_id']) }},
+        coalesce(parts.test_key, readings.test_key) as test_key,
+        coalesce(parts.test_id, readings.test_id) as test_id
+
+    from readings
+    left join parts on readings.test_key = parts.part_key
 
 ),
 
@@ -34,7 +53,7 @@ with_limits as (
         ) as rest_current_a,
         {{ limits_hash('equipment') }} as limits_hash
 
-    from readings
+    from in_tests as readings
     left join equipment on readings.equipment_id = equipment.equipment_id
 
 ),
@@ -118,10 +137,14 @@ with_step_run as (
             partition by equipment_id, test_key
             order by reading_seq
             rows between unbounded preceding and current row
-        ) as step_run
+        ) as step_run,
+        lag(case when not is_impedance then time_delta_s end) over in_order as earlier_interval_s,
+        lead(case when not is_impedance then time_delta_s end) over in_order as later_interval_s
 
     from with_delta
-    window in_test as (partition by equipment_id, test_key)
+    window
+        in_test as (partition by equipment_id, test_key),
+        in_order as (partition by equipment_id, test_key order by reading_seq)
 
 ),
 
@@ -158,6 +181,7 @@ with_interval as (
         end as lead_s,
         lag(known_interval_s) over step_order as interval_before_s,
         lead(known_interval_s) over step_order as interval_after_s,
+        lead(current_a) over step_order as next_current_a,
         -- what usually changes from one reading of the step run to the next
         {{ median('voltage_change_v') }} over in_step_run as typical_voltage_change_v,
         {{ median('current_change_a') }} over in_step_run as typical_current_change_a,
@@ -211,9 +235,33 @@ final as (
                 )
                 and current_change_a <= 0.05 * abs(current_a),
                 false
+            )
+            -- nor is one missing as a step starts, where the intervals before and after are as long
+            and not coalesce(
+                is_step_start
+                and time_delta_s <= {{ var('gap_interval_factor') }} * earlier_interval_s
+                and time_delta_s <= {{ var('gap_interval_factor') }} * later_interval_s,
+                false
             ),
             false
-        ) as is_gap
+        ) as is_gap,
+        -- The voltage is held and the current decays over the interval: within a step, or from the
+        -- constant current of the step before it, where it does not fall at once and then stand.
+        coalesce(
+            phase <> 'rest'
+            and phase = previous_phase
+            and abs(current_a) < abs(previous_current_a)
+            and case
+                when is_step_start
+                    then
+                        (abs(current_a) - abs(next_current_a)) * time_delta_s
+                        >= 0.05
+                        * (abs(previous_current_a) - abs(current_a))
+                        * interval_after_s
+                else voltage_change_v <= 0.005
+            end,
+            false
+        ) as is_decay
 
     from with_interval
 

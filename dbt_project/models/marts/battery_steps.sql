@@ -19,6 +19,15 @@ with_context as (
         lag(voltage_v) over (partition by test_key order by reading_seq) as previous_voltage_v,
         lag(current_a) over (partition by test_key order by reading_seq) as previous_current_a,
         max(abs(current_a)) over (partition by test_key, step_run) as step_max_current_a,
+        -- The time that a reading stands for within its step; the first one also for all that the
+        -- step's clock says has passed of it.
+        {{ half_intervals('is_gap or is_step_start') }}
+        + case
+            when is_gap or not is_step_start then 0.0
+            when step_time_s <= time_delta_s then step_time_s
+            when step_time_s > time_delta_s then time_delta_s
+            else 0.0
+        end as step_weight_s,
         -- time since the step began: the tester's, or the sum of the intervals
         coalesce(
             step_time_s,
@@ -30,6 +39,7 @@ with_context as (
         ) as elapsed_s
 
     from readings
+    window in_test as (partition by test_key order by reading_seq)
 
 ),
 
@@ -76,10 +86,10 @@ aggregated as (
         max_by(current_a, reading_seq) as current_end_a,
         min(current_a) as current_min_a,
         max(current_a) as current_max_a,
-        avg(current_a) as current_mean_a,
+        {{ time_mean('current_a', 'step_weight_s') }} as current_mean_a,
         max(step_max_current_a) as current_max_abs_a,
         max(rest_current_a) as rest_current_a,
-        avg(temperature_c) as temperature_mean_c,
+        {{ time_mean('temperature_c', 'step_weight_s') }} as temperature_mean_c,
         max(case when is_gap then 1 else 0 end) = 1 as has_gap,
         -- how much of the step ran at its largest current
         sum(

@@ -6,6 +6,12 @@ readings as (
 
 ),
 
+parts as (
+
+    select * from {{ ref('int_test_parts') }}
+
+),
+
 profiles as (
 
     select * from {{ ref('stg_equipment_profiles') }}
@@ -15,16 +21,17 @@ profiles as (
 equipment as (
 
     select
-        equipment_id,
+        readings.equipment_id,
         -- an equipment whose type was corrected counts under its latest type
-        max_by(equipment_type, recorded_at) as equipment_type,
-        min(recorded_at) as first_seen_at,
-        max(recorded_at) as last_seen_at,
+        max_by(readings.equipment_type, readings.recorded_at) as equipment_type,
+        min(readings.recorded_at) as first_seen_at,
+        max(readings.recorded_at) as last_seen_at,
         count(*) as readings,
-        count(distinct test_key) as tests
+        count(distinct coalesce(parts.test_key, readings.test_key)) as tests
 
     from readings
-    group by equipment_id
+    left join parts on readings.test_key = parts.part_key
+    group by readings.equipment_id
 
 ),
 

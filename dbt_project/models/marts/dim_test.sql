@@ -7,9 +7,33 @@ readings as (
 
 ),
 
+parts as (
+
+    select * from {{ ref('int_test_parts') }}
+
+),
+
 dialects as (
 
-    select * from {{ ref('stg_test_dialects') }}
+    select
+        {{ all_but('dialects', ['test_key']) }},
+        coalesce(parts.test_key, dialects.test_key) as test_key
+
+    from {{ ref('stg_test_dialects') }} as dialects
+    left join parts on dialects.test_key = parts.part_key
+
+),
+
+-- The files that were joined, and why the first of them does not continue the file before it.
+joined as (
+
+    select
+        test_key,
+        max(joined_parts) as joined_parts,
+        max(case when part_number = 1 then apart_because end) as apart_because
+
+    from parts
+    group by test_key
 
 ),
 
@@ -17,14 +41,17 @@ tests as (
 
     select
         test_key,
-        equipment_id,
-        test_id,
+        min(equipment_id) as equipment_id,
+        min(test_id) as test_id,
         min(recorded_at) as started_at,
         max(recorded_at) as ended_at,
         min(source_file) as source_file,
         count(distinct source_file) as source_files,
         count(*) as readings,
-        count(distinct cycle_restarts * 1000000 + test_cycle) as cycles,
+        -- as floats: a cycle number of any size passes
+        count(
+            distinct 1000000 * cast(cycle_restarts as {{ float_type() }}) + test_cycle
+        ) as cycles,
         coalesce(sum(time_delta_s), 0.0) as duration_s,
         max(charge_method) as charge_method,
         max(case when is_cycle_derived then 1 else 0 end) = 1 as is_cycle_derived,
@@ -35,7 +62,7 @@ tests as (
         count(case when is_gap then 1 end) as gaps
 
     from readings
-    group by test_key, equipment_id, test_id
+    group by test_key
 
 ),
 
@@ -139,6 +166,8 @@ final as (
         tests.ended_at,
         tests.source_file,
         tests.source_files,
+        coalesce(joined.joined_parts, 1) as joined_parts,
+        joined.apart_because,
         tests.readings,
         tests.cycles,
         tests.duration_s,
@@ -165,6 +194,7 @@ final as (
 
     from tests
     left join latest on tests.test_key = latest.test_key
+    left join joined on tests.test_key = joined.test_key
     left join clocks on tests.test_key = clocks.test_key
     left join disagreements on tests.test_key = disagreements.test_key
 

@@ -19,7 +19,7 @@ renamed as (
         dialect_id,
         equipment_id,
         test_id,
-        equipment_id || '|' || coalesce(test_id, '') as test_key,
+        {{ test_key() }} as test_key,
         source_file,
         dialect,
         columns_used,
