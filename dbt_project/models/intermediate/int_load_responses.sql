@@ -34,10 +34,8 @@ beginnings as (
     inner join loads
         on readings.test_key = loads.test_key and readings.step_run = loads.step_run
     where
-        coalesce(
-            readings.step_time_s <= {{ window_s }},
-            {{ seconds_between('loads.started_at', 'readings.recorded_at') }} <= {{ window_s }}
-        )
+        readings.step_time_s <= {{ window_s }}
+        or {{ seconds_between('loads.started_at', 'readings.recorded_at') }} <= {{ window_s }}
 
 ),
 
