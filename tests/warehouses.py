@@ -30,6 +30,7 @@ KEYS = {
     "dim_test": ("test_key",),
     "battery_steps": ("step_key",),
     "battery_swings": ("swing_key",),
+    "battery_resistance": ("step_key",),
     "battery_cycles": ("cycle_key",),
     "battery_health": ("cycle_key",),
     "battery_ica": ("ica_key",),

@@ -73,7 +73,8 @@ def test_efficiencies_and_resistance(cell: Dataset) -> None:
         "SELECT dc_resistance_30s_ohm FROM battery_cycles WHERE is_complete ORDER BY cycle_number"
     )]  # fmt: skip
     assert resistances[1] == pytest.approx(0.151, abs=5e-4)
-    assert resistances[-1] == pytest.approx(0.182, abs=5e-4)
+    # Of the raw rows, a cubic through the readings at 6.9, 36.9, 66.9 and 96.9 s gives 0.2335 there.
+    assert resistances[-1] == pytest.approx(0.234, abs=1e-3)
 
 
 def test_incremental_capacity(cell: Dataset) -> None:

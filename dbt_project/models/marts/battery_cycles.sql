@@ -15,6 +15,12 @@ steps as (
 
 ),
 
+resistances as (
+
+    select * from {{ ref('int_cycle_resistance') }}
+
+),
+
 equipment as (
 
     select * from {{ ref('dim_equipment') }}
@@ -190,13 +196,7 @@ cycle_steps as (
         max(case when direction = 'charge' then voltage_max_v end) as charge_end_voltage_v,
         max_by(
             current_end_a, case when step_type in ('cv_charge', 'cccv_charge') then step_run end
-        ) as cv_end_current_a,
-        max_by(
-            (voltage_before_v - probe_voltage_v) / nullif(current_before_a - probe_current_a, 0.0),
-            case when direction = 'discharge' then discharge_ah end
-        ) as dc_resistance_30s_ohm,
-        max_by(probe_elapsed_s, case when direction = 'discharge' then discharge_ah end)
-            as dc_resistance_sample_s
+        ) as cv_end_current_a
 
     from steps
     group by test_key, test_cycle, cycle_restarts
@@ -293,8 +293,15 @@ joined as (
         cycle_steps.discharge_end_voltage_v,
         cycle_steps.charge_end_voltage_v,
         cycle_steps.cv_end_current_a,
-        cycle_steps.dc_resistance_30s_ohm,
-        cycle_steps.dc_resistance_sample_s,
+        resistances.dc_resistance_10s_ohm,
+        resistances.dc_resistance_30s_ohm,
+        resistances.dc_resistance_30s_ocv_ohm,
+        case
+            when resistances.test_key is null then 'step: the cycle has no discharge'
+            else resistances.dc_resistance_reason
+        end as dc_resistance_reason,
+        resistances.dc_resistance_mid_charge_ohm,
+        resistances.dc_resistance_mid_charge_s,
         equipment.nominal_capacity_ah,
         cycle_summaries.charge_ah as summary_charge_ah,
         cycle_summaries.discharge_ah as summary_discharge_ah,
@@ -327,6 +334,11 @@ joined as (
             and cycle_readings.test_cycle = cycle_swings.test_cycle
             and cycle_readings.cycle_restarts = cycle_swings.cycle_restarts
     left join limits on cycle_readings.equipment_id = limits.equipment_id
+    left join resistances
+        on
+            cycle_readings.test_key = resistances.test_key
+            and cycle_readings.test_cycle = resistances.test_cycle
+            and cycle_readings.cycle_restarts = resistances.cycle_restarts
     left join equipment on cycle_readings.equipment_id = equipment.equipment_id
     left join tests on cycle_readings.test_key = tests.test_key
     left join cycle_summaries
@@ -616,11 +628,12 @@ final as (
         charge_end_voltage_v,
         discharge_end_voltage_v,
         cv_end_current_a,
-        -- a cell has no negative resistance: the step is no discharge pulse of the usual kind
-        case when dc_resistance_30s_ohm >= 0 then dc_resistance_30s_ohm end
-            as dc_resistance_30s_ohm,
-        case when dc_resistance_30s_ohm >= 0 then dc_resistance_sample_s end
-            as dc_resistance_sample_s,
+        dc_resistance_10s_ohm,
+        dc_resistance_30s_ohm,
+        dc_resistance_30s_ocv_ohm,
+        dc_resistance_reason,
+        dc_resistance_mid_charge_ohm,
+        dc_resistance_mid_charge_s,
         internal_resistance_ohm,
         internal_resistance_max_ohm,
         temperature_mean_c,

@@ -16,9 +16,34 @@ with_context as (
 
     select
         *,
-        lag(voltage_v) over (partition by test_key order by reading_seq) as previous_voltage_v,
-        lag(current_a) over (partition by test_key order by reading_seq) as previous_current_a,
-        max(abs(current_a)) over (partition by test_key, step_run) as step_max_current_a,
+        lag(voltage_v) over in_test as previous_voltage_v,
+        lag(current_a) over in_test as previous_current_a,
+        -- How fast the voltage moves, from one reading to the next and over many: a voltage that
+        -- settles moves the less the later, so that the lesser of the two is an upper bound with
+        -- less noise.
+        case
+            when not is_step_start
+                then
+                    least(
+                        abs(voltage_v - lag(voltage_v) over in_test)
+                        / nullif(time_delta_s, 0.0),
+                        coalesce(
+                            abs(
+                                case
+                                    when lag(step_run, 30) over in_test = step_run
+                                        then voltage_v - lag(voltage_v, 30) over in_test
+                                end
+                            ) / nullif(
+                                {{ seconds_between(
+                                    'lag(recorded_at, 30) over in_test', 'recorded_at'
+                                ) }},
+                                0.0
+                            ),
+                            abs(voltage_v - lag(voltage_v) over in_test)
+                            / nullif(time_delta_s, 0.0)
+                        )
+                    )
+        end as voltage_drift_v_s,
         -- The time that a reading stands for within its step; the first one also for all that the
         -- step's clock says has passed of it.
         {{ half_intervals('is_gap or is_step_start') }}
@@ -28,34 +53,10 @@ with_context as (
             when step_time_s > time_delta_s then time_delta_s
             else 0.0
         end as step_weight_s,
-        -- time since the step began: the tester's, or the sum of the intervals
-        coalesce(
-            step_time_s,
-            sum(time_delta_s) over (
-                partition by test_key, step_run
-                order by reading_seq
-                rows between unbounded preceding and current row
-            )
-        ) as elapsed_s
+        max(abs(current_a)) over (partition by test_key, step_run) as step_max_current_a
 
     from readings
     window in_test as (partition by test_key order by reading_seq)
-
-),
-
-with_probe as (
-
-    select
-        *,
-        -- distance from the sample wanted for the resistance; null where none is near enough
-        case
-            when
-                elapsed_s >= {{ var('dc_resistance_min_s') }}
-                and elapsed_s <= {{ var('dc_resistance_max_s') }}
-                then abs(elapsed_s - 30.0)
-        end as probe_distance_s
-
-    from with_context
 
 ),
 
@@ -98,11 +99,11 @@ aggregated as (
         -- what the resistance needs
         min_by(coalesce(previous_voltage_v, voltage_v), reading_seq) as voltage_before_v,
         min_by(coalesce(previous_current_a, current_a), reading_seq) as current_before_a,
-        min_by(voltage_v, probe_distance_s) as probe_voltage_v,
-        min_by(current_a, probe_distance_s) as probe_current_a,
-        min_by(elapsed_s, probe_distance_s) as probe_elapsed_s
+        max_by(
+            voltage_drift_v_s, case when voltage_drift_v_s is not null then reading_seq end
+        ) as voltage_drift_end_v_s
 
-    from with_probe
+    from with_context
     group by test_key, step_run
 
 ),
@@ -175,9 +176,8 @@ final as (
         has_gap,
         voltage_before_v,
         current_before_a,
-        probe_voltage_v,
-        probe_current_a,
-        probe_elapsed_s
+        voltage_drift_end_v_s,
+        rest_current_a
 
     from with_control
 

@@ -1,0 +1,257 @@
+{{ config(
+    partition_by=partitions('started_at', 'timestamp', 'month'),
+    cluster_by=clusters(['equipment_id', 'test_key'])
+) }}
+{#- The times after the change of current that a resistance is given at, s. -#}
+{%- set times = [10, 30] %}
+
+with
+
+loads as (
+
+    select * from {{ ref('int_load_changes') }}
+
+),
+
+estimates as (
+
+    select * from {{ ref('int_load_estimates') }}
+
+),
+
+joined as (
+
+    select
+        estimates.*,
+        estimates.current_a - estimates.current_before_a as change_a,
+        loads.step_key,
+        loads.equipment_id,
+        loads.test_cycle,
+        loads.cycle_restarts,
+        loads.direction,
+        loads.started_at,
+        loads.duration_s,
+        loads.moved_ah,
+        loads.charge_level,
+        loads.previous_duration_s,
+        loads.rests_slope_v_ah,
+        loads.rests_slope_error_v_ah,
+        loads.drift_v_s
+
+    from estimates
+    inner join loads
+        on estimates.test_key = loads.test_key and estimates.step_run = loads.step_run
+    where abs(estimates.current_a - estimates.current_before_a) >= estimates.min_change_a
+
+),
+
+-- Where each is possible: within the step; at rest, where no charge moves; between rests.
+with_slopes as (
+
+    select
+        *,
+        case
+            when direction <> 'rest' and is_constant and slope_all_v_s is not null
+                then abs(slope_early_v_s - slope_late_v_s)
+        end as within_error_v_s,
+        rests_slope_v_ah * current_a / 3600.0 as rests_slope_v_s,
+        rests_slope_error_v_ah * abs(current_a) / 3600.0 as rests_error_v_s
+
+    from joined
+
+),
+
+with_ocv as (
+
+    select
+        *,
+        case
+            when direction = 'rest' then 'at_rest'
+            when
+                within_error_v_s is not null
+                and (rests_error_v_s is null or within_error_v_s <= rests_error_v_s)
+                then 'within_step'
+            when rests_error_v_s is not null and rests_slope_v_s is not null then 'between_rests'
+            when within_error_v_s is not null then 'within_step'
+        end as ocv_method
+
+    from with_slopes
+
+),
+
+with_correction as (
+
+    select
+        *,
+        case ocv_method
+            when 'at_rest' then 0.0
+            when 'within_step' then slope_all_v_s
+            when 'between_rests' then rests_slope_v_s
+        end as ocv_slope_v_s,
+        -- at rest, what the voltage did before was the fall under the load that has ended
+        case ocv_method
+            when 'at_rest' then 0.0
+            when 'within_step' then within_error_v_s
+            when 'between_rests' then rests_error_v_s
+        end as ocv_error_v_s,
+        case when ocv_method = 'at_rest' then 0.0 else drift_v_s end as moving_v_s
+
+    from with_ocv
+
+),
+
+with_errors as (
+
+    select
+        *,
+        {% for seconds in times -%}
+            open_{{ seconds }}
+            + noise_ohm
+            + coalesce(drift_v_s, 0.0) * reading_before_age_s / abs(change_a)
+                as error_{{ seconds }},
+            plain_{{ seconds }} - ocv_slope_v_s * {{ seconds }} / change_a
+                as corrected_{{ seconds }},
+            open_{{ seconds }}
+            + noise_ohm
+            + (
+                coalesce(drift_v_s, 0.0) * reading_before_age_s
+                + (ocv_error_v_s + moving_v_s) * {{ seconds }}
+            ) / abs(change_a) as corrected_error_{{ seconds }}
+            {%- if not loop.last %},{% endif %}
+        {% endfor %}
+
+    from with_correction
+
+),
+
+reasoned as (
+
+    select
+        *,
+        {% for seconds in times -%}
+            case
+                when begins_with_gap then 'sampling: readings are missing before the step'
+                when last_s < {{ seconds }} - {{ near(seconds) }} and duration_s < {{ seconds }}
+                    then 'step: it ends before {{ seconds }} s'
+                when start_uncertainty_s > {{ seconds }}
+                    then 'start: not known when the step began'
+                when coalesce(edges_{{ seconds }}, 0) < 2 and first_s > {{ seconds }}
+                    then 'sampling: no reading in the first {{ seconds }} s'
+                when coalesce(edges_{{ seconds }}, 0) < 2
+                    then 'sampling: no reading at {{ seconds }} s or after it'
+                when not is_constant_{{ seconds }}
+                    then 'current: not constant until {{ seconds }} s'
+                when drift_v_s is null and reading_before_age_s > {{ 0.1 * seconds }}
+                    then 'sampling: no reading shortly before the step'
+                when plain_{{ seconds }} < 0
+                    then 'voltage: moves against the current'
+                when
+                    open_{{ seconds }}
+                    > 1.000001 * {{ var('resistance_sampling_share') }} * plain_{{ seconds }}
+                    then
+                        case
+                            when
+                                start_uncertainty_s > 0.0
+                                and sampling_{{ seconds }}
+                                <= {{ var('resistance_sampling_share') }} * plain_{{ seconds }}
+                                then 'start: not known when the step began'
+                            else 'sampling: readings around {{ seconds }} s too far apart'
+                        end
+                when
+                    error_{{ seconds }}
+                    > {{ var('resistance_error_share') }} * plain_{{ seconds }}
+                    then
+                        case
+                            when
+                                open_{{ seconds }} + noise_ohm
+                                <= {{ var('resistance_error_share') }} * plain_{{ seconds }}
+                                then 'voltage: was moving before the step'
+                            else 'voltage: too noisy for so small a change'
+                        end
+            end as reason_{{ seconds }}
+            {%- if not loop.last %},{% endif %}
+        {% endfor %}
+
+    from with_errors
+
+),
+
+corrected as (
+
+    select
+        *,
+        {% for seconds in times -%}
+            case
+                when reason_{{ seconds }} is not null then 'resistance: not known'
+                when
+                    ocv_method = 'at_rest'
+                    and previous_duration_s < {{ var('resistance_settled_s') }}
+                    then 'rest: after a load too short'
+                when ocv_method is null
+                    then 'open circuit: neither a long step nor rests around it'
+                when moving_v_s is null then 'voltage: not known whether it moved before the step'
+                when
+                    corrected_error_{{ seconds }}
+                    > {{ var('resistance_error_share') }} * corrected_{{ seconds }}
+                    then
+                        case
+                            when
+                                error_{{ seconds }} >= (ocv_error_v_s + moving_v_s)
+                                * {{ seconds }} / abs(change_a)
+                                then 'sampling: the plain figure is too open'
+                            when moving_v_s > ocv_error_v_s
+                                then 'voltage: was moving before the step'
+                            else 'open circuit: slope not known well enough'
+                        end
+            end as ocv_reason_{{ seconds }}
+            {%- if not loop.last %},{% endif %}
+        {% endfor %}
+
+    from reasoned
+
+),
+
+final as (
+
+    select
+        step_key,
+        equipment_id,
+        test_key,
+        step_run,
+        test_cycle,
+        cycle_restarts,
+        direction,
+        started_at,
+        voltage_before_v,
+        current_before_a,
+        current_a,
+        moved_ah,
+        charge_level,
+        start_uncertainty_s,
+        {% for seconds in times -%}
+            case when reason_{{ seconds }} is null then plain_{{ seconds }} end
+                as dc_resistance_{{ seconds }}s_ohm,
+            case when reason_{{ seconds }} is null then error_{{ seconds }} end
+                as dc_resistance_{{ seconds }}s_error_ohm,
+            case when reason_{{ seconds }} is null then from_{{ seconds }} end
+                as dc_resistance_{{ seconds }}s_from_s,
+            case when reason_{{ seconds }} is null then to_{{ seconds }} end
+                as dc_resistance_{{ seconds }}s_to_s,
+            reason_{{ seconds }} as dc_resistance_{{ seconds }}s_reason,
+            case when ocv_reason_{{ seconds }} is null then corrected_{{ seconds }} end
+                as dc_resistance_{{ seconds }}s_ocv_ohm,
+        {% endfor -%}
+        ocv_method,
+        ocv_slope_v_s,
+        -- of the later time whose plain figure is known
+        coalesce(
+            case when reason_30 is null then ocv_reason_30 end,
+            case when reason_10 is null then ocv_reason_10 end,
+            case when reason_30 is not null and reason_10 is not null then ocv_reason_30 end
+        ) as ocv_correction_reason
+
+    from corrected
+
+)
+
+select * from final
