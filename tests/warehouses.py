@@ -34,6 +34,8 @@ KEYS = {
     "battery_cycles": ("cycle_key",),
     "battery_health": ("cycle_key",),
     "battery_ica": ("ica_key",),
+    "battery_ica_peaks": ("peak_key",),
+    "battery_ica_stages": ("stage_key",),
     "battery_lifetime": ("equipment_id",),
     "equipment_alerts": ("alert_key",),
     "equipment_daily": ("equipment_id", "equipment_type", "day"),

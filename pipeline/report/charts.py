@@ -160,13 +160,13 @@ def _curves(marts: Marts, focus: Focus) -> list[Chart]:
         rows.iloc[np.unique(np.linspace(0, len(rows) - 1, plots.STAGES).round().astype(int))]
         for _, rows in plots.by_cell(listed)
     )
-    points = dict(iter(marts.curve_points(stages).groupby(["equipment_id", "cycle_number"])))
+    points = dict(iter(marts.curve_points(stages).groupby("stage_key")))
     choices = {}
     of_cell = dict(plots.by_cell(stages))
     for cell in focus.cells:
         data = []
         for age, stage in enumerate(of_cell.get(cell, stages[:0]).to_dict("records")):
-            rows = points.get((cell, stage["cycle_number"]))
+            rows = points.get(stage["stage_key"])
             if rows is None:
                 continue
             soh = tables.figure(stage["soh"], ".0f")

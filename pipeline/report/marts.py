@@ -77,13 +77,14 @@ COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "soh_nominal",
             "equivalent_full_cycles",
         ),
-        "battery_ica": (
+        "battery_ica": ("stage_key", "point", "voltage_v", "dq_dv_ah_per_v"),
+        "battery_ica_stages": (
+            "stage_key",
             "equipment_id",
             "cycle_number",
-            "voltage_bin",
-            "voltage_v",
-            "dq_dv_ah_per_v",
-            "is_peak",
+            "direction",
+            "charge_ah",
+            "known_points",
         ),
         "equipment_daily": (
             "equipment_id",
@@ -176,21 +177,27 @@ _DOUBTS = """
     group by all
     order by invalid_cycles desc, cycles desc, tests.equipment_id, test, doubts.doubt
 """
-# Each curve has one peak, so the peaks list the curves without reading all their points.
+# Of a charge in several stages, the one that moved most charge.
 _CURVES = """
-    select ica.equipment_id, ica.cycle_number, 100 * health.soh_nominal as soh
-    from battery_ica as ica
+    select
+        stages.stage_key, stages.equipment_id, stages.cycle_number,
+        100 * health.soh_nominal as soh
+    from battery_ica_stages as stages
     inner join battery_health as health using (equipment_id, cycle_number)
-    where ica.is_peak and health.is_valid and ica.equipment_id in (select unnest(?))
-    order by ica.equipment_id, ica.cycle_number
+    where
+        stages.direction = 'charge' and stages.known_points > 1 and health.is_valid
+        and stages.equipment_id in (select unnest(?))
+    qualify row_number() over (
+        partition by stages.equipment_id, stages.cycle_number
+        order by stages.charge_ah desc, stages.stage_key
+    ) = 1
+    order by stages.equipment_id, stages.cycle_number
 """
 _CURVE_POINTS = """
-    select ica.equipment_id, ica.cycle_number, ica.voltage_v, ica.dq_dv_ah_per_v as dq_dv
-    from battery_ica as ica
-    inner join (select unnest(?) as equipment_id, unnest(?) as cycle_number) as wanted
-        using (equipment_id, cycle_number)
-    where ica.dq_dv_ah_per_v is not null
-    order by ica.equipment_id, ica.cycle_number, ica.voltage_bin
+    select stage_key, voltage_v, dq_dv_ah_per_v as dq_dv
+    from battery_ica
+    where stage_key in (select unnest(?)) and dq_dv_ah_per_v is not null
+    order by stage_key, point
 """
 # A fleet of more machines than `{limit}` is drawn as one: the lowest, the mean and the highest of all.
 _MACHINE_DAYS = """
@@ -309,13 +316,12 @@ class Marts:
         return self._database.execute(_CYCLES, [list(cells)]).df()
 
     def curves(self, cells: Sequence[str]) -> pd.DataFrame:
-        """The valid cycles of these cells that have a dQ/dV curve, with their state of health (%)."""
+        """The valid cycles of these cells with a dQ/dV curve of their charge, with their SOH (%)."""
         return self._database.execute(_CURVES, [list(cells)]).df()
 
     def curve_points(self, curves: pd.DataFrame) -> pd.DataFrame:
         """The points of these curves."""
-        wanted = [curves["equipment_id"].tolist(), curves["cycle_number"].tolist()]
-        return self._database.execute(_CURVE_POINTS, wanted).df()
+        return self._database.execute(_CURVE_POINTS, [curves["stage_key"].tolist()]).df()
 
     def machine_days(self, limit: int) -> pd.DataFrame:
         """Daily figures by machine; those of the whole fleet if it has more than `limit` of them."""

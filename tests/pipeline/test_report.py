@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NASTY = '</script><script>alert("x")</script>&<img src=x onerror=alert(1)>'
 TEXT = {
     "equipment_id", "equipment_type", "nominal_capacity_source", "status", "rule", "test_key",
-    "test_id", "source_file", "dialect",
+    "test_id", "source_file", "dialect", "direction", "stage_key",
 }  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def kind(column: str) -> str:
         return "timestamptz"
     if column == "day":
         return "date"
-    whole = column.endswith(("_cycle", "_number", "_bin", "readings", "cycles"))
+    whole = column.endswith(("_cycle", "_number", "point", "points", "readings", "cycles"))
     return "bigint" if whole and "full" not in column and "remaining" not in column else "double"
 
 
@@ -80,9 +80,12 @@ class Warehouse:
                 true as is_valid, 0.999 as coulombic_efficiency, 0.92 as energy_efficiency,
                 0.08 + cycle / 1e4 as internal_resistance_ohm, 0.15 as dc_resistance_30s_ohm
                 from c""",
-            """insert into battery_ica by name select equipment_id, cycle as cycle_number,
-                bin as voltage_bin, bin / 100 as voltage_v, 5.0 - abs(bin - 390) / 10
-                as dq_dv_ah_per_v, bin = 390 as is_peak from c, range(350, 420) as b(bin)""",
+            """insert into battery_ica_stages by name select equipment_id || '|' || cycle as stage_key,
+                equipment_id, cycle as cycle_number, 'charge' as direction, ah as charge_ah,
+                70 as known_points from c""",
+            """insert into battery_ica by name select equipment_id || '|' || cycle as stage_key,
+                point, 3.5 + point / 100 as voltage_v, 5.0 - abs(point - 40) / 10
+                as dq_dv_ah_per_v from c, range(1, 71) as p(point)""",
             """insert into battery_lifetime by name select equipment_id,
                 1.1 as nominal_capacity_ah, 'profile' as nominal_capacity_source,
                 max(ah) as initial_capacity_ah, count(*) as cycles, count(*) as complete_cycles,
@@ -300,7 +303,7 @@ def test_a_cell_without_cycles_is_listed(
     warehouse: Warehouse, capsys: pytest.CaptureFixture[str]
 ) -> None:
     warehouse.add_cells(1, name="new")
-    for model in ("battery_lifetime", "battery_health", "battery_cycles", "battery_ica"):
+    for model in ("battery_lifetime", "battery_health", "battery_cycles", "battery_ica_stages"):
         warehouse.run(f"delete from {model}")
     lines, page = report(warehouse, capsys)
     assert lines[2].split()[:2] == ["new", "–/–"]

@@ -1,180 +1,219 @@
 {{ config(cluster_by=clusters(['equipment_id', 'cycle_number'])) }}
-{%- set bin_v = var('ica_bin_v') -%}
 with
 
-readings as (
+knots as (
 
-    select * from {{ ref('battery_features') }}
-    where equipment_type = 'battery_cell'
-
-),
-
-steps as (
-
-    select * from {{ ref('battery_steps') }}
+    select * from {{ ref('int_ica_knots') }}
 
 ),
 
-cycles as (
-
-    select * from {{ ref('battery_cycles') }}
-
-),
-
--- One constant-current charge per cycle: the one that moved most charge.
-charge_steps as (
-
-    select
-        cycles.cycle_key,
-        cycles.equipment_id,
-        cycles.cycle_number,
-        steps.test_key,
-        steps.step_run,
-        steps.current_max_a
-
-    from steps
-    inner join cycles
-        on
-            steps.test_key = cycles.test_key
-            and steps.test_cycle = cycles.test_cycle
-            and steps.cycle_restarts = cycles.cycle_restarts
-    where steps.step_type in ('cc_charge', 'cccv_charge')
-    qualify row_number() over (
-        partition by cycles.cycle_key
-        order by steps.charge_ah desc, steps.step_run asc
-    ) = 1
-
-),
-
-charge_readings as (
-
-    select
-        charge_steps.cycle_key,
-        charge_steps.equipment_id,
-        charge_steps.cycle_number,
-        readings.reading_seq,
-        readings.voltage_v,
-        sum(readings.dq_charge_ah) over charging as charge_ah,
-        -- noise must not run the curve backwards
-        max(readings.voltage_v) over charging as rising_voltage_v
-
-    from readings
-    inner join charge_steps
-        on
-            readings.test_key = charge_steps.test_key
-            and readings.step_run = charge_steps.step_run
-    -- only the constant-current part of a step that also holds the voltage
-    where readings.current_a >= 0.95 * charge_steps.current_max_a
-    window charging as (
-        partition by charge_steps.cycle_key
-        order by readings.reading_seq
-        rows between unbounded preceding and current row
-    )
-
-),
-
-intervals as (
+stages as (
 
     select
         *,
-        lag(rising_voltage_v) over charging as from_voltage_v,
-        lag(charge_ah) over charging as from_charge_ah
+        -- of five bins in a window
+        window_ah / 5.0 as bin_ah,
+        case when direction = 'charge' then 1.0 else -1.0 end as sign
 
-    from charge_readings
-    window charging as (partition by cycle_key order by reading_seq)
+    from {{ ref('int_ica_stages') }}
+    where window_ah is not null
 
 ),
 
--- Grid points (whole multiples of the bin width) that an interval passes, its end included.
+-- Intervals between two knots that an edge of a bin lies in. Charge in bins from here on.
 passed as (
 
     select
-        *,
-        case
-            when from_voltage_v is null then cast(ceil(rising_voltage_v / {{ bin_v }}) as bigint)
-            else cast(floor(from_voltage_v / {{ bin_v }}) as bigint) + 1
-        end as first_bin,
-        cast(floor(rising_voltage_v / {{ bin_v }}) as bigint) as last_bin
+        knots.stage_number,
+        knots.voltage_v,
+        knots.previous_voltage_v,
+        knots.energy_wh / stages.bin_ah as integral,
+        (knots.charge_ah - stages.charge_start_ah) / stages.bin_ah as position,
+        (knots.charge_ah - knots.previous_charge_ah) / stages.bin_ah as width,
+        coalesce(
+            cast(
+                floor((knots.previous_charge_ah - stages.charge_start_ah) / stages.bin_ah) as bigint
+            ) + 1,
+            0
+        ) as first_edge,
+        cast(
+            floor((knots.charge_ah - stages.charge_start_ah) / stages.bin_ah) as bigint
+        ) as last_edge
 
-    from intervals
-    where from_voltage_v is null or rising_voltage_v > from_voltage_v
+    from knots
+    inner join stages on knots.stage_number = stages.stage_number
 
 ),
 
-grid as (
+-- The integral at the edges of the bins: exact for straight lines between the readings.
+edges as (
 
     select
-        passed.cycle_key,
-        passed.equipment_id,
-        passed.cycle_number,
-        voltage_bin,
-        case
-            when passed.from_voltage_v is null then passed.charge_ah
-            else
-                passed.from_charge_ah
-                + (passed.charge_ah - passed.from_charge_ah)
-                * (voltage_bin * {{ bin_v }} - passed.from_voltage_v)
-                / (passed.rising_voltage_v - passed.from_voltage_v)
-        end as charge_ah
+        passed.stage_number,
+        edge,
+        coalesce(passed.width, 0.0) as width,
+        passed.integral
+        - (passed.position - edge) * (
+            passed.voltage_v
+            - coalesce(
+                0.5 * (passed.position - edge)
+                * (passed.voltage_v - passed.previous_voltage_v) / passed.width,
+                0.0
+            )
+        ) as integral
 
     from passed
-    cross join {{ unnest_as(int_range('passed.first_bin', 'passed.last_bin'), 'voltage_bin') }}
+    cross join {{ unnest_as(int_range('passed.first_edge', 'passed.last_edge'), 'edge') }}
+    where passed.first_edge <= passed.last_edge
 
 ),
 
--- Central difference, one-sided at both ends.
-differences as (
+bins as (
 
     select
-        *,
+        stage_number,
+        edge as bin,
+        integral - lag(integral) over stage_order as voltage_v,
+        -- the longest interval that the bin takes its voltage from, in bins
+        greatest(width, lag(width) over stage_order) as width
+
+    from edges
+    window stage_order as (partition by stage_number order by edge)
+
+),
+
+-- Savitzky and Golay: a parabola through five bins.
+fitted as (
+
+    select
+        stage_number,
+        bin,
+        voltage_v,
         (
-            coalesce(lead(charge_ah) over curve, charge_ah)
-            - coalesce(lag(charge_ah) over curve, charge_ah)
-        ) / nullif(
-            (
-                coalesce(lead(voltage_bin) over curve, voltage_bin)
-                - coalesce(lag(voltage_bin) over curve, voltage_bin)
-            ) * {{ bin_v }},
-            0.0
-        ) as dq_dv_raw_ah_per_v
+            17.0 * voltage_v
+            + 12.0 * (lag(voltage_v) over stage_order + lead(voltage_v) over stage_order)
+            - 3.0 * (lag(voltage_v, 2) over stage_order + lead(voltage_v, 2) over stage_order)
+        ) / 35.0 as smooth_voltage_v,
+        (
+            lead(voltage_v) over stage_order - lag(voltage_v) over stage_order
+            + 2.0 * (lead(voltage_v, 2) over stage_order - lag(voltage_v, 2) over stage_order)
+        ) / 10.0 as slope_v,
+        max(width) over (
+            partition by stage_number
+            order by bin
+            rows between 2 preceding and 2 following
+        ) as widest
 
-    from grid
-    window curve as (partition by cycle_key order by voltage_bin)
+    from bins
+    where voltage_v is not null
+    window stage_order as (partition by stage_number order by bin)
 
 ),
 
-smoothed as (
+with_errors as (
 
     select
         *,
-        avg(dq_dv_raw_ah_per_v) over (
-            partition by cycle_key
-            order by voltage_bin
-            rows between 1 preceding and 1 following
-        ) as dq_dv_ah_per_v
+        -- what is left of the bins' voltages; a parabola takes 17 of 35 parts of it
+        avg(power(voltage_v - smooth_voltage_v, 2)) over (
+            partition by stage_number
+            order by bin
+            rows between 2 preceding and 2 following
+        ) * 35.0 / 18.0 as residual_v2,
+        -- Where the slope bends, its mean over the window is off: by its second derivative times
+        -- (17/5 / 6 + 1/24) bins squared; from slopes two bins apart.
+        coalesce(
+            0.152 * (
+                lag(slope_v, 2) over stage_order
+                + lead(slope_v, 2) over stage_order
+                - 2.0 * slope_v
+            ),
+            0.0
+        ) as bias_v
 
-    from differences
-    where dq_dv_raw_ah_per_v is not null
+    from fitted
+    window stage_order as (partition by stage_number order by bin)
+
+),
+
+per_ah as (
+
+    select
+        stages.stage_key,
+        stages.cycle_key,
+        stages.equipment_id,
+        stages.cycle_number,
+        stages.direction,
+        stages.step_run,
+        stages.stage,
+        stages.window_ah,
+        with_errors.bin,
+        with_errors.smooth_voltage_v,
+        with_errors.widest,
+        stages.charge_start_ah + (with_errors.bin - 0.5) * stages.bin_ah as charge_ah,
+        stages.sign * with_errors.slope_v / stages.bin_ah as dv_dq_v_per_ah,
+        stages.sign * with_errors.bias_v / stages.bin_ah as dv_dq_bias_v_per_ah,
+        greatest(
+            sqrt(with_errors.residual_v2 / 10.0) / stages.bin_ah,
+            stages.noise_v_per_ah
+        ) as dv_dq_noise_v_per_ah
+
+    from with_errors
+    inner join stages on with_errors.stage_number = stages.stage_number
+    where with_errors.slope_v is not null
+
+),
+
+with_reason as (
+
+    select
+        *,
+        case
+            -- of the five bins of a window
+            when widest > 3.5 then 'the readings are too far apart here'
+            when dv_dq_v_per_ah <= 3.0 * dv_dq_noise_v_per_ah
+                then 'the slope does not stand out from the noise'
+        end as reason
+
+    from per_ah
 
 ),
 
 final as (
 
     select
-        cycle_key || '|' || cast(voltage_bin as string) as ica_key,
+        stage_key || '|' || cast(bin as string) as ica_key,
+        stage_key,
         cycle_key,
         equipment_id,
         cycle_number,
-        cast(voltage_bin as bigint) as voltage_bin,
-        cast(round(voltage_bin * {{ bin_v }}, 6) as {{ float_type() }}) as voltage_v,
+        direction,
+        step_run,
+        stage,
+        cast(bin as bigint) as point,
+        smooth_voltage_v as voltage_v,
         charge_ah,
-        dq_dv_raw_ah_per_v,
-        dq_dv_ah_per_v,
-        row_number() over (
-            partition by cycle_key order by round(dq_dv_ah_per_v, 9) desc, voltage_bin asc
-        ) = 1 as is_peak
+        case when reason is null then 1.0 / dv_dq_v_per_ah end as dq_dv_ah_per_v,
+        case
+            when reason is null
+                then
+                    sqrt(
+                        power(dv_dq_noise_v_per_ah, 2)
+                        -- the bias has noise of its own, about a third of the slope's
+                        + greatest(
+                            power(dv_dq_bias_v_per_ah, 2)
+                            - 0.44 * power(dv_dq_noise_v_per_ah, 2),
+                            0.0
+                        )
+                    ) / power(dv_dq_v_per_ah, 2)
+        end as dq_dv_error_ah_per_v,
+        dv_dq_v_per_ah,
+        dv_dq_noise_v_per_ah,
+        dv_dq_bias_v_per_ah,
+        window_ah,
+        reason
 
-    from smoothed
+    from with_reason
 
 )
 

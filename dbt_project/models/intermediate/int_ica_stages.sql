@@ -1,0 +1,270 @@
+{{ config(materialized='table') }}
+with
+
+knots as (
+
+    select * from {{ ref('int_ica_knots') }}
+
+),
+
+steps as (
+
+    select * from {{ ref('int_ica_steps') }}
+
+),
+
+-- How the distance from the line between the neighbours changes from one knot to the next has
+-- little left of the curve itself.
+with_changes as (
+
+    select
+        *,
+        (charge_ah - charge_start_ah) / nullif(charge_end_ah - charge_start_ah, 0.0) as position,
+        (distance_v - lag(distance_v) over stage_order)
+        * (lag(distance_v) over stage_order - lag(distance_v, 2) over stage_order)
+            as change_product
+
+    from knots
+    window stage_order as (partition by stage_number order by knot)
+
+),
+
+aggregated as (
+
+    select
+        stage_number,
+        max(step_key) as step_key,
+        max(stage) as stage,
+        max(current_a) as current_a,
+        max(charge_start_ah) as charge_start_ah,
+        max(charge_end_ah) - max(charge_start_ah) as span_ah,
+        count(*) as knots,
+        sum(readings) as readings,
+        sum(power(charge_ah - previous_charge_ah, 2)) as squared_ah2,
+        -- White noise of variance s2 makes the first product -3.75 s2 on average, the second one
+        -- -15 s2; few are no average. The ends bend too much.
+        case
+            when count(case when position between 0.1 and 0.9 then change_product end) >= 30
+                then -avg(case when position between 0.1 and 0.9 then change_product end) / 3.75
+        end as knot_variance_v2,
+        case
+            when count(case when position between 0.1 and 0.9 then difference_product end) >= 30
+                then
+                    -sum(case when position between 0.1 and 0.9 then difference_product end)
+                    / sum(case when position between 0.1 and 0.9 then readings end) / 15.0
+        end as reading_variance_v2,
+        avg(case when position between 0.05 and 0.15 then voltage_v end) as early_v,
+        avg(case when position between 0.05 and 0.15 then charge_ah end) as early_ah,
+        avg(case when position between 0.85 and 0.95 then voltage_v end) as late_v,
+        avg(case when position between 0.85 and 0.95 then charge_ah end) as late_ah,
+        min_by(voltage_v, knot) as first_v,
+        max_by(voltage_v, knot) as last_v,
+        -- the coarsest round step that all voltages are multiples of
+    {% for step in [0.01, 0.005, 0.001, 0.0005, 0.0001] -%}
+        max(abs(voltage_v / {{ step }} - round(voltage_v / {{ step }}))) < 1e-3
+            as is_in_steps_{{ loop.index }}{{ ',' if not loop.last }}
+    {% endfor %}
+
+    from with_changes
+    group by stage_number
+
+),
+
+with_noise as (
+
+    select
+        *,
+        -- the interval that a point of the charge falls into, on average
+        squared_ah2 / nullif(span_ah, 0.0) as sampling_ah,
+        cast(
+            case
+                {% for step in [0.01, 0.005, 0.001, 0.0005, 0.0001] -%}
+                    when is_in_steps_{{ loop.index }} then {{ step }}
+                {% endfor -%}
+                else 0.0
+            end as {{ float_type() }}
+        ) as resolution_v,
+        -- as if each knot were one reading
+        reading_variance_v2 * knots / readings as spread_variance_v2,
+        abs(
+            coalesce(
+                (late_v - early_v) / nullif(late_ah - early_ah, 0.0),
+                (last_v - first_v) / nullif(span_ah, 0.0)
+            )
+        ) as mean_slope_v_per_ah
+
+    from aggregated
+
+),
+
+with_scale as (
+
+    select
+        with_noise.*,
+        steps.cycle_key,
+        steps.equipment_id,
+        steps.cycle_number,
+        steps.test_key,
+        steps.step_run,
+        steps.direction,
+        steps.capacity_ah,
+        steps.scale_ah
+
+    from with_noise
+    inner join steps on with_noise.step_key = steps.step_key
+
+),
+
+with_noise_v as (
+
+    select
+        *,
+        -- Both are too high where they do not apply: the knots' where noise was rounded, for two
+        -- knots never have the same voltage; the readings' where their spacing is uneven.
+        sqrt(
+            greatest(
+                least(
+                    coalesce(knot_variance_v2, spread_variance_v2, 0.0),
+                    coalesce(spread_variance_v2, knot_variance_v2, 0.0)
+                ),
+                0.0,
+                -- rounding is noise as far as the readings do not show where its steps lie
+                power(resolution_v * knots / readings, 2) / 12.0
+            )
+        ) as noise_v,
+        -- plateaus are about half as steep as the curve is on average
+        0.5 * mean_slope_v_per_ah as plateau_slope_v_per_ah
+
+    from with_scale
+
+),
+
+-- The window that noise asks for: the slope of a line through voltages spaced d over a window w has
+-- the variance 12 s2 d / w^3.
+with_windows as (
+
+    select
+        *,
+        power(
+            12.0 * noise_v * noise_v * (span_ah / nullif(knots - 1, 0))
+            / nullif(power({{ var('ica_slope_error') }} * plateau_slope_v_per_ah, 2), 0.0),
+            1.0 / 3.0
+        ) as noise_window_ah,
+        case
+            when 2.0 * plateau_slope_v_per_ah * scale_ah < {{ var('ica_flat_span_v') }}
+                then {{ var('ica_window_max_share_flat') }}
+            else {{ var('ica_window_max_share') }}
+        end * scale_ah as widest_ah
+
+    from with_noise_v
+
+),
+
+with_window as (
+
+    select
+        *,
+        greatest(
+            least(
+                greatest(
+                    {{ var('ica_window_min_share') }} * scale_ah,
+                    coalesce(noise_window_ah, 0.0)
+                ),
+                widest_ah
+            ),
+            {{ var('ica_window_intervals') }} * sampling_ah
+        ) as window_ah
+
+    from with_windows
+
+),
+
+with_reason as (
+
+    select
+        *,
+        case
+            when plateau_slope_v_per_ah = 0.0 then 'the voltage does not change with the charge'
+            when window_ah > {{ var('ica_window_sparse_share') }} * scale_ah
+                then 'the readings are too far apart, or the voltage is too coarse'
+            when span_ah < 2.0 * window_ah
+                then 'the stage is shorter than two windows'
+        end as reason
+
+    from with_window
+
+),
+
+short_steps as (
+
+    select
+        steps.*,
+        case
+            when steps.is_long_enough then 'no constant current for long enough'
+            else 'moved too little charge'
+        end as reason
+
+    from steps
+    left join with_reason on steps.step_key = with_reason.step_key
+    where with_reason.step_key is null
+
+),
+
+final as (
+
+    select
+        step_key || '|' || cast(stage as string) as stage_key,
+        stage_number,
+        cycle_key,
+        equipment_id,
+        cycle_number,
+        test_key,
+        direction,
+        step_run,
+        stage,
+        current_a,
+        charge_start_ah,
+        span_ah,
+        capacity_ah,
+        readings,
+        sampling_ah,
+        noise_v,
+        resolution_v,
+        -- of the slope of a line over the window, from the noise
+        sqrt(
+            12.0 * noise_v * noise_v * (span_ah / (knots - 1)) / power(window_ah, 3)
+        ) as noise_v_per_ah,
+        case when reason is null then window_ah end as window_ah,
+        reason
+
+    from with_reason
+
+    union all
+
+    select
+        step_key || '|1' as stage_key,
+        null as stage_number,
+        cycle_key,
+        equipment_id,
+        cycle_number,
+        test_key,
+        direction,
+        step_run,
+        1 as stage,
+        current_max_abs_a as current_a,
+        null as charge_start_ah,
+        moved_ah as span_ah,
+        capacity_ah,
+        null as readings,
+        null as sampling_ah,
+        null as noise_v,
+        null as resolution_v,
+        null as noise_v_per_ah,
+        null as window_ah,
+        reason
+
+    from short_steps
+
+)
+
+select * from final
