@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.sources.simulation.arrays import Floats
 
-POINTS: Final = 4001  # of a curve that is to be searched
+POINTS: Final = 2001  # of a curve that is to be searched
 _LEAST: Final = 0.1  # a peak stands out by this share of the highest
 
 
