@@ -264,20 +264,25 @@ def _per_cycle(
 
 
 def _swings(cell: Cell, true: Truth, models: Models, scores: Scores) -> Iterator[Figure]:
-    """Every full swing of the models, compared with the true one that it overlaps most."""
+    """Every full swing of the models, compared with the true one in which its middle lies.
+
+    Where they carry no times, with the full one whose charge is nearest.
+    """
     if not models.has("battery_swings"):
         scores.missing.add("battery_swings")
         return
-    nets: dict[str, list[float]] = defaultdict(list)
-    for row in true.swings.to_pylist():
-        if row["is_full"]:
-            nets[row["direction"]].append(row["net_ah"])
+    timed = models.has("battery_swings", "started_at") and models.has("battery_swings", "ended_at")
+    trues = true.swings.to_pylist()
     for row in models.swings.get(cell.equipment_id, []):
         if not row["is_full"]:
             continue
         found = abs(float(row["net_ah"]))
-        fits = nets[row["direction"]]
-        near = min(fits, key=lambda net: abs(net - found)) if fits else None
+        fits = [one for one in trues if one["direction"] == row["direction"] and one["is_full"]]
+        if timed:
+            middle = row["started_at"] + (row["ended_at"] - row["started_at"]) / 2
+            fits = [one for one in fits if one["begins_at"] <= middle <= one["ends_at"]]
+        nets = [one["net_ah"] for one in fits]
+        near = min(nets, key=lambda net: abs(net - found)) if nets else None
         right = near is not None and abs(found / near - 1.0) <= CAPACITY
         yield Figure("full swing", cell.number, None, found, near, right)
 

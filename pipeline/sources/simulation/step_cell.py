@@ -34,6 +34,7 @@ class Swing:
     begins_ms: int
     from_limit: bool
     rate_a: float
+    before_ah: float = 0.0  # net discharge of the cell's life before it
     ends_ms: int = 0
     net_ah: float = 0.0
     to_limit: bool = False
@@ -84,13 +85,13 @@ class StepCell:
         limit = CHARGE if direction == DISCHARGE else DISCHARGE
         opened = Swing(self._cycle, self._swings, direction, self.ms, self._at_limit == limit,
                        rate_c * self.nominal_ah)  # fmt: skip
-        opened.net_ah = self.discharge_ah - self.charge_ah
+        opened.before_ah = self.discharge_ah - self.charge_ah
         self._swings += 1
         return opened
 
     def close(self, swing: Swing, at_limit: bool) -> None:
         """Ends a swing, at the limit of its direction or before it."""
-        net = self.discharge_ah - self.charge_ah - swing.net_ah
+        net = self.discharge_ah - self.charge_ah - swing.before_ah
         swing.net_ah = net if swing.direction == DISCHARGE else -net
         swing.ends_ms, swing.to_limit = self.ms, at_limit
         self._at_limit = swing.direction if at_limit else None

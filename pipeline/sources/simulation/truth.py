@@ -4,7 +4,7 @@
 configuration alone; nothing is measured from readings. Columns:
 
 cells: `protocol`, `chemistry`, limits; `knee_onset_cycle` and `knee_point_cycle` where the capacity
-curve bends (null: it does not; a cell of the default's electrodes has no onset, because its bend
+curve bends (null: not within the simulated cycles; a cell of the default's electrodes has no onset, because its bend
 is gradual); `end_of_life_nominal_cycle`, `end_of_life_initial_cycle`: the first cycle whose
 capacity at 1C and mean temperature, without scatter, is below 80 % of nominal and of its first
 cycle's; null where no simulated cycle is.
@@ -175,7 +175,10 @@ def _steps(config: FleetConfig, life: Life, name: str, rows: Rows) -> None:
         return _capacity(life, at, normal_c * nominal)
 
     series = [capacity(cycle) for cycle in range(config.cycles)]
-    seen = life.ageing.point is not None and life.ageing.point <= config.cycles
+
+    def seen(bend: float | None) -> float | None:
+        return bend if bend is not None and bend < config.cycles else None
+
     rows["cells"].append(
         {
             "equipment_id": name,
@@ -185,8 +188,8 @@ def _steps(config: FleetConfig, life: Life, name: str, rows: Rows) -> None:
             "v_min_v": life.kind.v_min,
             "v_max_v": life.kind.v_max,
             "cycles": config.cycles,
-            "knee_onset_cycle": life.ageing.onset if seen else None,
-            "knee_point_cycle": life.ageing.point if seen else None,
+            "knee_onset_cycle": seen(life.ageing.onset),
+            "knee_point_cycle": seen(life.ageing.point),
             "end_of_life_nominal_cycle": first_below(series, _END * nominal),
             "end_of_life_initial_cycle": first_below(series, _END * series[0]),
         }

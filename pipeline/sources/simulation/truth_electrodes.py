@@ -70,7 +70,7 @@ def add(
             "v_max_v": V_MAX,
             "cycles": config.cycles,
             "knee_onset_cycle": None,
-            "knee_point_cycle": knee if knee <= config.cycles else None,
+            "knee_point_cycle": knee if knee < config.cycles else None,
         }
         | {key: int(np.argmax(is_so)) + 1 if is_so.any() else None for key, is_so in below.items()}
     )

@@ -170,6 +170,9 @@ def test_a_knee_bends_the_capacity_where_it_says() -> None:
     end = cell["end_of_life_nominal_cycle"]
     assert np.median(series[end - 12 : end - 2]) > 1.6 > np.median(series[end + 2 : end + 12])
     assert cell["end_of_life_initial_cycle"] == pytest.approx(end, abs=5)
+    # A record that ends between the two has the onset only.
+    (cut,) = truth.of(one(cycles=18, knee=20, chemistry="lco", interval=600.0)).cells.to_pylist()
+    assert (cut["knee_onset_cycle"], cut["knee_point_cycle"]) == (16.0, None)
     (flat,) = truth.of(one(cycles=30, fade=0.0)).cells.to_pylist()
     assert flat["knee_point_cycle"] is flat["end_of_life_nominal_cycle"] is None
 
