@@ -39,7 +39,7 @@ class JobOptions(PipelineOptions):
         group.add_argument(
             "--source",
             default="simulator:",
-            help="simulator:[?equipment=8&cycles=…], a file, folder, zip or glob (local, gs://, "
+            help="simulator:[?equipment=8&cycles=…&protocol=…], a file, folder, zip or glob (local, gs://, "
             "s3://), kafka://HOST:PORT[,…]/TOPIC[?group=…&start=earliest|latest|TIME&disorder=5] "
             "or pubsub://PROJECT/SUBSCRIPTION[?disorder=5]; default: simulator:",
         )

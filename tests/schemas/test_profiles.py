@@ -18,6 +18,8 @@ def test_the_built_in_profiles_are_those_of_named_cells_first():
     assert [p.name for p in shipped] == [
         "calce_cs2",
         "simulated_cell",
+        "simulated_lfp",
+        "simulated_nmc",
         "generic_li_ion",
         "generic_machine",
     ]

@@ -31,7 +31,7 @@ STEPS: Final = 5  # CC charge, CV charge, rest, CC discharge, rest
 CC_CHARGE, CV_CHARGE, REST_FULL, CC_DISCHARGE, REST_EMPTY = range(STEPS)
 
 _F_RT: Final = 38.92  # 1/V at 25 degrees C
-_NEGATIVE: Final = (  # U_j (V), X_j, w_j
+NEGATIVE: Final = (  # U_j (V), X_j, w_j
     (0.08843, 0.43336, 0.08611),
     (0.12799, 0.23963, 0.08009),
     (0.14331, 0.15018, 0.72469),
@@ -39,7 +39,7 @@ _NEGATIVE: Final = (  # U_j (V), X_j, w_j
     (0.21446, 0.06744, 0.09470),
     (0.36325, 0.05476, 5.97354),
 )
-_POSITIVE: Final = (
+POSITIVE: Final = (
     (3.620, 0.06, 4.00),
     (3.905, 0.22, 0.50),
     (3.960, 0.13, 1.60),
@@ -93,8 +93,8 @@ class _Potential:
         return value + slope, (self.area[i] + f * (value + slope / 2.0)) / self.POINTS
 
 
-U_N: Final = _Potential(_NEGATIVE)
-U_P: Final = _Potential(_POSITIVE)
+U_N: Final = _Potential(NEGATIVE)
+U_P: Final = _Potential(POSITIVE)
 
 
 def graphite_rate(current: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -11,7 +12,7 @@ from pipeline.sources.simulation import cell_rows, draws
 from pipeline.sources.simulation.arrays import Floats, Hashes, Ints
 from pipeline.sources.simulation.cell_model import CC_CHARGE, CC_DISCHARGE, CYCLES_PER_TEST
 from pipeline.sources.simulation.cell_plan import CellPlan
-from pipeline.sources.simulation.config import FleetConfig
+from pipeline.sources.simulation.config import OMISSIONS, FleetConfig
 from pipeline.sources.simulation.faults import STUCK_CODE, stuck_runs
 from pipeline.sources.simulation.parts import Chunk, Kind, scaled
 
@@ -36,6 +37,14 @@ CELL: Final = Kind(
     },
     tests=True,
 )
+
+
+def kind_of(config: FleetConfig) -> Kind:
+    """Cells as the configuration's messages show them: without what it omits."""
+    if not config.omitted:
+        return CELL
+    out = {column for name in config.omitted for column in OMISSIONS[name]}
+    return replace(CELL, columns={n: d for n, d in CELL.columns.items() if n not in out})
 
 
 class CellSensors:
@@ -74,7 +83,7 @@ class CellSensors:
         begins = np.cumsum(duration + gap, axis=1) - duration
         begins += clock_ms[:, None]
         self.ends_ms: Ints = begins[:, -1] + duration[:, -1]
-        self._begins_ms = begins.ravel()
+        self.begins_ms: Ints = begins.ravel()
         self._test_ms = (begins - begins[:, self._opens]).ravel()
         rows = plan.cycle_rows.reshape(shape)
         self._reading = (done[:, None] + np.cumsum(rows, axis=1) - rows).ravel()
@@ -110,9 +119,9 @@ class CellSensors:
         cycle += self._begin
         reading = self._reading[source] + within
         noise = draws.mix(self._own[cell] + draws.GOLDEN * reading.astype(np.uint64))
-        recorded_ms = self._begins_ms[source] + exact.cycle_ms
+        recorded_ms = self.begins_ms[source] + exact.cycle_ms
 
-        voltage = scaled(exact.voltage_v + 3e-4 * draws.normal(noise, 0), 4)
+        voltage = scaled(exact.voltage_v + config.noise / 1000.0 * draws.normal(noise, 0), 4)
         current = exact.current_a + (1e-4 * config.nominal_ah) * draws.normal(noise, 12)
         current[exact.current_a == 0.0] = 0.0  # the relay is open: no current, no noise
         daily = 0.3 * np.sin(recorded_ms * (2.0 * np.pi / 86.4e6))

@@ -6,12 +6,40 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from pipeline.errors import ConfigError
 from pipeline.sources.simulation.arrays import Ints
+
+PROTOCOL_NAMES: Final = (
+    "cycling", "partial", "drive", "formation", "check_up", "pulse", "multistage"
+)  # fmt: skip
+CHEMISTRY_NAMES: Final = ("default", "lco", "nmc", "lfp")
+SAMPLINGS: Final = ("regular", "irregular", "voltage")
+OMISSIONS: Final[dict[str, tuple[str, ...]]] = {
+    "cycle_index": ("cycle_index",),
+    "steps": ("step_index", "step_time_s"),
+    "counters": (
+        "charge_capacity_ah",
+        "discharge_capacity_ah",
+        "charge_energy_wh",
+        "discharge_energy_wh",
+    ),
+    "record_index": ("record_index",),
+    "test_time": ("test_time_s",),
+    "resistance": ("internal_resistance_ohm",),
+    "temperature": ("temperature_c", "ambient_temperature_c"),
+}
+# Parameters that would do nothing elsewhere: with which setting they may be given.
+_BELONG: Final = {
+    "reference_every": ("protocol", ("partial", "check_up", "pulse", "mixed")),
+    "soc_min": ("protocol", ("partial", "mixed")),
+    "soc_max": ("protocol", ("partial", "mixed")),
+    "per_index": ("protocol", ("formation", "mixed")),
+    "voltage_step": ("sampling", ("voltage",)),
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +60,26 @@ class FleetConfig:
         duplicates: share of messages that are sent twice, 0 to 1.
         nominal_ah: nominal capacity of every cell in Ah.
         temperature: mean temperature of the surroundings in degrees C.
+        noise: standard deviation of a cell's measured voltage in mV.
+        omit: what cells' messages lack, of OMISSIONS, separated by commas.
+        protocol: what cells do: one of `protocols.PROTOCOLS`, or mixed: cells take turns.
+        chemistry: one of `chemistry.CHEMISTRIES`.
+        reference_every: every so many cycles, from the first on, protocol partial has a full cycle,
+            check_up a slow one and pulse a pulse test; 0 for none.
+        soc_min: state of charge at which protocol partial ends a discharge.
+        soc_max: state of charge at which it ends a charge.
+        per_index: cycles that share a cycle index in protocol formation's slow part.
+        fade: per cent of the capacity that cells in steps lose in 100 cycles; None for 4.
+        knee: cycle at which that turns fast (its onset lies at 0.8 of it); None for never.
+        temperature_swing: K by which a season warms and cools the surroundings.
+        temperature_period: days of such a season.
+        cold_week: day on which a week begins that is 20 K colder; None for none.
+        sampling: regular; irregular (0.2 to 1.8 intervals); or voltage: at every change by
+            `voltage_step`, at the latest after an interval.
+        voltage_step: change of voltage in mV that is read with sampling=voltage.
+
+    Cells are those of `cell_model` unless a parameter from `protocol` on needs cells in steps (see
+    `in_steps`); these age otherwise.
     """
 
     equipment: int = 8
@@ -46,6 +94,21 @@ class FleetConfig:
     duplicates: float = 0.0
     nominal_ah: float = 2.0
     temperature: float = 25.0
+    noise: float = 0.3
+    omit: str = ""
+    protocol: str = "cycling"
+    chemistry: str = "default"
+    reference_every: int = 20
+    soc_min: float = 0.3
+    soc_max: float = 0.8
+    per_index: int = 1
+    fade: float | None = None
+    knee: int | None = None
+    temperature_swing: float = 0.0
+    temperature_period: float = 365.0
+    cold_week: int | None = None
+    sampling: str = "regular"
+    voltage_step: float = 10.0
 
     def __post_init__(self) -> None:
         self._within("equipment", 1, 10_000_000)
@@ -60,6 +123,39 @@ class FleetConfig:
             self._within(share, 0.0, 1.0)
         self._within("nominal_ah", 0.1, 500.0)
         self._within("temperature", -20.0, 60.0)
+        self._within("noise", 0.0, 100.0)
+        for name in self.omitted:
+            if name not in OMISSIONS:
+                raise _wrong("omit", self.omit, f"of {', '.join(OMISSIONS)}, separated by commas")
+        for name, valid in (
+            ("protocol", (*PROTOCOL_NAMES, "mixed")),
+            ("chemistry", CHEMISTRY_NAMES),
+            ("sampling", SAMPLINGS),
+        ):
+            if getattr(self, name) not in valid:
+                raise _wrong(name, getattr(self, name), f"one of {', '.join(valid)}")
+        for name, whose in _BELONG.items():
+            default = next(f.default for f in fields(FleetConfig) if f.name == name)
+            setting, values = whose
+            if getattr(self, name) != default and getattr(self, setting) not in values:
+                raise ConfigError(
+                    f"--source=simulator: parameter '{name}' needs {setting}="
+                    f"{' or '.join(values)}, not '{getattr(self, setting)}'; for example "
+                    f"simulator:?{setting}={values[0]}&{name}={getattr(self, name)}"
+                )
+        self._within("reference_every", 0, 100_000)
+        self._within("soc_min", 0.0, 0.95)
+        self._within("soc_max", round(self.soc_min + 0.05, 6), 1.0)
+        self._within("per_index", 1, 20)
+        if self.fade is not None:
+            self._within("fade", 0.0, 100.0)
+        if self.knee is not None:
+            self._within("knee", 1, 100_000)
+        self._within("temperature_swing", 0.0, 30.0)
+        self._within("temperature_period", 0.5, 3650.0)
+        if self.cold_week is not None:
+            self._within("cold_week", 0, 36_500)
+        self._within("voltage_step", 0.5, 200.0)
         if not 1970 <= _instant(self.start).year <= 2100:
             raise _wrong("start", self.start, "a time between 1970 and 2100")
 
@@ -67,7 +163,7 @@ class FleetConfig:
     def parse(cls, parameters: Mapping[str, str]) -> FleetConfig:
         """Reads a URI's parameters; raises ConfigError naming the parameter and the fix."""
         kinds: dict[str, Callable[[str], Any]] = {
-            f.name: str if f.name == "start" else float if f.type == "float" else int
+            f.name: str if f.type == "str" else float if str(f.type).startswith("float") else int
             for f in fields(cls)
         }
         values: dict[str, Any] = {}
@@ -86,6 +182,24 @@ class FleetConfig:
                 what = "a whole number" if kind is int else "a number"
                 raise _wrong(name, text, what) from None
         return cls(**values)
+
+    @property
+    def omitted(self) -> tuple[str, ...]:
+        """What cells' messages lack, of OMISSIONS."""
+        return tuple(name for name in self.omit.split(",") if name)
+
+    @property
+    def in_steps(self) -> bool:
+        """Whether cells are simulated step by step: the default's electrodes know one protocol."""
+        return (
+            self.protocol != "cycling"
+            or self.chemistry != "default"
+            or self.sampling != "regular"
+            or self.fade is not None
+            or self.knee is not None
+            or self.temperature_swing != 0.0
+            or self.cold_week is not None
+        )
 
     @property
     def machine_count(self) -> int:
@@ -123,7 +237,8 @@ def _instant(text: str) -> datetime:
 
 def _wrong(name: str, value: object, wanted: str) -> ConfigError:
     default = next(f.default for f in fields(FleetConfig) if f.name == name)
-    example = {"readings": 100_000, "machines": 2}.get(name, default)
+    example = {"readings": 100_000, "machines": 2, "omit": "counters,cycle_index", "fade": 4,
+               "knee": 300, "cold_week": 30}.get(name, default)  # fmt: skip
     return ConfigError(
         f"--source=simulator: parameter '{name}' must be {wanted}, not '{value}'; "
         f"for example simulator:?{name}={example}"

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.sources.simulation import draws
 from pipeline.sources.simulation.arrays import Codes, Floats, Hashes, Ints
-from pipeline.sources.simulation.parts import Chunk
+from pipeline.sources.simulation.parts import Chunk, Kind
 
 Expected = Literal["reject", "flag"]
 
@@ -82,14 +82,20 @@ def stuck_runs(
     )
 
 
-def spoil(payloads: list[bytes], chunk: Chunk, cells: bool) -> Codes:
-    """Spoils some of a chunk's payloads in place; gives the faults of all, as in Messages."""
+def spoil(payloads: list[bytes], chunk: Chunk, kind: Kind) -> Codes:
+    """Spoils some of a chunk's payloads in place; gives the faults of all, as in Messages.
+
+    A counter that messages of this kind lack can't be spoiled.
+    """
+    counted = "discharge_capacity_ah" in kind.columns
     dice = draws.mix(chunk.noise ^ draws.SALT["fault"])
     kinds = np.array(
         [
             code
             for code, fault in enumerate(FAULTS, start=1)
-            if (fault.cells if cells else fault.machines) and code != STUCK_CODE
+            if (fault.cells if kind.tests else fault.machines)
+            and code != STUCK_CODE
+            and (counted or fault.name != "negative_counter")
         ],
         np.int8,
     )

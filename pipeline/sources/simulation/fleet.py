@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.sources.simulation import arrival, draws, faults
-from pipeline.sources.simulation.arrays import Codes, Ints
+from pipeline.sources.simulation.arrays import Codes, Hashes, Ints
 from pipeline.sources.simulation.cell_model import CYCLES_PER_TEST
-from pipeline.sources.simulation.cell_sensors import CELL
 from pipeline.sources.simulation.cells import Cells
 from pipeline.sources.simulation.config import FleetConfig
 from pipeline.sources.simulation.machines import CYCLE_S, Machines
 from pipeline.sources.simulation.parts import CHUNK, Block, Chunk, Messages
+from pipeline.sources.simulation.step_cells import StepCells
 from pipeline.sources.simulation.text import Text, test_names
 
 
@@ -27,9 +27,9 @@ class Fleet:
         self.config = config
         numbers = np.arange(config.equipment, dtype=np.uint64)
         seed = np.full(1, config.seed, np.uint64)
-        self._keys = draws.mix(draws.mix(seed + draws.SALT["fleet"]) ^ draws.mix(numbers))
-        self._cells = Cells(config, self._keys)
-        self._machines = Machines(config, self._keys)
+        self.keys: Hashes = draws.mix(draws.mix(seed + draws.SALT["fleet"]) ^ draws.mix(numbers))
+        self._cells = (StepCells if config.in_steps else Cells)(config, self.keys)
+        self._machines = Machines(config, self.keys)
 
     @cached_property
     def counts(self) -> Ints:
@@ -49,7 +49,7 @@ class Fleet:
     @property
     def total(self) -> int:
         """Number of messages, exactly; for its cost see `counts`."""
-        again = arrival.sent_twice(self.counts, self.config.duplicates, self._keys)
+        again = arrival.sent_twice(self.counts, self.config.duplicates, self.keys)
         return int(self.counts.sum() + again.sum())
 
     @property
@@ -59,11 +59,11 @@ class Fleet:
         cycles: float = config.cycles
         if config.readings is not None:
             each = -(-config.readings // config.equipment)
-            cycles = each / float(self._cells.first_cycle.cycle_rows[0])
+            cycles = each / float(self._cells.cycle_rows)
             machines = each * config.interval
         else:
             machines = cycles * CYCLE_S
-        cells = cycles * (int(self._cells.first_cycle.cycle_ms[0]) / 1000.0)
+        cells = cycles * (self._cells.cycle_ms / 1000.0)
         cells += cycles / CYCLES_PER_TEST * 13 * 3600.0
         longest = max(cells if config.cell_count else 0.0, machines if config.machine_count else 0)
         return config.start_ms * 1000 + round(longest * 1e6)
@@ -78,7 +78,7 @@ class Fleet:
         if config.readings is not None:
             cell_rows = machine_rows = -(-config.readings // config.equipment)
         else:
-            cell_rows = config.cycles * int(self._cells.first_cycle.cycle_rows[0])
+            cell_rows = config.cycles * self._cells.cycle_rows
             machine_rows = self._machines.count
         blocks = []
         for low, high, each in (
@@ -136,7 +136,12 @@ class Fleet:
             offset += len(taken.payloads)
             yield taken
 
-    def _those(self, block: Block) -> Cells | Machines:
+    def cell_names(self) -> list[str]:
+        """Equipment ids of all cells."""
+        cells = self.config.cell_count
+        return [name.decode() for name in self._names(Block(0, cells)).tolist()] if cells else []
+
+    def _those(self, block: Block) -> Cells | StepCells | Machines:
         """The equipments to which the block's belong."""
         return self._cells if block.first < self.config.cell_count else self._machines
 
@@ -145,7 +150,7 @@ class Fleet:
         cells = self.config.cell_count
         width = max(3, len(str(self.config.equipment)))
         kind = self._those(block).kind
-        base = 0 if kind is CELL else cells
+        base = 0 if kind.tests else cells
         return np.array(
             [f"sim_{kind.short}_{e - base + 1:0{width}d}" for e in range(block.first, block.stop)],
             "S",
@@ -165,9 +170,9 @@ class Fleet:
         payloads = text.encode(chunk, arrived_us // 1000)
         codes = chunk.fault
         if config.faults:
-            codes = faults.spoil(payloads, chunk, cells=text.kind is CELL)
+            codes = faults.spoil(payloads, chunk, text.kind)
         if config.duplicates:
-            own = self._keys[chunk.equipment]
+            own = self.keys[chunk.equipment]
             twice, later_us = arrival.second_copies(chunk, config.duplicates, own)
             arrived_us = np.concatenate((arrived_us, arrived_us[twice] + later_us))
             codes = np.concatenate((codes, codes[twice]))

@@ -51,6 +51,17 @@ def test_parameters_are_read_from_text() -> None:
         ("duplicates", "x", "a number"),
         ("nominal_ah", "0", "between 0.1"),
         ("temperature", "200", "between -20"),
+        ("noise", "-1", "between 0.0"),
+        ("omit", "voltage_v", "of cycle_index, steps, counters"),
+        ("protocol", "partially", "one of cycling, partial, drive"),
+        ("chemistry", "lto", "one of default, lco, nmc, lfp"),
+        ("sampling", "often", "one of regular, irregular, voltage"),
+        ("fade", "-1", "between 0.0"),
+        ("fade", "much", "a number"),
+        ("knee", "0", "between 1"),
+        ("temperature_swing", "40", "between 0.0"),
+        ("temperature_period", "0", "between 0.5"),
+        ("cold_week", "-1", "between 0"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_fix(name: str, text: str, fix: str) -> None:
@@ -65,3 +76,35 @@ def test_a_wrong_value_is_named_with_its_fix(name: str, text: str, fix: str) -> 
 def test_an_unknown_parameter_is_answered_with_the_valid_ones() -> None:
     with pytest.raises(ConfigError, match=r"'equipments'.*did you mean 'equipment'.*duplicates"):
         FleetConfig.parse({"equipments": "8"})
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"soc_min": "0.1"}, r"'soc_min' needs protocol=partial or mixed, not 'cycling'"),
+        ({"per_index": "2", "protocol": "drive"}, r"'per_index' needs protocol=formation"),
+        ({"reference_every": "5"}, r"simulator:\?protocol=partial&reference_every=5"),
+        ({"voltage_step": "5"}, r"'voltage_step' needs sampling=voltage, not 'regular'"),
+        ({"protocol": "partial", "soc_min": "0.9"}, r"'soc_max' must be between 0.95 and 1"),
+        ({"protocol": "partial", "soc_max": "0.1"}, r"'soc_max' must be between 0.35 and 1"),
+        ({"protocol": "pulse", "reference_every": "-1"}, r"'reference_every' must be between 0"),
+        ({"protocol": "formation", "per_index": "0"}, r"'per_index' must be between 1 and 20"),
+        ({"sampling": "voltage", "voltage_step": "0"}, r"'voltage_step' must be between 0.5"),
+    ],
+)
+def test_a_parameter_that_would_do_nothing_is_named_with_its_setting(
+    given: dict[str, str], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        FleetConfig.parse(given)
+
+
+def test_cells_are_in_steps_where_a_parameter_needs_it() -> None:
+    assert not FleetConfig.parse({"noise": "2", "omit": "counters", "cycles": "9"}).in_steps
+    for name, value in (("protocol", "drive"), ("chemistry", "lfp"), ("sampling", "irregular"),
+                        ("fade", "0"), ("knee", "50"), ("temperature_swing", "5"),
+                        ("cold_week", "0")):  # fmt: skip
+        config = FleetConfig.parse({name: value})
+        assert config.in_steps
+        assert str(getattr(config, name)).startswith(value)
+    assert FleetConfig.parse({"omit": "counters,steps"}).omitted == ("counters", "steps")
