@@ -62,7 +62,7 @@ def summary(rows, nominal_ah):
 
 
 def peaks(rows, cycles):
-    """Volts and Ah/V of the highest dQ/dV with cellpy's own smoothing, off the edges."""
+    """dQ/dV with cellpy's own smoothing, as pairs of volts and Ah/V, and the highest of them."""
     found = {}
     for cycle in cycles:
         for direction, sign, counter in (
@@ -77,7 +77,10 @@ def peaks(rows, cycles):
             volts, heights = np.asarray(volts), np.abs(np.asarray(heights))
             inner = (volts > volts.min() + 0.05) & (volts < volts.max() - 0.05)
             best = np.argmax(np.where(inner, heights, 0.0))
-            found.setdefault(cycle, {})[direction] = [float(volts[best]), float(heights[best])]
+            found.setdefault(cycle, {})[direction] = {
+                "peak": [float(volts[best]), float(heights[best])],
+                "curve": sorted(zip(volts.tolist(), heights.tolist(), strict=True)),
+            }
     return found
 
 

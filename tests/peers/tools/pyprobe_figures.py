@@ -91,7 +91,7 @@ def pulses(made, nominal_ah, rows):
 
 
 def peaks(rows, cycles, step_v, bin_v):
-    """Volts and Ah/V of the highest dQ/dV by LEAN, off the edges.
+    """dQ/dV by LEAN, as pairs of volts and Ah/V, and the highest of them off the edges.
 
     LEAN's bin is a multiple of the smallest step between two voltages, which in floating-point
     numbers is a rounding error; so the voltage is rounded to `step_v`, and the multiple is the one
@@ -121,7 +121,10 @@ def peaks(rows, cycles, step_v, bin_v):
             heights = np.abs(curve["d(Capacity [Ah])/d(Voltage [V])"].to_numpy())
             inner = (volts > volts.min() + 0.05) & (volts < volts.max() - 0.05)
             best = np.argmax(np.where(inner, heights, 0.0))
-            found.setdefault(cycle, {})[direction] = [float(volts[best]), float(heights[best])]
+            found.setdefault(cycle, {})[direction] = {
+                "peak": [float(volts[best]), float(heights[best])],
+                "curve": sorted(zip(volts.tolist(), heights.tolist(), strict=True)),
+            }
     return found
 
 
