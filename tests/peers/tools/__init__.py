@@ -1,0 +1,1 @@
+"""What runs in the other tools' own environments; nothing here imports the project."""
