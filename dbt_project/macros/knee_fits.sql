@@ -31,23 +31,25 @@
     What may be taken along with the line: nothing, or a term that bends a curve without a knee: the
     root of the cycles (growth of a surface layer), or a start that dies out, of whatever length.
     In those that are searched, breaks are looked for from the share `first_break` of the record on.
-    The others, and a parabola, are only what a knee must fit better than.
+    The others, and a parabola, are only what a knee must fit better than. Numbers, because DuckDB
+    2.0 fails on texts that pass through many joins (dictionaries that survive a hash join).
+    0 is the straight line, 1 the root, 2 the parabola.
 -#}
 {%- macro knee_bases() -%}
     {%- set bases = [
-        {'name': 'straight', 'term': '0.0', 'slope': '0.0', 'searched': true, 'first_break': 0.0},
+        {'number': 0, 'term': '0.0', 'slope': '0.0', 'searched': true, 'first_break': 0.0},
         {
-            'name': 'root', 'term': 'sqrt(U)', 'slope': '(0.5 / sqrt(greatest(U, 0.001)))',
+            'number': 1, 'term': 'sqrt(U + start_u)', 'slope': '(0.5 / sqrt(U + start_u))',
             'searched': true, 'first_break': 0.0,
         },
         {
-            'name': 'parabola', 'term': '(U * U)', 'slope': '(2.0 * U)', 'searched': false,
+            'number': 2, 'term': '(U * U)', 'slope': '(2.0 * U)', 'searched': false,
             'first_break': 0.0,
         },
     ] -%}
     {%- for tau in var('knee_start_shares') + var('knee_searched_start_shares') -%}
         {%- do bases.append({
-            'name': 'start_' ~ tau,
+            'number': 2 + loop.index,
             'term': 'exp(-U / ' ~ tau ~ ')',
             'slope': '(-exp(-U / ' ~ tau ~ ') / ' ~ tau ~ ')',
             'searched': tau in var('knee_searched_start_shares'),
@@ -61,7 +63,7 @@
 {%- macro knee_term(u, part='term') -%}
     case base
         {%- for base in knee_bases() %}
-        when '{{ base.name }}' then {{ base[part] | replace('U', u) }}
+        when {{ base.number }} then {{ base[part] | replace('U', u) }}
         {%- endfor %}
     end
 {%- endmacro -%}

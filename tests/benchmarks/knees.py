@@ -31,7 +31,12 @@ import pandas as pd
 from pipeline import models
 
 Floats: TypeAlias = npt.NDArray[np.float64]
-MODELS = ("int_capacity_points", "int_capacity_breaks", "int_capacity_knee")
+MODELS = (
+    "int_capacity_points",
+    "int_capacity_breaks",
+    "int_capacity_choice",
+    "int_capacity_knee",
+)
 LIFE = 600  # cycles of a series, unless its kind or the tuning says otherwise
 CHUNK = 500  # cells built at a time: the models' tables then stay small
 

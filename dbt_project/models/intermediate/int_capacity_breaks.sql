@@ -23,20 +23,20 @@ candidates as (
 lines as (
 
     select
-        equipment_id,
+        cell_number,
         base,
         max(terms) as terms,
         max(line_error) as squared_error
 
     from points
-    group by equipment_id, base
+    group by cell_number, base
 
 ),
 
 single_fits as (
 
     select
-        equipment_id,
+        cell_number,
         base,
         bin_number,
         at_x,
@@ -52,20 +52,20 @@ single_fits as (
 best_singles as (
 
     select
-        equipment_id,
+        cell_number,
         base,
         max_by(bin_number, case when change < 0 then -squared_error end) as bin_number,
         min(case when change > 0 then squared_error end) as slowing_error
 
     from single_fits
-    group by equipment_id, base
+    group by cell_number, base
 
 ),
 
 pair_products as (
 
     select
-        one.equipment_id,
+        one.cell_number,
         one.base,
         one.bin_number as first_bin,
         two.bin_number as second_bin,
@@ -79,7 +79,7 @@ pair_products as (
     from candidates as one
     inner join candidates as two
         on
-            one.equipment_id = two.equipment_id
+            one.cell_number = two.cell_number
             and one.base = two.base
             and two.bin_number - one.bin_number >= 3
             and two.at_x - one.at_x >= {{ var('knee_gap_share') }}
@@ -106,13 +106,13 @@ pair_fits as (
 best_pairs as (
 
     select
-        equipment_id,
+        cell_number,
         base,
         max_by(first_bin, -squared_error) as first_bin,
         max_by(second_bin, -squared_error) as second_bin
 
     from pair_fits
-    group by equipment_id, base
+    group by cell_number, base
 
 ),
 
@@ -120,7 +120,7 @@ best_pairs as (
 finer as (
 
     select
-        equipment_id,
+        cell_number,
         base,
         bin_number,
         terms,
@@ -162,7 +162,7 @@ finer_singles as (
     from finer_candidates
     inner join best_singles
         on
-            finer_candidates.equipment_id = best_singles.equipment_id
+            finer_candidates.cell_number = best_singles.cell_number
             and finer_candidates.base = best_singles.base
             and abs(finer_candidates.bin_number - best_singles.bin_number) <= 1
     where finer_candidates.cy < 0 and finer_candidates.cc > 1e-12 * finer_candidates.sum_1
@@ -174,7 +174,7 @@ finest_singles as (
     select *
     from finer_singles
     qualify row_number() over (
-        partition by equipment_id, base order by squared_error, at_x
+        partition by cell_number, base order by squared_error, at_x
     ) = 1
 
 ),
@@ -182,7 +182,7 @@ finest_singles as (
 finer_pairs as (
 
     select
-        one.equipment_id,
+        one.cell_number,
         one.base,
         one.terms,
         one.line_error,
@@ -203,12 +203,12 @@ finer_pairs as (
     from best_pairs
     inner join finer_candidates as one
         on
-            best_pairs.equipment_id = one.equipment_id
+            best_pairs.cell_number = one.cell_number
             and best_pairs.base = one.base
             and abs(one.bin_number - best_pairs.first_bin) <= 1
     inner join finer_candidates as two
         on
-            best_pairs.equipment_id = two.equipment_id
+            best_pairs.cell_number = two.cell_number
             and best_pairs.base = two.base
             and abs(two.bin_number - best_pairs.second_bin) <= 1
             and two.at_x - one.at_x >= 0.7 * {{ var('knee_gap_share') }}
@@ -238,7 +238,7 @@ finest_pairs as (
     select *
     from finer_pair_fits
     qualify row_number() over (
-        partition by equipment_id, base order by squared_error, at_1, at_2
+        partition by cell_number, base order by squared_error, at_1, at_2
     ) = 1
 
 ),
@@ -247,9 +247,10 @@ finest_pairs as (
 step_products as (
 
     select
-        equipment_id,
+        cell_number,
         base,
         terms,
+        bin_number,
         line_error,
         bin_number >= 4 and bins - bin_number >= 4 as may_jump,
         sum_r as ty,
@@ -268,10 +269,12 @@ step_products as (
 steps as (
 
     select
-        equipment_id,
+        cell_number,
         base,
         max(terms) as terms,
-        min(case when tt > 1e-9 then line_error - ty * ty / tt end) as step_error,
+        -- the first points may belong to a start that is over soon
+        min(case when bin_number >= 3 and tt > 1e-9 then line_error - ty * ty / tt end)
+            as step_error,
         min(
             case
                 when may_jump and tt > 1e-9 and tt * cc - th * th > 1e-9 * tt * cc
@@ -282,14 +285,14 @@ steps as (
         ) as jump_error
 
     from step_products
-    group by equipment_id, base
+    group by cell_number, base
 
 ),
 
 fits as (
 
     select
-        equipment_id,
+        cell_number,
         base,
         'line' as fit,
         2 + terms as parameters,
@@ -310,7 +313,7 @@ fits as (
     union all
 
     select
-        equipment_id,
+        cell_number,
         base,
         'step' as fit,
         4 + terms as parameters,
@@ -331,7 +334,7 @@ fits as (
     union all
 
     select
-        equipment_id,
+        cell_number,
         base,
         'jump' as fit,
         5 + terms as parameters,
@@ -352,7 +355,7 @@ fits as (
     union all
 
     select
-        best_singles.equipment_id,
+        best_singles.cell_number,
         best_singles.base,
         'slowing' as fit,
         4 + lines.terms as parameters,
@@ -370,12 +373,12 @@ fits as (
 
     from best_singles
     inner join lines
-        on best_singles.equipment_id = lines.equipment_id and best_singles.base = lines.base
+        on best_singles.cell_number = lines.cell_number and best_singles.base = lines.base
 
     union all
 
     select
-        equipment_id,
+        cell_number,
         base,
         'one_break' as fit,
         4 + terms as parameters,
@@ -396,7 +399,7 @@ fits as (
     union all
 
     select
-        equipment_id,
+        cell_number,
         base,
         'two_breaks' as fit,
         6 + terms as parameters,
@@ -419,7 +422,7 @@ fits as (
 final as (
 
     select
-        equipment_id,
+        cell_number,
         base,
         fit,
         parameters,

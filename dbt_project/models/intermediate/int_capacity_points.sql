@@ -9,17 +9,37 @@ health as (
 
 ),
 
-ranked as (
+cells as (
+
+    select distinct equipment_id from health
+
+),
+
+numbered_cells as (
 
     select
         equipment_id,
-        cycle_number,
-        capacity_ah,
-        count(*) over (partition by equipment_id) as cycles,
-        row_number() over (partition by equipment_id order by cycle_number desc) as from_end,
-        cast(floor({{ tail }} * count(*) over (partition by equipment_id)) as bigint) as tail_cycles
+        row_number() over (order by equipment_id) as cell_number
+
+    from cells
+
+),
+
+ranked as (
+
+    select
+        numbered_cells.cell_number,
+        health.cycle_number,
+        health.capacity_ah,
+        count(*) over cell as cycles,
+        row_number() over (
+            partition by numbered_cells.cell_number order by health.cycle_number desc
+        ) as from_end,
+        cast(floor({{ tail }} * count(*) over cell) as bigint) as tail_cycles
 
     from health
+    inner join numbered_cells on health.equipment_id = numbered_cells.equipment_id
+    window cell as (partition by numbered_cells.cell_number)
 
 ),
 
@@ -64,25 +84,27 @@ binned as (
 bins as (
 
     select
-        equipment_id,
+        cell_number,
         bin_from_end,
         cast(count(*) as {{ float_type() }}) as w,
         avg(cycle_number) as position,
+        min(cycle_number) as first_cycle,
         {{ collect('capacity_ah') }} as capacities
 
     from binned
-    group by equipment_id, bin_from_end
+    group by cell_number, bin_from_end
 
 ),
 
 medians as (
 
     select
-        equipment_id,
+        cell_number,
         w,
         position,
+        min(first_cycle) over (partition by cell_number) as first_cycle,
         {{ array_median('capacities') }} as y,
-        row_number() over (partition by equipment_id order by position) as bin_number
+        row_number() over (partition by cell_number order by position) as bin_number
 
     from bins
     where w >= {{ var('knee_bin_cycles') }}
@@ -92,19 +114,19 @@ medians as (
 starts as (
 
     select
-        equipment_id,
+        cell_number,
         {{ collect('y') }} as first_capacities
 
     from medians
     where bin_number <= 3
-    group by equipment_id
+    group by cell_number
 
 ),
 
 initial as (
 
     select
-        equipment_id,
+        cell_number,
         {{ array_median('first_capacities') }} as initial_ah
 
     from starts
@@ -121,10 +143,10 @@ with_floor as (
                 when medians.y < {{ var('knee_floor_share') }} * initial.initial_ah
                     then medians.bin_number
             end
-        ) over (partition by medians.equipment_id) as first_below
+        ) over (partition by medians.cell_number) as first_below
 
     from medians
-    inner join initial on medians.equipment_id = initial.equipment_id
+    inner join initial on medians.cell_number = initial.cell_number
 
 ),
 
@@ -133,12 +155,12 @@ kept as (
 
     select
         *,
-        count(*) over (partition by equipment_id) as bins,
-        sum(w) over (partition by equipment_id) as total_1,
-        min(position) over (partition by equipment_id) as first_position,
-        max(position) over (partition by equipment_id) - min(position) over (partition by equipment_id)
+        count(*) over (partition by cell_number) as bins,
+        sum(w) over (partition by cell_number) as total_1,
+        min(position) over (partition by cell_number) as first_position,
+        max(position) over (partition by cell_number) - min(position) over (partition by cell_number)
             as span,
-        sum(w * y) over (partition by equipment_id) / sum(w) over (partition by equipment_id)
+        sum(w * y) over (partition by cell_number) / sum(w) over (partition by cell_number)
             as mean_ah
 
     from with_floor
@@ -151,7 +173,9 @@ scaled as (
 
     select
         *,
-        (position - first_position) / span as u
+        (position - first_position) / span as u,
+        -- where the first point lies after the record's start
+        (first_position - first_cycle + 1.0) / span as start_u
 
     from kept
     where bins >= {{ var('knee_min_points') }}
@@ -162,8 +186,8 @@ centred as (
 
     select
         *,
-        sum(w * u) over (partition by equipment_id) / total_1 as mean_u,
-        u - sum(w * u) over (partition by equipment_id) / total_1 as x
+        sum(w * u) over (partition by cell_number) / total_1 as mean_u,
+        u - sum(w * u) over (partition by cell_number) / total_1 as x
 
     from scaled
 
@@ -173,9 +197,9 @@ normed as (
 
     select
         *,
-        sqrt(sum(w * x * x) over (partition by equipment_id)) as norm_x,
-        sum(w * x * (y - mean_ah)) over (partition by equipment_id)
-        / sqrt(sum(w * x * x) over (partition by equipment_id)) as y1
+        sqrt(sum(w * x * x) over (partition by cell_number)) as norm_x,
+        sum(w * x * (y - mean_ah)) over (partition by cell_number)
+        / sqrt(sum(w * x * x) over (partition by cell_number)) as y1
 
     from centred
 
@@ -188,9 +212,9 @@ with_terms as (
         {%- endif %}
     select
         *,
-        '{{ base.name }}' as base,
+        {{ base.number }} as base,
         {{ 'true' if base.searched else 'false' }} as is_searched,
-        {{ 0 if base.name == 'straight' else 1 }} as terms,
+        {{ 0 if base.number == 0 else 1 }} as terms,
         {{ base.first_break }} as first_break,
         {{ base.term | replace('U', 'u') }} as g
 
@@ -206,7 +230,7 @@ terms_centred as (
         sum(w * g * x) over cell / norm_x as g1
 
     from with_terms
-    window cell as (partition by equipment_id, base)
+    window cell as (partition by cell_number, base)
 
 ),
 
@@ -217,7 +241,7 @@ terms_normed as (
         sqrt(sum(w * power(g - mean_g - g1 * x / norm_x, 2)) over cell) as norm_g
 
     from terms_centred
-    window cell as (partition by equipment_id, base)
+    window cell as (partition by cell_number, base)
 
 ),
 
@@ -239,7 +263,7 @@ residuals as (
         y - mean_ah - y1 * x / norm_x - q * sum(w * q * (y - mean_ah)) over cell as r
 
     from with_q
-    window cell as (partition by equipment_id, base)
+    window cell as (partition by cell_number, base)
 
 ),
 
@@ -261,10 +285,10 @@ sums as (
 
     from residuals
     window
-        cell as (partition by equipment_id, base),
-        bins_in_order as (partition by equipment_id, base order by bin_number),
+        cell as (partition by cell_number, base),
+        bins_in_order as (partition by cell_number, base order by bin_number),
         beyond as (
-            partition by equipment_id, base
+            partition by cell_number, base
             order by bin_number
             rows between 1 following and unbounded following
         )
@@ -274,7 +298,8 @@ sums as (
 final as (
 
     select
-        equipment_id,
+        numbered_cells.equipment_id,
+        sums.cell_number,
         base,
         is_searched,
         terms,
@@ -287,6 +312,7 @@ final as (
         first_position,
         span,
         mean_u,
+        start_u,
         mean_ah,
         total_1,
         u,
@@ -317,6 +343,7 @@ final as (
         and sum_1 >= {{ var('knee_cycles_after') }} as is_candidate
 
     from sums
+    inner join numbered_cells on sums.cell_number = numbered_cells.cell_number
     -- the shapes that are not searched give no more than their error
     where is_searched or bin_number = 1
 
