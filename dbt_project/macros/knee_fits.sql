@@ -36,34 +36,46 @@
     0 is the straight line, 1 the root, 2 the parabola.
 -#}
 {%- macro knee_bases() -%}
-    {%- set bases = [
-        {'number': 0, 'term': '0.0', 'slope': '0.0', 'searched': true, 'first_break': 0.0},
-        {
-            'number': 1, 'term': 'sqrt(U + start_u)', 'slope': '(0.5 / sqrt(U + start_u))',
-            'searched': true, 'first_break': 0.0,
-        },
-        {
-            'number': 2, 'term': '(U * U)', 'slope': '(2.0 * U)', 'searched': false,
-            'first_break': 0.0,
-        },
-    ] -%}
+    {%- set bases = [] -%}
+    {%- do bases.append(
+        {'number': 0, 'term': '0.0', 'slope': '0.0', 'searched': 'true', 'first_break': '0.0'}
+    ) -%}
+    {%- do bases.append({
+        'number': 1,
+        'term': 'sqrt(U + start_u)',
+        'slope': '(0.5 / sqrt(U + start_u))',
+        'searched': 'true',
+        'first_break': '0.0',
+    }) -%}
+    {%- do bases.append({
+        'number': 2,
+        'term': '(U * U)',
+        'slope': '(2.0 * U)',
+        'searched': 'false',
+        'first_break': '0.0',
+    }) -%}
     {%- for tau in var('knee_start_shares') + var('knee_searched_start_shares') -%}
         {%- do bases.append({
             'number': 2 + loop.index,
             'term': 'exp(-U / ' ~ tau ~ ')',
             'slope': '(-exp(-U / ' ~ tau ~ ') / ' ~ tau ~ ')',
-            'searched': tau in var('knee_searched_start_shares'),
-            'first_break': 2.0 * tau,
+            'searched': 'true' if tau in var('knee_searched_start_shares') else 'false',
+            'first_break': '2.0 * ' ~ tau,
         }) -%}
     {%- endfor -%}
     {{ return(bases) }}
 {%- endmacro -%}
 
-{#- The term of a row's `base` at `u`, or with `part='slope'` its slope there. -#}
+{#- The numbers of the bases, as an array. -#}
+{%- macro knee_base_numbers() -%}
+    {{ return('[' ~ (knee_bases() | map(attribute='number') | join(', ')) ~ ']') }}
+{%- endmacro -%}
+
+{#- The term of a row's `base` at `u`, or another part of what knee_bases says. -#}
 {%- macro knee_term(u, part='term') -%}
-    case base
-        {%- for base in knee_bases() %}
-        when {{ base.number }} then {{ base[part] | replace('U', u) }}
-        {%- endfor %}
-    end
+    {%- set cases = [] -%}
+    {%- for base in knee_bases() -%}
+        {%- do cases.append('when ' ~ base.number ~ ' then ' ~ base[part] | replace('U', u)) -%}
+    {%- endfor -%}
+    {{ return('case base ' ~ (cases | join(' ')) ~ ' end') }}
 {%- endmacro -%}

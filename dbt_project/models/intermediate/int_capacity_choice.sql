@@ -292,7 +292,7 @@ averages as (
 
 ),
 
-final as (
+judged as (
 
     select
         *,
@@ -341,6 +341,33 @@ final as (
         end as reason_number
 
     from averages
+
+),
+
+final as (
+
+    select
+        cell_number,
+        base,
+        parameters,
+        squared_error,
+        variance,
+        at_1,
+        at_2,
+        u_1,
+        u_2,
+        mean_u,
+        first_position,
+        span,
+        onset_ah,
+        point_ah,
+        fade_before,
+        fade_between,
+        fade_after,
+        f_statistic,
+        reason_number
+
+    from judged
 
 )
 

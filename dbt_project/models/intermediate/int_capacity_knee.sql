@@ -71,7 +71,7 @@ found as (
 
 -- Breaks that explain the curve about as well, with the same term: at the points, and at quarters
 -- of the way around the best ones.
-quartered as (
+near as (
 
     select
         points.cell_number,
@@ -85,31 +85,45 @@ quartered as (
         points.sum_qx,
         points.sum_r,
         points.sum_rx,
+        points.x,
+        points.next_x - points.x as gap,
+        (points.next_x - points.previous_x) / 2.0 as mean_gap,
         found.breaks,
         found.error_limit,
-        points.x + quarter * (points.next_x - points.x) / 4.0 as at_x,
-        -- what lies between two places tried is taken in
-        case
-            when quarter = 0 then (points.next_x - points.previous_x) / 4.0
-            else (points.next_x - points.x) / 4.0
-        end as reach
+        points.next_x >= found.at_1 - (points.next_x - points.x)
+        and points.x <= found.at_1 + (points.next_x - points.x) as is_near_1,
+        points.next_x >= found.at_2 - (points.next_x - points.x)
+        and points.x <= found.at_2 + (points.next_x - points.x) as is_near_2
 
     from points
     inner join found on points.cell_number = found.cell_number and points.base = found.base
+    where points.is_candidate
+
+),
+
+quartered as (
+
+    select
+        cell_number,
+        line_error,
+        total_1,
+        norm_x,
+        sum_1,
+        sum_x,
+        sum_xx,
+        sum_q,
+        sum_qx,
+        sum_r,
+        sum_rx,
+        breaks,
+        error_limit,
+        x + quarter * gap / 4.0 as at_x,
+        -- what lies between two places tried is taken in
+        case when quarter = 0 then mean_gap / 2.0 else gap / 4.0 end as reach
+
+    from near
     cross join {{ unnest_as('[0, 1, 2, 3]', 'quarter') }}
-    where
-        points.is_candidate
-        and (
-            quarter = 0
-            or (
-                points.x <= found.at_1 + (points.next_x - points.x)
-                and points.next_x >= found.at_1 - (points.next_x - points.x)
-            )
-            or (
-                points.x <= found.at_2 + (points.next_x - points.x)
-                and points.next_x >= found.at_2 - (points.next_x - points.x)
-            )
-        )
+    where quarter = 0 or is_near_1 or is_near_2
 
 ),
 
@@ -299,7 +313,10 @@ final as (
                         when 6 then 'a start that levels off, no bend after it'
                         when 7 then 'the capacity does not fall after the change of slope'
                         when 8 then 'the capacity rises before the change of slope'
-                        when 9 then 'the fade after it is less than {{ var('knee_slope_ratio') }} times as fast'
+                        when 9
+                            then
+                                'the fade after it is less than {{ var('knee_slope_ratio') }} times'
+                                || ' as fast'
                         when 10 then 'too little is lost since the change of slope'
                     end
             when records.reference_cycles < {{ var('knee_min_cycles') }}

@@ -50,11 +50,13 @@ widths as (
         *,
         greatest(
             {{ var('knee_bin_cycles') }},
-            cast(ceil(tail_cycles / {{ var('knee_tail_points') }}.0) as bigint)
+            cast(ceil(1.0 * tail_cycles / {{ var('knee_tail_points') }}) as bigint)
         ) as tail_width,
         greatest(
             {{ var('knee_bin_cycles') }},
-            cast(ceil((cycles - tail_cycles) / {{ var('knee_body_points') }}.0) as bigint)
+            cast(
+                ceil(1.0 * (cycles - tail_cycles) / {{ var('knee_body_points') }}) as bigint
+            )
         ) as body_width
 
     from ranked
@@ -155,16 +157,15 @@ kept as (
 
     select
         *,
-        count(*) over (partition by cell_number) as bins,
-        sum(w) over (partition by cell_number) as total_1,
-        min(position) over (partition by cell_number) as first_position,
-        max(position) over (partition by cell_number) - min(position) over (partition by cell_number)
-            as span,
-        sum(w * y) over (partition by cell_number) / sum(w) over (partition by cell_number)
-            as mean_ah
+        count(*) over cell as bins,
+        sum(w) over cell as total_1,
+        min(position) over cell as first_position,
+        max(position) over cell - min(position) over cell as span,
+        sum(w * y) over cell / sum(w) over cell as mean_ah
 
     from with_floor
     where first_below is null or bin_number < first_below
+    window cell as (partition by cell_number)
 
 ),
 
@@ -205,21 +206,28 @@ normed as (
 
 ),
 
-with_terms as (
-    {% for base in knee_bases() %}
-        {%- if not loop.first %}
-    union all
-        {%- endif %}
+with_bases as (
+
     select
-        *,
-        {{ base.number }} as base,
-        {{ 'true' if base.searched else 'false' }} as is_searched,
-        {{ 0 if base.number == 0 else 1 }} as terms,
-        {{ base.first_break }} as first_break,
-        {{ base.term | replace('U', 'u') }} as g
+        normed.*,
+        base
 
     from normed
-    {% endfor %}
+    cross join {{ unnest_as(knee_base_numbers(), 'base') }}
+
+),
+
+with_terms as (
+
+    select
+        *,
+        {{ knee_term('u', 'searched') }} as is_searched,
+        case when base = 0 then 0 else 1 end as terms,
+        {{ knee_term('u', 'first_break') }} as first_break,
+        {{ knee_term('u') }} as g
+
+    from with_bases
+
 ),
 
 terms_centred as (
@@ -295,11 +303,10 @@ sums as (
 
 ),
 
-final as (
+points as (
 
     select
-        numbered_cells.equipment_id,
-        sums.cell_number,
+        cell_number,
         base,
         is_searched,
         terms,
@@ -343,9 +350,19 @@ final as (
         and sum_1 >= {{ var('knee_cycles_after') }} as is_candidate
 
     from sums
-    inner join numbered_cells on sums.cell_number = numbered_cells.cell_number
     -- the shapes that are not searched give no more than their error
     where is_searched or bin_number = 1
+
+),
+
+final as (
+
+    select
+        numbered_cells.equipment_id,
+        points.*
+
+    from points
+    inner join numbered_cells on points.cell_number = numbered_cells.cell_number
 
 )
 
