@@ -85,7 +85,8 @@ def _capacity(health: pd.DataFrame, rest: pd.DataFrame, focus: Focus) -> Chart:
     }
     for column, symbol, word in (
         ("eol_80_nominal_cycle", "x", "end of life"),
-        ("knee_cycle", "diamond", "knee"),
+        ("knee_onset_cycle", "diamond-open", "knee onset"),
+        ("knee_cycle", "diamond", "knee point"),
     ):
         for cell, at in zip(focus.table["equipment_id"], focus.table[column], strict=True):
             x, y = capacity.get(cell, ([], []))
@@ -107,7 +108,8 @@ def _capacity(health: pd.DataFrame, rest: pd.DataFrame, focus: Focus) -> Chart:
         "capacity",
         _capacity_title(focus),
         "Line: median of five cycles. Dots: single complete cycles. ✖ end of life, the first cycle "
-        "whose median is below 80 % of nominal. ◆ knee, after which the fade speeds up."
+        "whose median is below 80 % of nominal. ◇ knee onset, where the fade begins to speed up; ◆ knee "
+        "point, from which it is fastest."
         + (" Grey: the other cells." if focus.rest else ""),
         {"": plots.figure(data, "Cycle", "Discharge capacity, Ah", shapes=lines)},
     )

@@ -22,7 +22,7 @@ HEAD = (
     ("capacity Ah", "now/initial", "Capacity, now / initial (Ah)"),
     ("SOH", "%", "SOH (% of nominal)"),
     ("end of life", "cycle, date", "End of life (cycle, date) or cycles left"),
-    ("knee", "cycle", "Knee (cycle)"),
+    ("knee", "onset, point", "Knee, onset and point (cycle)"),
     ("efficiency", "Ah/Wh, %", "Efficiency, coulombic / energy (%)"),
     ("flagged", "readings", "Flagged readings"),
     ("rejected", "messages", "Rejected messages"),
@@ -59,6 +59,14 @@ def end_of_life(cell: Mapping[Any, Any]) -> str:
     return NONE
 
 
+def knee(cell: Mapping[Any, Any]) -> str:
+    """The cycles of onset and point of a knee; one where they are the same."""
+    onset, point = cell["knee_onset_cycle"], cell["knee_cycle"]
+    if pd.isna(point) or pd.isna(onset) or onset == point:
+        return figure(point)
+    return f"{figure(onset)}, {figure(point)}"
+
+
 def columns(cells: pd.DataFrame) -> list[int]:
     """Places in HEAD of the columns worth showing: flags and rejects only if there are any."""
     all_well = {7: not cells["flagged"].any(), 8: not cells["rejected"].any()}
@@ -77,7 +85,7 @@ def rows(cells: pd.DataFrame) -> list[tuple[str, ...]]:
                 f"{amount(cell['capacity_ah'])}/{amount(cell['initial_capacity_ah'])}",
                 figure(cell["soh_nominal"], ".1f", 100) + substitute,
                 end_of_life(cell),
-                figure(cell["knee_cycle"]),
+                knee(cell),
                 f"{figure(cell['coulombic'], '.2f', 100)}/{figure(cell['energy'], '.1f', 100)}",
                 figure(cell["flagged"]),
                 figure(cell["rejected"]),

@@ -94,6 +94,7 @@ class Warehouse:
                 case when min(ah) < 0.88 then 'end_of_life' else 'in_use' end as status,
                 min(case when ah < 0.88 then cycle end) as eol_80_nominal_cycle,
                 min(case when ah < 0.88 then moment end) as eol_80_nominal_at, 30 as knee_cycle,
+                20 as knee_onset_cycle,
                 case when min(ah) >= 0.88 then 12.3 end as remaining_cycles,
                 9.0 as remaining_cycles_low, 17.8 as remaining_cycles_high from c group by all""",
             """insert into equipment_daily by name select equipment_id,

@@ -1,120 +1,337 @@
-{%- set min_cycles = var('knee_min_cycles') -%}
+{{ config(materialized='table') }}
 with
 
 health as (
 
     select * from {{ ref('battery_health') }}
-    where is_valid and discharge_median_ah is not null
 
 ),
 
--- Centred on the cell's mean cycle, so that the sums below keep their precision.
 points as (
 
+    select * from {{ ref('int_capacity_points') }}
+
+),
+
+judged as (
+
+    select * from {{ ref('int_capacity_choice') }}
+
+),
+
+records as (
+
     select
         equipment_id,
-        cycle_number,
-        started_at,
-        discharge_median_ah as y,
-        cycle_number - avg(cycle_number) over (partition by equipment_id) as x
+        count(case when is_reference and capacity_ah is not null then 1 end) as reference_cycles
 
     from health
+    group by equipment_id
 
 ),
 
--- Sums of least squares left of each point (the point included) and over all points.
-sums as (
+cells as (
 
     select
         equipment_id,
-        cycle_number,
-        started_at,
-        y,
-        count(*) over left_part as n1,
-        sum(x) over left_part as sx1,
-        sum(y) over left_part as sy1,
-        sum(x * x) over left_part as sxx1,
-        sum(x * y) over left_part as sxy1,
-        sum(y * y) over left_part as syy1,
-        count(*) over cell as n,
-        sum(x) over cell as sx,
-        sum(y) over cell as sy,
-        sum(x * x) over cell as sxx,
-        sum(x * y) over cell as sxy,
-        sum(y * y) over cell as syy
+        cell_number
 
     from points
-    window
-        cell as (partition by equipment_id),
-        left_part as (
-            partition by equipment_id
-            order by cycle_number
-            rows between unbounded preceding and current row
-        )
+    where base = 0 and bin_number = 1
 
 ),
 
-moments as (
+found as (
 
     select
-        equipment_id,
-        cycle_number,
-        started_at,
-        y,
-        sxx1 - sx1 * sx1 / n1 as cxx1,
-        sxy1 - sx1 * sy1 / n1 as cxy1,
-        syy1 - sy1 * sy1 / n1 as cyy1,
-        (sxx - sxx1) - (sx - sx1) * (sx - sx1) / (n - n1) as cxx2,
-        (sxy - sxy1) - (sx - sx1) * (sy - sy1) / (n - n1) as cxy2,
-        (syy - syy1) - (sy - sy1) * (sy - sy1) / (n - n1) as cyy2
+        cell_number,
+        base,
+        at_1,
+        at_2,
+        u_1,
+        u_2,
+        mean_u,
+        first_position,
+        span,
+        onset_ah,
+        point_ah,
+        fade_before,
+        fade_between,
+        fade_after,
+        f_statistic,
+        case when at_2 is null then 1 else 2 end as breaks,
+        squared_error + variance * {{ var('knee_interval_chi2') }} as error_limit,
+        first_position + span * u_1 as onset,
+        first_position + span * u_2 as point
 
-    from sums
-    where n1 >= {{ min_cycles }} and n - n1 >= {{ min_cycles }}
+    from judged
+    where reason_number is null
 
 ),
 
-fits as (
+-- Breaks that explain the curve about as well, with the same term: at the points, and at quarters
+-- of the way around the best ones.
+near as (
 
     select
-        equipment_id,
-        cycle_number,
-        started_at,
-        y as knee_capacity_ah,
-        cxy1 / nullif(cxx1, 0.0) as slope_before,
-        cxy2 / nullif(cxx2, 0.0) as slope_after,
-        (cyy1 - cxy1 * cxy1 / nullif(cxx1, 0.0)) + (cyy2 - cxy2 * cxy2 / nullif(cxx2, 0.0))
-            as squared_error
+        points.cell_number,
+        points.line_error,
+        points.total_1,
+        points.norm_x,
+        points.sum_1,
+        points.sum_x,
+        points.sum_xx,
+        points.sum_q,
+        points.sum_qx,
+        points.sum_r,
+        points.sum_rx,
+        points.x,
+        points.next_x - points.x as gap,
+        (points.next_x - points.previous_x) / 2.0 as mean_gap,
+        found.breaks,
+        found.error_limit,
+        points.next_x >= found.at_1 - (points.next_x - points.x)
+        and points.x <= found.at_1 + (points.next_x - points.x) as is_near_1,
+        points.next_x >= found.at_2 - (points.next_x - points.x)
+        and points.x <= found.at_2 + (points.next_x - points.x) as is_near_2
 
-    from moments
+    from points
+    inner join found on points.cell_number = found.cell_number and points.base = found.base
+    where points.is_candidate
 
 ),
 
-best as (
+quartered as (
+
+    select
+        cell_number,
+        line_error,
+        total_1,
+        norm_x,
+        sum_1,
+        sum_x,
+        sum_xx,
+        sum_q,
+        sum_qx,
+        sum_r,
+        sum_rx,
+        breaks,
+        error_limit,
+        x + quarter * gap / 4.0 as at_x,
+        -- what lies between two places tried is taken in
+        case when quarter = 0 then mean_gap / 2.0 else gap / 4.0 end as reach
+
+    from near
+    cross join {{ unnest_as('[0, 1, 2, 3]', 'quarter') }}
+    where quarter = 0 or is_near_1 or is_near_2
+
+),
+
+tried as (
+
+    select
+        *,
+        {{ hinge_products('at_x') }}
+
+    from quartered
+
+),
+
+likely_singles as (
+
+    select
+        cell_number,
+        min(at_x - reach) as low_1,
+        max(at_x + reach) as high_1,
+        min(at_x - reach) as low_2,
+        max(at_x + reach) as high_2
+
+    from tried
+    where
+        breaks = 1
+        and cy < 0
+        and cc > 1e-12 * sum_1
+        and line_error - cy * cy / cc <= error_limit
+    group by cell_number
+
+),
+
+tried_pairs as (
+
+    select
+        one.cell_number,
+        one.line_error,
+        one.error_limit,
+        one.at_x as at_1,
+        one.reach as reach_1,
+        one.cy as cy1,
+        one.cc as cc1,
+        two.at_x as at_2,
+        two.reach as reach_2,
+        two.cy as cy2,
+        two.cc as cc2,
+        {{ hinges_product('one', 'two') }} as c12
+
+    from tried as one
+    inner join tried as two
+        on
+            one.cell_number = two.cell_number
+            and two.at_x - one.at_x >= 0.7 * {{ var('knee_gap_share') }}
+    where one.breaks = 2
+
+),
+
+likely_pairs as (
+
+    select
+        cell_number,
+        min(at_1 - reach_1) as low_1,
+        max(at_1 + reach_1) as high_1,
+        min(at_2 - reach_2) as low_2,
+        max(at_2 + reach_2) as high_2
+
+    from tried_pairs
+    where
+        cc1 * cc2 - c12 * c12 > 1e-9 * cc1 * cc2
+        and cy1 * cc2 < cy2 * c12
+        and cy2 * cc1 < cy1 * c12
+        and line_error
+        - (cy1 * cy1 * cc2 - 2.0 * cy1 * cy2 * c12 + cy2 * cy2 * cc1) / (cc1 * cc2 - c12 * c12)
+        <= error_limit
+    group by cell_number
+
+),
+
+likely as (
+
+    select * from likely_singles
+    union all
+    select * from likely_pairs
+
+),
+
+-- The reference cycles nearest to the breaks.
+distances as (
+
+    select
+        found.cell_number,
+        health.cycle_number,
+        health.started_at,
+        abs(health.cycle_number - found.onset) as onset_distance,
+        abs(health.cycle_number - found.point) as point_distance
+
+    from found
+    inner join cells on found.cell_number = cells.cell_number
+    inner join health on cells.equipment_id = health.equipment_id
+    where health.is_reference and health.capacity_ah is not null
+
+),
+
+onsets as (
 
     select *
-    from fits
+    from distances
     qualify row_number() over (
-        partition by equipment_id
-        order by squared_error asc nulls last, cycle_number asc
+        partition by cell_number order by onset_distance, cycle_number
     ) = 1
+
+),
+
+knee_points as (
+
+    select *
+    from distances
+    qualify row_number() over (
+        partition by cell_number order by point_distance, cycle_number
+    ) = 1
+
+),
+
+knees as (
+
+    select
+        found.cell_number,
+        knee_points.cycle_number as knee_cycle,
+        knee_points.started_at as knee_at,
+        found.point_ah as knee_capacity_ah,
+        cast(
+            floor(found.first_position + found.span * (likely.low_2 + found.mean_u)) as bigint
+        ) as knee_low_cycle,
+        cast(
+            ceil(found.first_position + found.span * (likely.high_2 + found.mean_u)) as bigint
+        ) as knee_high_cycle,
+        onsets.cycle_number as knee_onset_cycle,
+        onsets.started_at as knee_onset_at,
+        found.onset_ah as knee_onset_capacity_ah,
+        cast(
+            floor(found.first_position + found.span * (likely.low_1 + found.mean_u)) as bigint
+        ) as knee_onset_low_cycle,
+        cast(
+            ceil(found.first_position + found.span * (likely.high_1 + found.mean_u)) as bigint
+        ) as knee_onset_high_cycle,
+        found.fade_before as fade_before_ah_per_cycle,
+        case when found.breaks = 2 then found.fade_between end
+            as fade_between_ah_per_cycle,
+        found.fade_after as fade_after_ah_per_cycle,
+        found.f_statistic as knee_f_statistic
+
+    from found
+    inner join onsets on found.cell_number = onsets.cell_number
+    inner join knee_points on found.cell_number = knee_points.cell_number
+    inner join likely on found.cell_number = likely.cell_number
 
 ),
 
 final as (
 
     select
-        equipment_id,
-        cycle_number as knee_cycle,
-        started_at as knee_at,
-        knee_capacity_ah,
-        -slope_before as fade_before_ah_per_cycle,
-        -slope_after as fade_after_ah_per_cycle
+        records.equipment_id,
+        knees.knee_cycle,
+        knees.knee_at,
+        knees.knee_capacity_ah,
+        knees.knee_low_cycle,
+        knees.knee_high_cycle,
+        knees.knee_onset_cycle,
+        knees.knee_onset_at,
+        knees.knee_onset_capacity_ah,
+        knees.knee_onset_low_cycle,
+        knees.knee_onset_high_cycle,
+        knees.fade_before_ah_per_cycle,
+        knees.fade_between_ah_per_cycle,
+        knees.fade_after_ah_per_cycle,
+        knees.knee_f_statistic,
+        case
+            when knees.knee_cycle is not null then null
+            when judged.reason_number is not null
+                then
+                    case judged.reason_number
+                        when 1 then 'a rest or a step between two lines, no bend'
+                        when 2 then 'a step, no bend'
+                        when 3 then 'no significant change of slope'
+                        when 4 then 'the fade slows down'
+                        when 5 then 'the fade speeds up evenly, without a bend'
+                        when 6 then 'a start that levels off, no bend after it'
+                        when 7 then 'the capacity does not fall after the change of slope'
+                        when 8 then 'the capacity rises before the change of slope'
+                        when 9
+                            then
+                                'the fade after it is less than {{ var('knee_slope_ratio') }} times'
+                                || ' as fast'
+                        when 10 then 'too little is lost since the change of slope'
+                    end
+            when records.reference_cycles < {{ var('knee_min_cycles') }}
+                then 'fewer than {{ var('knee_min_cycles') }} reference cycles'
+            when cells.cell_number is null
+                then
+                    'too few reference cycles above {{ (100 * var('knee_floor_share')) | int }} %'
+                    || ' of the first capacity'
+            else 'the fade speeds up nowhere'
+        end as knee_reason
 
-    from best
-    where
-        slope_after < 0
-        -- an even fade has a best break too, but no knee
-        and slope_after <= {{ var('knee_slope_ratio') }} * slope_before
+    from records
+    left join cells on records.equipment_id = cells.equipment_id
+    left join knees on cells.cell_number = knees.cell_number
+    left join judged on cells.cell_number = judged.cell_number
 
 )
 
