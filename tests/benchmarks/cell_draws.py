@@ -18,7 +18,7 @@ T = TypeVar("T")
 # Every kind of cell takes turns; `formation` is drawn with one and with several cycles an index.
 PROTOCOLS = ("cycling", "partial", "drive", "formation", "check_up", "pulse", "multistage")
 CHEMISTRIES = ("default", "lco", "nmc", "lfp")
-INTERVALS_S = {1.0: 2, 5.0: 8, 10.0: 14, 20.0: 12, 30.0: 16, 60.0: 24, 120.0: 12, 300.0: 12}
+INTERVALS_S = {1.0: 1, 5.0: 4, 10.0: 12, 20.0: 12, 30.0: 18, 60.0: 26, 120.0: 14, 300.0: 13}
 SAMPLINGS = {"regular": 7, "irregular": 2, "voltage": 2}
 OMISSIONS = {
     "": 11,
@@ -30,7 +30,7 @@ OMISSIONS = {
 }
 NOISES_MV = (0.0, 0.3, 1.0, 2.0, 5.0)
 WARMTHS = ("room", "cold", "hot", "season", "cold_week")
-_MOST_READINGS = 10_000  # of a cell, about: the fewest cycles of the densest sampling have more
+_MOST_READINGS = 8_000  # of a cell, about: the fewest cycles of the densest sampling have more
 _LONG = {"formation": 4.0, "check_up": 2.0, "pulse": 1.5}  # hours of a cycle, in those of others
 
 

@@ -27,6 +27,12 @@ PEAK_HEIGHT = 0.05
 TEMPERATURE_K = 0.5
 _NEAR_V = 0.03  # a peak of the models belongs to a true one within this
 
+# What may be said of a cycle that is both, and of several where no cycle index says so.
+_ALIKE = {
+    "charge_partial": {"charge_partial", "discharge_partial"},
+    "discharge_partial": {"charge_partial", "discharge_partial"},
+    "several": {"several", "formation", "full"},
+}
 MODELS = ("battery_cycles", "battery_swings", "battery_health", "battery_ica_peaks")
 
 Row = dict[str, Any]
@@ -136,7 +142,13 @@ def compare(cell: Cell, true: Truth, models: Models, scores: Scores) -> None:
     scores.figures += _peaks(cell, {"charge": charged, "discharge": pairs}, true, models, scores)
     if models.has("battery_cycles", "kind"):
         for row, found in pairs:
-            scores.kinds[row["kind"], found["kind"] if found else "no cycle"] += 1
+            kind = found["kind"] if found else "no cycle"
+            scores.kinds[row["kind"], kind] += 1
+            right = kind in _ALIKE.get(row["kind"], {row["kind"]})
+            note = "" if right else f"{kind} for {row['kind']}, {_reason(found)}"
+            scores.figures.append(
+                Figure("kind", cell.number, row["cycle_number"], None, None, right, note)
+            )
     else:
         scores.missing.add("battery_cycles.kind")
 

@@ -26,6 +26,7 @@ from tests.benchmarks.cell_scores import MODELS, Figure, Models, Scores, compare
 WANTED = {
     "capacity": 1.0,
     "recall": 0.95,
+    "kind": None,
     "equivalent full cycles": 1.0,
     "resistance 10 s": None,
     "resistance 30 s": None,
@@ -40,6 +41,7 @@ WANTED = {
 _SHORT = {
     "capacity": "cap",
     "recall": "recall",
+    "kind": "kind",
     "equivalent full cycles": "EFC",
     "resistance 10 s": "R10",
     "resistance 30 s": "R30",

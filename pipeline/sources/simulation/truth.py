@@ -9,7 +9,9 @@ is gradual); `end_of_life_nominal_cycle`, `end_of_life_initial_cycle`: the first
 capacity at 1C and mean temperature, without scatter, is below 80 % of nominal and of its first
 cycle's; null where no simulated cycle is.
 
-cycles, one row per cycle index: `kind`; `charge_ah` and `discharge_ah`, all that was moved;
+cycles, one row per cycle index: `kind`, what the protocol made it (full, check_up, formation, drive,
+pulse; several charges and discharges in one; discharge_partial, which ends above the lower limit;
+charge_partial, which ends at it and began below the upper one); `charge_ah` and `discharge_ah`, all that was moved;
 `net_charge_ah` and `net_discharge_ah`, the sums of the swings' net charge; `charge_is_full` and
 `discharge_is_full`, whether every such swing goes from limit to limit; `is_valid`, whether
 `capacity_ah` can be measured as the net charge of one discharge; `capacity_ah`, from the upper
