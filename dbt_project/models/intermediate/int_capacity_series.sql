@@ -46,7 +46,7 @@ valid_cycles as (
 
 ),
 
--- The rate at which most of the valid cycles were discharged ---------------------------------------
+-- The rate at which most of the valid cycles were discharged ------------------------------------
 
 rate_classes as (
 
@@ -158,7 +158,7 @@ with_reference as (
 
 ),
 
--- Neighbours among the references: two on each side, as far as they lie within the reach -----------
+-- Neighbours among the references: two on each side, as far as they lie within the reach --------
 
 reference_cycles as (
 

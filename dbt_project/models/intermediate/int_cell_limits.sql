@@ -198,7 +198,8 @@ final as (
     select
         *,
         case upper_limit_source
-            when 'profile' then 'upper limit ' || {{ shown('upper_limit_v', 2) }} || ' V of the profile'
+            when 'profile'
+                then 'upper limit ' || {{ shown('upper_limit_v', 2) }} || ' V of the profile'
             when 'seen'
                 then
                     'upper limit ' || {{ shown('upper_limit_v', 2) }}
@@ -207,7 +208,8 @@ final as (
         end
         || '; '
         || case lower_limit_source
-            when 'profile' then 'lower limit ' || {{ shown('lower_limit_v', 2) }} || ' V of the profile'
+            when 'profile'
+                then 'lower limit ' || {{ shown('lower_limit_v', 2) }} || ' V of the profile'
             when 'seen'
                 then
                     'lower limit ' || {{ shown('lower_limit_v', 2) }}

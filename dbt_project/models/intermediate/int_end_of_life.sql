@@ -38,7 +38,8 @@ thresholds as (
             started_at,
             throughput_ah,
             nominal_capacity_ah,
-            case when capacity_median_ah < {{ share }} * {{ capacity }} then 1 else 0 end as is_below
+            case when capacity_median_ah < {{ share }} * {{ capacity }} then 1 else 0 end
+                as is_below
 
         from with_nominal
         {% if not loop.last %}

@@ -48,10 +48,9 @@ ends as (
 
     select
         equipment_id,
-        {% for threshold in ['80_nominal', '70_nominal', '80_initial'] -%}
-            min(case when threshold = '{{ threshold }}' then end_of_life_cycle end)
-                as eol_{{ threshold }}_cycle{{ ',' if not loop.last }}
-        {% endfor %}
+        min(case when threshold = '80_nominal' then end_of_life_cycle end) as eol_80_nominal_cycle,
+        min(case when threshold = '70_nominal' then end_of_life_cycle end) as eol_70_nominal_cycle,
+        min(case when threshold = '80_initial' then end_of_life_cycle end) as eol_80_initial_cycle
 
     from ends_of_life
     group by equipment_id

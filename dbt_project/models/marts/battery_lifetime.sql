@@ -47,10 +47,12 @@ held as (
 
     select
         equipment_id,
-        {% for threshold in ['80_nominal', '70_nominal', '80_initial'] -%}
-            min(case when threshold = '{{ threshold }}' then held_equivalent_full_cycles end)
-                as eol_{{ threshold }}_held_equivalent_full_cycles{{ ',' if not loop.last }}
-        {% endfor %}
+        min(case when threshold = '80_nominal' then held_equivalent_full_cycles end)
+            as eol_80_nominal_held_equivalent_full_cycles,
+        min(case when threshold = '70_nominal' then held_equivalent_full_cycles end)
+            as eol_70_nominal_held_equivalent_full_cycles,
+        min(case when threshold = '80_initial' then held_equivalent_full_cycles end)
+            as eol_80_initial_held_equivalent_full_cycles
 
     from ends_of_life
     group by equipment_id

@@ -72,7 +72,7 @@ with_start as (
         lag(end_voltage_v) over test as start_voltage_v,
         lag(charge_end_current_a) over test as start_current_a,
         lag(swing_number) over test is null as is_first_of_test,
-        -- the same, with the cell's test before: as far as the record shows nothing happened between
+        -- the same over tests: as far as the record shows, nothing happened between them
         coalesce(
             lag(ends_at_limit) over life and lag(direction) over life <> direction, false
         ) as follows_limit
