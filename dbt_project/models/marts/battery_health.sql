@@ -74,7 +74,11 @@ joined as (
         cycles.discharge_rate_a,
         cycles.temperature_mean_c,
         coalesce(series.is_reference, false) as is_reference,
-        coalesce(series.reference_reason, cycles.invalid_reason) as reference_reason,
+        coalesce(
+            series.reference_reason,
+            cycles.invalid_reason,
+            case when series.cycle_key is null then 'the current of its discharge is not known' end
+        ) as reference_reason,
         series.reference_rate_a,
         series.reference_temperature_c,
         series.capacity_median_ah as discharge_median_ah,
