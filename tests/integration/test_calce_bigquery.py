@@ -79,12 +79,12 @@ def test_efficiencies_and_resistance(cell: Dataset) -> None:
 
 def test_incremental_capacity(cell: Dataset) -> None:
     peaks = cell.sql(
-        """SELECT cycle_number, max(dq_dv_ah_per_v), max_by(voltage_v, dq_dv_ah_per_v)
-        FROM battery_ica WHERE cycle_number IN (10, 700) GROUP BY cycle_number ORDER BY 1"""
+        """SELECT cycle_number, dq_dv_ah_per_v, voltage_v FROM battery_ica_peaks
+        WHERE is_main AND direction = 'charge' AND cycle_number IN (10, 700) ORDER BY 1"""
     )
     assert [row[0] for row in peaks] == [10, 700]
-    assert [row[1] for row in peaks] == pytest.approx([4.96, 2.47], rel=0.02)
-    assert [row[2] for row in peaks] == pytest.approx([3.90, 3.95], abs=0.011)
+    assert [row[1] for row in peaks] == pytest.approx([5.88, 2.53], rel=0.02)
+    assert [row[2] for row in peaks] == pytest.approx([3.891, 3.952], abs=0.006)
 
 
 def test_every_cycle_against_the_reference(cell: Dataset) -> None:

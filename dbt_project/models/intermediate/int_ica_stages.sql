@@ -18,14 +18,32 @@ steps as (
 with_changes as (
 
     select
-        *,
-        (charge_ah - charge_start_ah) / nullif(charge_end_ah - charge_start_ah, 0.0) as position,
-        (distance_v - lag(distance_v) over stage_order)
-        * (lag(distance_v) over stage_order - lag(distance_v, 2) over stage_order)
+        knots.step_key,
+        knots.stage_number,
+        knots.stage,
+        knots.knot,
+        knots.current_a,
+        knots.charge_ah,
+        knots.previous_charge_ah,
+        knots.charge_start_ah,
+        knots.charge_end_ah,
+        knots.voltage_v,
+        knots.difference_product,
+        knots.readings,
+        -- not a gap that no window is wide enough for
+        knots.charge_ah - knots.previous_charge_ah
+        <= steps.scale_ah * {{ var('ica_window_sparse_share') }} / {{ var('ica_window_intervals') }}
+            as is_bridged,
+        (knots.charge_ah - knots.charge_start_ah)
+        / nullif(knots.charge_end_ah - knots.charge_start_ah, 0.0) as position,
+        abs(knots.distance_v - lag(knots.distance_v) over stage_order) as change_v,
+        (knots.distance_v - lag(knots.distance_v) over stage_order)
+        * (lag(knots.distance_v) over stage_order - lag(knots.distance_v, 2) over stage_order)
             as change_product
 
     from knots
-    window stage_order as (partition by stage_number order by knot)
+    inner join steps on knots.step_key = steps.step_key
+    window stage_order as (partition by knots.stage_number order by knots.knot)
 
 ),
 
@@ -40,13 +58,16 @@ aggregated as (
         max(charge_end_ah) - max(charge_start_ah) as span_ah,
         count(*) as knots,
         sum(readings) as readings,
-        sum(power(charge_ah - previous_charge_ah, 2)) as squared_ah2,
+        sum(case when is_bridged then power(charge_ah - previous_charge_ah, 2) end) as squared_ah2,
+        sum(case when is_bridged then charge_ah - previous_charge_ah end) as bridged_ah,
+        max(case when is_bridged then charge_ah - previous_charge_ah end) as longest_ah,
         -- White noise of variance s2 makes the first product -3.75 s2 on average, the second one
         -- -15 s2; few are no average. The ends bend too much.
         case
             when count(case when position between 0.1 and 0.9 then change_product end) >= 30
                 then -avg(case when position between 0.1 and 0.9 then change_product end) / 3.75
         end as knot_variance_v2,
+        {{ collect('case when position between 0.1 and 0.9 then change_v end') }} as changes_v,
         case
             when count(case when position between 0.1 and 0.9 then difference_product end) >= 30
                 then
@@ -75,7 +96,7 @@ with_noise as (
     select
         *,
         -- the interval that a point of the charge falls into, on average
-        squared_ah2 / nullif(span_ah, 0.0) as sampling_ah,
+        coalesce(squared_ah2 / nullif(bridged_ah, 0.0), span_ah) as sampling_ah,
         cast(
             case
                 {% for step in [0.01, 0.005, 0.001, 0.0005, 0.0001] -%}
@@ -84,6 +105,8 @@ with_noise as (
                 else 0.0
             end as {{ float_type() }}
         ) as resolution_v,
+        -- of white noise half the changes are below 0.6745 sqrt(5) s
+        power({{ array_median('changes_v') }} / 1.508, 2) as median_variance_v2,
         -- as if each knot were one reading
         reading_variance_v2 * knots / readings as spread_variance_v2,
         abs(
@@ -119,13 +142,15 @@ with_noise_v as (
 
     select
         *,
-        -- Both are too high where they do not apply: the knots' where noise was rounded, for two
-        -- knots never have the same voltage; the readings' where their spacing is uneven.
+        -- Each is too high where it does not apply: the knots' where noise was rounded, for two
+        -- knots never have the same voltage; the readings' where their spacing is uneven; both
+        -- where the curve has sharp steps, the median where the readings are sparse.
         sqrt(
             greatest(
                 least(
                     coalesce(knot_variance_v2, spread_variance_v2, 0.0),
-                    coalesce(spread_variance_v2, knot_variance_v2, 0.0)
+                    coalesce(spread_variance_v2, knot_variance_v2, 0.0),
+                    coalesce(median_variance_v2, 0.0)
                 ),
                 0.0,
                 -- rounding is noise as far as the readings do not show where its steps lie
@@ -172,7 +197,9 @@ with_window as (
                 ),
                 widest_ah
             ),
-            {{ var('ica_window_intervals') }} * sampling_ah
+            {{ var('ica_window_intervals') }} * sampling_ah,
+            -- the longest interval has to fit into it too, unless it is an odd one
+            least(1.5 * longest_ah, 4.0 * sampling_ah)
         ) as window_ah
 
     from with_windows

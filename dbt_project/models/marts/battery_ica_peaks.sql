@@ -60,18 +60,21 @@ with_maximum as (
 
 ),
 
--- Each piece of the curve begins with a local maximum; the first one with the curve.
+-- Each piece of the curve begins with a local maximum; the first one with the curve. Where a part
+-- is not known, another island begins.
 with_piece as (
 
     select
         *,
-        sum(is_maximum) over (
-            partition by stage_number
-            order by point
-            rows between unbounded preceding and current row
-        ) as piece
+        sum(is_maximum) over so_far as piece,
+        sum(case when dq_dv_ah_per_v is null then 1 else 0 end) over so_far as island
 
     from with_maximum
+    window so_far as (
+        partition by stage_number
+        order by point
+        rows between unbounded preceding and current row
+    )
 
 ),
 
@@ -80,20 +83,16 @@ valleys as (
 
     select
         stage_number,
+        island,
         piece,
         min(dq_dv_ah_per_v) as valley_ah_per_v,
         min_by(point, dq_dv_ah_per_v) as valley_point,
         min_by(charge_ah, dq_dv_ah_per_v) as valley_charge_ah,
-        min_by(voltage_v, dq_dv_ah_per_v) as valley_voltage_v,
-        min(point) as first_point,
-        min_by(charge_ah, point) as first_charge_ah,
-        min_by(voltage_v, point) as first_voltage_v,
-        max(point) as last_point,
-        max_by(charge_ah, point) as last_charge_ah,
-        max_by(voltage_v, point) as last_voltage_v
+        min_by(voltage_v, dq_dv_ah_per_v) as valley_voltage_v
 
     from with_piece
-    group by stage_number, piece
+    where dq_dv_ah_per_v is not null
+    group by stage_number, island, piece
 
 ),
 
@@ -114,6 +113,7 @@ higher as (
 
     select
         maxima.stage_number,
+        maxima.island,
         maxima.piece,
         max(case when others.piece < maxima.piece then others.piece end) as left_piece,
         min(case when others.piece > maxima.piece then others.piece end) as right_piece
@@ -122,6 +122,7 @@ higher as (
     left join maxima as others
         on
             maxima.stage_number = others.stage_number
+            and maxima.island = others.island
             and (
                 maxima.dq_dv_ah_per_v < others.dq_dv_ah_per_v
                 or (
@@ -129,7 +130,7 @@ higher as (
                     and maxima.piece > others.piece
                 )
             )
-    group by maxima.stage_number, maxima.piece
+    group by maxima.stage_number, maxima.island, maxima.piece
 
 ),
 
@@ -139,6 +140,8 @@ saddles as (
     select
         higher.stage_number,
         higher.piece,
+        higher.left_piece,
+        higher.right_piece,
         min(case when valleys.piece < higher.piece then valleys.valley_ah_per_v end)
             as left_valley_ah_per_v,
         min(case when valleys.piece >= higher.piece then valleys.valley_ah_per_v end)
@@ -148,9 +151,10 @@ saddles as (
     inner join valleys
         on
             higher.stage_number = valleys.stage_number
+            and higher.island = valleys.island
             and valleys.piece >= coalesce(higher.left_piece, 0)
             and (higher.right_piece is null or higher.right_piece > valleys.piece)
-    group by higher.stage_number, higher.piece
+    group by higher.stage_number, higher.piece, higher.left_piece, higher.right_piece
 
 ),
 
@@ -158,6 +162,8 @@ peaks as (
 
     select
         maxima.*,
+        saddles.left_piece,
+        saddles.right_piece,
         maxima.dq_dv_ah_per_v
         - greatest(saddles.left_valley_ah_per_v, saddles.right_valley_ah_per_v)
             as prominence_ah_per_v
@@ -174,8 +180,11 @@ chosen as (
 
     select
         *,
-        lag(piece) over (partition by stage_number order by piece) as previous_piece,
-        lead(piece) over (partition by stage_number order by piece) as next_piece
+        greatest(
+            coalesce(lag(piece) over (partition by stage_number, island order by piece), 0),
+            coalesce(left_piece, 0)
+        ) as previous_piece,
+        lead(piece) over (partition by stage_number, island order by piece) as next_piece
 
     from peaks
     where
@@ -187,40 +196,33 @@ chosen as (
 
 ),
 
--- From the valley before a peak to the one after it, or to the edges of the curve.
+-- From the valley before a peak to the one after it: the lowest points between it and the next
+-- peaks or anything higher, or the edges of the curve.
 bounds as (
 
     select
         chosen.stage_number,
         chosen.piece,
     {% for name in ['point', 'charge_ah', 'voltage_v'] -%}
-        case
-            when chosen.previous_piece is null
-                then min_by(valleys.first_{{ name }}, valleys.piece)
-            else
-                min_by(
-                    valleys.valley_{{ name }},
-                    case when valleys.piece < chosen.piece then valleys.valley_ah_per_v end
-                )
-        end as first_{{ name }},
-        case
-            when chosen.next_piece is null
-                then max_by(valleys.last_{{ name }}, valleys.piece)
-            else
-                min_by(
-                    valleys.valley_{{ name }},
-                    case when valleys.piece >= chosen.piece then valleys.valley_ah_per_v end
-                )
-        end as last_{{ name }}{{ ',' if not loop.last }}
+        min_by(
+            valleys.valley_{{ name }},
+            case when valleys.piece < chosen.piece then valleys.valley_ah_per_v end
+        ) as first_{{ name }},
+        min_by(
+            valleys.valley_{{ name }},
+            case when valleys.piece >= chosen.piece then valleys.valley_ah_per_v end
+        ) as last_{{ name }}{{ ',' if not loop.last }}
     {% endfor %}
 
     from chosen
     inner join valleys
         on
             chosen.stage_number = valleys.stage_number
-            and valleys.piece >= coalesce(chosen.previous_piece, 0)
+            and chosen.island = valleys.island
+            and chosen.previous_piece <= valleys.piece
             and (chosen.next_piece is null or chosen.next_piece > valleys.piece)
-    group by chosen.stage_number, chosen.piece, chosen.previous_piece, chosen.next_piece
+            and (chosen.right_piece is null or chosen.right_piece > valleys.piece)
+    group by chosen.stage_number, chosen.piece
 
 ),
 

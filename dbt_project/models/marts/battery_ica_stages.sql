@@ -13,6 +13,9 @@ points as (
         stage_key,
         count(*) as points,
         count(dq_dv_ah_per_v) as known_points,
+        sum(
+            case when reason = 'the readings are too far apart here' then 1 else 0 end
+        ) as sparse_points,
         min(voltage_v) as voltage_from_v,
         max(voltage_v) as voltage_to_v
 
@@ -57,6 +60,8 @@ final as (
         coalesce(peaks.peaks, 0) as peaks,
         case
             when stages.reason is not null then stages.reason
+            when peaks.peaks is null and 2 * points.sparse_points > points.points
+                then 'the readings are too far apart, or the voltage is too coarse'
             when points.known_points = 0 then 'the slope does not stand out from the noise'
             when peaks.peaks is null then 'no peak stands out from its surroundings and its error'
         end as reason
