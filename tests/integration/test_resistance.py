@@ -9,10 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from pipeline import models
 from tests.running import Ran, run
+from tests.services.bigquery import BigQuery
+from tests.services.fixtures import set_environment
+from tests.warehouses import Dataset, differences, job_rows
 
 pytestmark = pytest.mark.slow
 
@@ -275,3 +279,25 @@ def test_what_cannot_be_known_says_so(
         FROM battery_resistance WHERE equipment_id = '{cell}' AND direction = 'discharge'"""
     )
     assert rows == [(plain, corrected, plain is not None, None)]
+
+
+@pytest.mark.integration
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_bigquery_gives_the_same(
+    built: tuple[Ran, dict[str, Any]], bigquery: BigQuery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = built[0]
+    some = "equipment_id IN ('pulses', 'moving', 'drive', 'tau30_dt7_plain_bare')"
+    some += " OR equipment_id LIKE 'tau60_dt20_%'"
+    set_environment(monkeypatch, bigquery.environment)
+    dataset = Dataset(bigquery)
+    dataset.load(job_rows(ran.warehouse, some))
+    success, counts = models.build(dataset.uri, "+battery_resistance", data_tests=False)
+    assert success, counts
+    with duckdb.connect(str(ran.warehouse), read_only=True) as database:
+        database.execute("SET TimeZone = 'UTC'")
+        wanted = database.sql(f"SELECT * FROM battery_resistance WHERE {some} ORDER BY step_key")
+        rows = wanted.to_arrow_table().to_pylist()
+    assert sum(row["dc_resistance_30s_ocv_ohm"] is not None for row in rows) > 10
+    assert not differences(dataset.table("battery_resistance"), rows)
