@@ -365,18 +365,26 @@ class Sides:
             ]  # fmt: skip
             if tool != "truth":
                 curves = self._curves(tool)
+                stairs = tool == "pyprobe" and direction == "discharge" and self._late
                 lines.append(self._line(
                     f"dQ/dV {direction} height there", tool,
                     {key: _on(curves[key]["curve"], volts) for key, (volts, _) in there.items()},
                     {key: height for key, (_, height) in there.items()},
-                    apart, "The tool's curve at the other's peak. " + why, against=against,
+                    None if stairs else apart,
+                    "The tool's curve at the other's peak. " + why
+                    + " Late in the real cell's life it is half a reading, and the curve is stairs."
+                    * stairs,
+                    against=against,
                 ))  # fmt: skip
         return lines
 
+    @property
+    def _late(self) -> bool:
+        return self.given.equipment_id == "CS2_35_late"
+
     def _flat(self, tool: str) -> str:
         """Why a peak's place can't be demanded; empty if it can."""
-        late = self.given.equipment_id == "CS2_35_late"
-        if late or (tool == "pyprobe" and self.given.equipment_id in CALCE):
+        if self._late or (tool == "pyprobe" and self.given.equipment_id in CALCE):
             return (
                 " The real cell's peaks have flat tops, on which noise decides where the highest "
                 "value is, so the heights at one place are compared instead."
