@@ -44,6 +44,7 @@ class Line:
             middle between two of the file's rows.
         differences: (tool - other) / other, or tool - other in `unit`.
         missing: how many the other side has and the tool has not.
+        alone: how many the tool has and the other side has not.
         allowed: largest difference; None where the definitions differ too much to demand one.
         may_miss: how many may be missing.
         why: where the difference comes from.
@@ -56,6 +57,7 @@ class Line:
     against: str
     differences: tuple[float, ...]
     missing: int
+    alone: int
     allowed: float | None
     may_miss: int
     why: str
@@ -83,7 +85,7 @@ class Line:
     def __str__(self) -> str:
         return (
             f"{self.cell:17} {self.figure:28} {self.tool:17} {self.against:7} "
-            f"n {len(self.differences):3}  median {_number(self.median, self.unit):>10}  "
+            f"n {len(self.differences):3} -{self.missing} +{self.alone}  median {_number(self.median, self.unit):>10}  "
             f"largest {_number(self.largest, self.unit):>9}  "
             f"allowed {_allowed(self)}{'' if self.agrees else '  DISAGREES'}"
         )
@@ -365,18 +367,26 @@ class Sides:
             ]  # fmt: skip
             if tool != "truth":
                 curves = self._curves(tool)
+                stairs = tool == "pyprobe" and direction == "discharge" and self._late
                 lines.append(self._line(
                     f"dQ/dV {direction} height there", tool,
                     {key: _on(curves[key]["curve"], volts) for key, (volts, _) in there.items()},
                     {key: height for key, (_, height) in there.items()},
-                    apart, "The tool's curve at the other's peak. " + why, against=against,
+                    None if stairs else apart,
+                    "The tool's curve at the other's peak. " + why
+                    + " Late in the real cell's life it is half a reading, and the curve is stairs."
+                    * stairs,
+                    against=against,
                 ))  # fmt: skip
         return lines
 
+    @property
+    def _late(self) -> bool:
+        return self.given.equipment_id == "CS2_35_late"
+
     def _flat(self, tool: str) -> str:
         """Why a peak's place can't be demanded; empty if it can."""
-        late = self.given.equipment_id == "CS2_35_late"
-        if late or (tool == "pyprobe" and self.given.equipment_id in CALCE):
+        if self._late or (tool == "pyprobe" and self.given.equipment_id in CALCE):
             return (
                 " The real cell's peaks have flat tops, on which noise decides where the highest "
                 "value is, so the heights at one place are compared instead."
@@ -435,8 +445,9 @@ class Sides:
                 differences.append(found - value)
             else:
                 differences.append((found - value) / value if value else float("inf"))
+        alone = sum(1 for key, found in theirs.items() if found and other.get(key) is None)
         return Line(self.given.equipment_id, figure, tool, against, tuple(differences), missing,
-                    allowed, may_miss, why, unit)  # fmt: skip
+                    alone, allowed, may_miss, why, unit)  # fmt: skip
 
     @cached_property
     def _rows(self) -> list[dict[str, float]]:
@@ -539,7 +550,8 @@ def table(lines: Iterable[Line]) -> str:
         if line.why not in notes:
             notes.append(line.why)
         version = f" {environments.version(line.tool)}" if line.tool in environments.TOOLS else ""
-        missing = f" of {len(line.differences) + line.missing}" if line.missing else ""
+        missing = f", {line.missing} missing" if line.missing else ""
+        missing += f", {line.alone} of the tool alone" if line.alone else ""
         made.append(
             f"| {line.cell} | {line.figure} | {line.tool}{version} | {line.against} "
             f"| {len(line.differences)}{missing} | {_number(line.median, line.unit)} "
