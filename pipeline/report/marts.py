@@ -36,6 +36,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "initial_capacity_ah",
             "cycles",
             "complete_cycles",
+            "valid_cycles",
             "capacity_ah",
             "soh_nominal",
             "equivalent_full_cycles",
@@ -52,7 +53,11 @@ COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "equipment_id",
             "cycle_number",
             "test_key",
+            "is_complete",
             "is_valid",
+            "invalid_reason",
+            "kind",
+            "kind_reason",
             "disagreements",
             "coulombic_efficiency",
             "energy_efficiency",
@@ -179,6 +184,24 @@ _DOUBTS = """
     group by all
     order by invalid_cycles desc, cycles desc, tests.equipment_id, test, doubts.doubt
 """
+# A line per cell and kind; the commonest reason stands for its cycles.
+_UNCOUNTED = """
+    select
+        equipment_id, kind,
+        mode(
+            case
+                when kind in ('unknown', 'several', 'pulse') or not is_complete then kind_reason
+                else invalid_reason
+            end
+        ) as reason,
+        count(*) as cycles,
+        max(life.valid_cycles) as valid_cycles
+    from battery_cycles
+    inner join battery_lifetime as life using (equipment_id)
+    where not is_valid
+    group by equipment_id, kind
+    order by max(life.valid_cycles) > 0, cycles desc, equipment_id, kind
+"""
 # Of a charge in several stages, the one that moved most charge.
 _CURVES = """
     select
@@ -230,6 +253,7 @@ class Overview:
         flags: flagged readings by flag, those that occur, the most frequent first.
         rejects: dead letters by rule, the most frequent first.
         doubts: one row per cell, test and name of what its witnesses disagree on (see `_DOUBTS`).
+        uncounted: one row per cell and kind of cycles that measure no capacity.
     """
 
     cells: pd.DataFrame
@@ -244,6 +268,7 @@ class Overview:
     flags: Mapping[str, int]
     rejects: Mapping[str, int]
     doubts: pd.DataFrame
+    uncounted: pd.DataFrame
 
     @property
     def is_empty(self) -> bool:
@@ -307,6 +332,7 @@ class Marts:
             flags=dict(sorted(flags.items(), key=lambda item: (-item[1], item[0]))),
             rejects={str(rule): int(letters) for rule, letters in rejects},
             doubts=self._database.execute(_DOUBTS).df(),
+            uncounted=self._database.execute(_UNCOUNTED).df(),
         )
 
     def health(self, cells: Sequence[str]) -> pd.DataFrame:

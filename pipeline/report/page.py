@@ -13,7 +13,7 @@ from string import Template
 import orjson
 from plotly.offline import get_plotlyjs
 
-from pipeline.report import charts, doubts, tables
+from pipeline.report import charts, doubts, tables, uncounted
 from pipeline.report.charts import Chart
 from pipeline.report.marts import Marts, Overview
 from pipeline.report.plots import Focus
@@ -71,6 +71,7 @@ def _body(overview: Overview, drawn: Iterable[Chart]) -> str:
         parts.append(_legend(Focus.of(overview)))
         parts.append(f'<div class="charts">{"".join(map(_chart, cells))}</div>')
     parts.append(_cells(overview))
+    parts.append(uncounted.box(overview.uncounted))
     parts += [_chart(chart) for chart in drawn if chart.name == "machines"]
     parts.append(_quality(overview))
     return "\n".join(filter(None, parts))

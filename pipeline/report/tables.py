@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.report import doubts
+from pipeline.report import doubts, uncounted
 from pipeline.report.marts import Overview
 
 WIDTH = 100
@@ -129,7 +129,7 @@ def terminal(overview: Overview) -> list[str]:
             lines.append(rest(others))
     if overview.machines:
         lines.append(f"machines: {overview.machines:,}, {overview.machine_readings:,} readings")
-    for line in doubts.terminal(overview.doubts):
+    for line in [*uncounted.terminal(overview.uncounted), *doubts.terminal(overview.doubts)]:
         told = _printable(line)
         lines += textwrap.wrap(told, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
     told = _printable(f"data quality: {quality(overview)}")

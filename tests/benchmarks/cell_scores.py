@@ -32,6 +32,11 @@ _ALIKE = {
     "charge_partial": {"charge_partial", "discharge_partial"},
     "discharge_partial": {"charge_partial", "discharge_partial"},
     "several": {"several", "formation", "full"},
+    # A full cycle among partial ones is their check-up; slow first ones without usual ones beside
+    # them are full ones.
+    "full": {"full", "check_up"},
+    "formation": {"formation", "full", "check_up"},
+    "check_up": {"check_up", "formation"},
 }
 MODELS = ("battery_cycles", "battery_swings", "battery_health", "battery_ica_peaks")
 
@@ -263,7 +268,11 @@ def _per_cycle(
     cell: Cell, pairs: list[tuple[Row, Row | None]], models: Models, scores: Scores
 ) -> Iterator[Figure]:
     """What each cycle gives, where it gives it."""
+    # Without a cycle index the models' cycles are not the several ones that the truth has as one.
+    split = cell.config.per_index > 1 and "cycle_index" in cell.config.omit
     for name, column, true_column, limit, relative in _PER_CYCLE:
+        if split and name == "mean temperature":
+            continue
         if not models.has("battery_cycles", column):
             scores.missing.add(f"battery_cycles.{column}")
             continue
@@ -286,7 +295,7 @@ def _swings(cell: Cell, true: Truth, models: Models, scores: Scores) -> Iterator
     timed = models.has("battery_swings", "started_at") and models.has("battery_swings", "ended_at")
     trues = true.swings.to_pylist()
     for row in models.swings.get(cell.equipment_id, []):
-        if not row["is_full"]:
+        if not row["is_full"] or row.get("is_held") is False:
             continue
         found = abs(float(row["net_ah"]))
         fits = [one for one in trues if one["direction"] == row["direction"] and one["is_full"]]

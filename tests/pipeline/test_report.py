@@ -391,3 +391,28 @@ def test_what_is_wrong_is_told_with_its_fix(
     assert len(told.err.splitlines()) == 1
     assert flags[-1].split("=")[0] in told.err
     assert fix in told.err
+
+
+def test_cycles_that_measure_no_capacity_are_named_with_the_reason(
+    warehouse: Warehouse, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse.add_cells(2)
+    warehouse.run(
+        """insert into battery_cycles by name select 'half' as equipment_id, cycle as cycle_number,
+            'charge_partial' as kind, false as is_complete, false as is_valid,
+            'charged to 3.95 V, the limit is <4.2> V' as kind_reason,
+            'not a full cycle' as invalid_reason from range(1, 21) as b(cycle)""",
+        """insert into battery_lifetime by name select 'half' as equipment_id, 20 as cycles,
+            0 as valid_cycles, 'unknown' as status""",
+        """insert into dim_equipment by name select 'half' as equipment_id,
+            'battery_cell' as equipment_type, timestamptz '2024-01-01 00:00:00+00' as first_seen_at,
+            timestamptz '2024-01-02 00:00:00+00' as last_seen_at, 10 as readings""",
+    )
+    out = tmp_path / "report.html"
+    assert main([f"--warehouse=duckdb:{warehouse.path}", f"--out={out}"]) == 0
+    told = capsys.readouterr().out
+    assert "capacity not known, for no cycle measures it:" in told
+    assert "half: 20 × charge_partial, charged to 3.95 V" in told
+    page = out.read_text(encoding="utf-8")
+    assert "Not counted" in page and "limit is &lt;4.2&gt; V" in page
+    assert "20 cycles of 1 cell measure no capacity; 1 cell has no other" in page

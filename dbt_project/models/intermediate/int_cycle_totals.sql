@@ -57,6 +57,8 @@ cycle_readings as (
         round(sum(dq_discharge_integrated_ah), 12) as discharge_integrated_ah,
         sum(dq_charge_bound_ah) as charge_bound_ah,
         sum(dq_discharge_bound_ah) as discharge_bound_ah,
+        -- how far the integral is off where the errors of its intervals are independent
+        sqrt(sum(dq_discharge_bound_ah * dq_discharge_bound_ah)) as discharge_scatter_ah,
         sum(coalesce(dq_gap_ah, 0.0)) as gap_ah,
         max(case when has_charge_counter then 1 else 0 end) = 1 as has_charge_counter,
         max(case when has_discharge_counter then 1 else 0 end) = 1 as has_discharge_counter,
