@@ -109,8 +109,7 @@ def _capacity(health: pd.DataFrame, rest: pd.DataFrame, focus: Focus) -> Chart:
         _capacity_title(focus),
         "Line: median of five cycles. Dots: single complete cycles. ✖ end of life, the first cycle "
         "whose median is below 80 % of nominal. ◇ knee onset, where the fade begins to speed up; ◆ knee "
-        "point, from which it is fastest."
-        + (" Grey: the other cells." if focus.rest else ""),
+        "point, from which it is fastest." + (" Grey: the other cells." if focus.rest else ""),
         {"": plots.figure(data, "Cycle", "Discharge capacity, Ah", shapes=lines)},
     )
 

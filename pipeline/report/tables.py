@@ -22,7 +22,7 @@ HEAD = (
     ("capacity Ah", "now/initial", "Capacity, now / initial (Ah)"),
     ("SOH", "%", "SOH (% of nominal)"),
     ("end of life", "cycle, date", "End of life (cycle, date) or cycles left"),
-    ("knee", "onset, point", "Knee, onset and point (cycle)"),
+    ("knee", "onset/point", "Knee, onset / point (cycle)"),
     ("efficiency", "Ah/Wh, %", "Efficiency, coulombic / energy (%)"),
     ("flagged", "readings", "Flagged readings"),
     ("rejected", "messages", "Rejected messages"),
@@ -64,7 +64,7 @@ def knee(cell: Mapping[Any, Any]) -> str:
     onset, point = cell["knee_onset_cycle"], cell["knee_cycle"]
     if pd.isna(point) or pd.isna(onset) or onset == point:
         return figure(point)
-    return f"{figure(onset)}, {figure(point)}"
+    return f"{figure(onset)}/{figure(point)}"
 
 
 def columns(cells: pd.DataFrame) -> list[int]:

@@ -1,8 +1,7 @@
 """python -m tests.benchmarks.knees: how often the models report a knee that is none, or miss one.
 
 Synthetic capacity curves of known truth are put into a DuckDB file as `battery_health`, and the
-project's own compiled SQL (int_capacity_points, int_capacity_breaks, int_capacity_knee) runs on
-them. The thresholds in dbt_project.yml were set with `--tuning`: other seeds, and parameters
+project's own compiled SQL (int_capacity_points to int_capacity_knee) runs on them. The thresholds in dbt_project.yml were set with `--tuning`: other seeds, and parameters
 drawn anew for every series (length, fade, noise, where the breaks are and how sharp).
 
 How the debatable ones count: a curve that speeds up evenly (a parabola) has no knee, and neither
@@ -103,7 +102,9 @@ class Draw:
         since = (self.cycles - 1) % round(self.about(50))
         return np.asarray(self.about(0.01) * np.exp(-since / self.about(10)))
 
-    def series(self, shares: Floats, onset: float | None = None, point: float | None = None) -> Series:
+    def series(
+        self, shares: Floats, onset: float | None = None, point: float | None = None
+    ) -> Series:
         """Of shares of the first capacity; onset and point as shares of the life."""
         if onset is None:
             return Series(self.cycles, self.start * shares)
@@ -217,7 +218,7 @@ def _dipping_line(draw: Draw) -> Series:
 def _check_ups(draw: Draw) -> tuple[Floats, int]:
     """Check-ups every 25 cycles: their cycle numbers, and how many they are."""
     count = int(draw.random.integers(45, 80)) if draw.tuning else 48
-    return 25.0 * np.arange(1, count + 1), count
+    return np.arange(25.0, 25.0 * count + 1, 25.0), count
 
 
 def _check_up_line(draw: Draw) -> Series:
@@ -344,8 +345,7 @@ KINDS: Mapping[str, Make] = {
     "rise, then knee 4x": _knee(
         0.667,
         4,
-        lambda draw: draw.noise(0.002)
-        - draw.about(0.02) * np.exp(-draw.u / draw.about(0.1, 0.2)),
+        lambda draw: draw.noise(0.002) - draw.about(0.02) * np.exp(-draw.u / draw.about(0.1, 0.2)),
     ),
     "square root, then knee 4x": _root_knee,
     "knee, saturated end": _saturated,
@@ -422,7 +422,7 @@ class Judge:
             database.execute("set TimeZone = 'UTC'")
             for name, query in self._queries.items():
                 database.execute(f"create or replace table {name} as {query}")
-            found = database.sql(
+            found: pd.DataFrame = database.sql(
                 "select * from int_capacity_knee order by cast(equipment_id as bigint)"
             ).df()
         assert len(found) == len(cells)

@@ -74,11 +74,14 @@ def test_no_witness_disagrees(cell: Ran) -> None:
 
 def test_lifetime(cell: Ran) -> None:
     row = cell.sql(
-        """SELECT eol_80_nominal_cycle, eol_70_nominal_cycle, eol_80_initial_cycle, knee_cycle
+        """SELECT eol_80_nominal_cycle, eol_70_nominal_cycle, eol_80_initial_cycle, knee_cycle,
+        knee_onset_cycle
         FROM battery_lifetime"""
     )
     assert row[0][:3] == (596, 674, 546)
+    # onset and point of a double Bacon-Watts fit down to 40 % of the first capacity
     assert row[0][3] == pytest.approx(630, abs=5)
+    assert row[0][4] == pytest.approx(440, abs=20)
     throughput = cell.sql(
         """SELECT eol_80_initial_equivalent_full_cycles, eol_80_nominal_equivalent_full_cycles,
         eol_70_nominal_equivalent_full_cycles FROM battery_lifetime"""

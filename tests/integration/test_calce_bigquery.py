@@ -55,11 +55,14 @@ def test_totals(cell: Dataset) -> None:
 
 def test_lifetime(cell: Dataset) -> None:
     (row,) = cell.sql(
-        """SELECT eol_80_nominal_cycle, eol_70_nominal_cycle, eol_80_initial_cycle, knee_cycle
+        """SELECT eol_80_nominal_cycle, eol_70_nominal_cycle, eol_80_initial_cycle, knee_cycle,
+        knee_onset_cycle
         FROM battery_lifetime"""
     )
     assert row[:3] == (596, 674, 546)
+    # onset and point of a double Bacon-Watts fit down to 40 % of the first capacity
     assert row[3] == pytest.approx(630, abs=5)
+    assert row[4] == pytest.approx(440, abs=20)
 
 
 def test_efficiencies_and_resistance(cell: Dataset) -> None:

@@ -171,7 +171,7 @@ def test_one_cell(warehouse: Warehouse, capsys: pytest.CaptureFixture[str]) -> N
     )
     lines, page = report(warehouse, capsys)
     assert lines[2].split() == [
-        "CS2_35", "60/60", "0.825/1.095", "75.0", "49,", "2024-01-07", "30", "99.90/92.0", "8", "1",
+        "CS2_35", "60/60", "0.825/1.095", "75.0", "49,", "2024-01-07", "20/30", "99.90/92.0", "8", "1",
     ]  # fmt: skip
     assert lines[3] == (
         "data quality: 1,010 readings in the source table; 10 of them removed (duplicates); 7 flagged "
@@ -182,7 +182,11 @@ def test_one_cell(warehouse: Warehouse, capsys: pytest.CaptureFixture[str]) -> N
     assert "49, 2024-01-07" in page.body
     assert list(page.charts) == ["capacity", "soh", "curves", "resistance", "efficiency"]
     marked = [t for t in page.charts["capacity"][0]["data"] if t.get("meta")]
-    assert [(t["marker"]["symbol"], t["x"]) for t in marked] == [("x", [49.0]), ("diamond", [30.0])]
+    assert [(t["marker"]["symbol"], t["x"]) for t in marked] == [
+        ("x", [49.0]),
+        ("diamond-open", [20.0]),
+        ("diamond", [30.0]),
+    ]
     assert len(page.charts["curves"][0]["data"]) == 6  # stages of life
 
 

@@ -251,6 +251,8 @@ step_products as (
         base,
         terms,
         bin_number,
+        x,
+        next_x - x as gap,
         line_error,
         bin_number >= 4 and bins - bin_number >= 4 as may_jump,
         sum_r as ty,
@@ -277,7 +279,14 @@ steps as (
             as step_error,
         min(
             case
-                when may_jump and tt > 1e-9 and tt * cc - th * th > 1e-9 * tt * cc
+                when
+                    may_jump and tt > 1e-9 and tt * cc - th * th > 1e-9 * tt * cc
+                    -- lines that meet within the next points are a bend
+                    and not (
+                        cy * tt < ty * th
+                        and (ty * cc - cy * th)
+                        between -gap * (ty * th - cy * tt) and 2.0 * gap * (ty * th - cy * tt)
+                    )
                     then
                         line_error
                         - (ty * ty * cc - 2.0 * ty * cy * th + cy * cy * tt) / (tt * cc - th * th)

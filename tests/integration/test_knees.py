@@ -1,0 +1,137 @@
+"""Knees in synthetic capacity curves of known truth: found where they are, and nowhere else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.benchmarks.knees import Judge, Series, series
+
+EACH = 12  # series of a kind; python -m tests.benchmarks.knees takes 1,000
+SEED = 7
+WITHOUT = (
+    "linear, noise 0.5 %",
+    "linear, noise 2 %",
+    "flat, noise 0.5 %",
+    "drift noise 1 %",
+    "seasons 1 %, two a life",
+    "recovery 1 % every 50 cycles",
+    "one long rest at 2/3",
+    "one long rest at 1/6",
+    "step down 2 % at 1/2",
+    "step down 2 % at 95 %",
+    "rise over 60, then linear",
+    "rise over 150, then linear",
+    "square root",
+    "gently accelerating",
+    "exponential fade to nothing",
+    "last 3 cycles bad",
+    "last 25 at a higher rate",
+    "short, 60 cycles",
+)
+WITH = (
+    "knee 4x at 2/3",
+    "knee 2x at 2/3",
+    "knee 10x 20 cycles ago",
+    "rise, then knee 4x",
+    "square root, then knee 4x",
+    "knee, saturated end",
+    "knee 5x, check-ups every 25",
+    "two breaks, 3x and 10x",
+    "two breaks, 2x and 6x",
+)
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
+    return Judge(tmp_path_factory.mktemp("knees"))
+
+
+@pytest.fixture(scope="module")
+def judged(judge: Judge) -> dict[str, tuple[list[Series], pd.DataFrame]]:
+    """The series of each kind, and the rows of int_capacity_knee."""
+    kinds = {kind: [series(kind, n, SEED) for n in range(EACH)] for kind in WITHOUT + WITH}
+    knees = judge.knees([cell for cells in kinds.values() for cell in cells])
+    return {
+        kind: (cells, knees[EACH * place : EACH * (place + 1)])
+        for place, (kind, cells) in enumerate(kinds.items())
+    }
+
+
+def test_no_knee_where_there_is_none(judged: dict[str, tuple[list[Series], pd.DataFrame]]) -> None:
+    false = {kind: int(judged[kind][1]["knee_cycle"].notna().sum()) for kind in WITHOUT}
+    # 5 % are allowed; in 12 of a kind 3 may be bad luck.
+    assert max(false.values()) <= 3, false
+    assert sum(false.values()) <= 0.05 * EACH * len(WITHOUT), false
+    for kind in WITHOUT:
+        knees = judged[kind][1]
+        assert (knees["knee_cycle"].isna() == knees["knee_reason"].notna()).all()
+
+
+def test_reasons_in_words(judged: dict[str, tuple[list[Series], pd.DataFrame]]) -> None:
+    most = {kind: judged[kind][1]["knee_reason"].mode()[0] for kind in WITHOUT}
+    assert most["linear, noise 0.5 %"] == "no significant change of slope"
+    assert most["step down 2 % at 95 %"] == "a step, no bend"
+    assert most["one long rest at 1/6"] == "a rest or a step between two lines, no bend"
+    assert most["square root"] == "the fade slows down"
+    assert most["gently accelerating"] == "the fade speeds up evenly, without a bend"
+    assert most["rise over 150, then linear"] == "a start that levels off, no bend after it"
+
+
+def test_knees_are_where_they_are(judged: dict[str, tuple[list[Series], pd.DataFrame]]) -> None:
+    for kind in WITH:
+        cells, knees = judged[kind]
+        assert knees["knee_cycle"].notna().sum() >= 0.8 * EACH, kind
+        found = [(cell, row) for cell, (_, row) in zip(cells, knees.iterrows(), strict=True)]
+        found = [(cell, row) for cell, row in found if not pd.isna(row["knee_cycle"])]
+        for column, what in (("knee_onset", "onset"), ("knee", "point")):
+            errors = [
+                abs(row[f"{column}_cycle"] - getattr(cell, what)) / cell.cycles[-1]
+                for cell, row in found
+            ]
+            assert np.median(errors) < 0.03, (kind, what)
+            inside = [
+                row[f"{column}_low_cycle"] <= getattr(cell, what) <= row[f"{column}_high_cycle"]
+                for cell, row in found
+            ]
+            assert np.mean(inside) >= 0.7, (kind, what)
+        for _, row in found:
+            assert row["knee_onset_low_cycle"] <= row["knee_onset_cycle"] <= row["knee_cycle"]
+            assert row["knee_cycle"] <= row["knee_high_cycle"]
+            assert row["fade_after_ah_per_cycle"] >= 1.5 * row["fade_before_ah_per_cycle"]
+
+
+def test_onset_and_point_are_two_where_two_breaks_are(
+    judged: dict[str, tuple[list[Series], pd.DataFrame]],
+) -> None:
+    knees = judged["two breaks, 3x and 10x"][1]
+    assert (knees["knee_onset_cycle"] < knees["knee_cycle"]).all()
+    assert knees["fade_between_ah_per_cycle"].notna().all()
+    one = judged["knee 4x at 2/3"][1]
+    assert (one["knee_onset_cycle"] == one["knee_cycle"]).mean() > 0.7
+
+
+def test_short_flat_and_unfading_records(judge: Judge) -> None:
+    cycles = np.arange(1.0, 101.0)
+    knees = judge.knees(
+        [
+            Series(cycles[:39], 2.0 - 1e-3 * cycles[:39]),
+            Series(cycles, np.full(100, 2.0)),
+            Series(cycles, 2.0 - 1e-3 * cycles),
+            Series(cycles, 2.0 + 1e-3 * cycles),
+            Series(cycles, np.where(cycles < 10, 2.0, 0.1)),
+            Series(cycles, np.zeros(100)),
+            # exact lines, as no cell has them
+            Series(cycles, 2.0 - 1e-3 * cycles - 5e-3 * np.maximum(cycles - 60, 0.0)),
+        ]
+    )
+    assert knees["knee_reason"][0] == "fewer than 40 reference cycles"
+    assert knees["knee_cycle"][:6].isna().all()
+    assert knees["knee_reason"][:6].notna().all()
+    assert knees["knee_reason"][4] == "too few reference cycles above 40 % of the first capacity"
+    assert knees["knee_cycle"][6] == pytest.approx(60, abs=1)
+    assert knees["knee_onset_cycle"][6] == knees["knee_cycle"][6]
+    assert knees["fade_before_ah_per_cycle"][6] == pytest.approx(1e-3, rel=0.05)
+    assert knees["fade_after_ah_per_cycle"][6] == pytest.approx(6e-3, rel=0.05)
+    assert knees["knee_capacity_ah"][6] == pytest.approx(1.94, abs=0.003)
