@@ -24,7 +24,10 @@ from schemas.reading import DISAGREEMENTS
 ROOT = Path(__file__).resolve().parents[2]
 NASTY = '</script><script>alert("x")</script>&<img src=x onerror=alert(1)>'
 TEXT = {
-    "equipment_id", "equipment_type", "nominal_capacity_source", "status", "rule", "test_key",
+    "equipment_id", "equipment_type", "nominal_capacity_source", "status", "rule",
+    "kind",
+    "kind_reason",
+    "invalid_reason", "test_key",
     "test_id", "source_file", "dialect", "direction", "stage_key",
 }  # fmt: skip
 
