@@ -122,19 +122,20 @@ def pulse(resistance: float) -> list[str]:
 
 def test_a_cell_with_an_inverted_pulse_breaks_no_other_cells_models(tmp_path: Path) -> None:
     folder = tmp_path / "in"
-    for cell, resistance in (("good_1", 0.05), ("bad", -0.2), ("good_2", 0.05)):
+    for cell, resistance in (("good_1", 0.2), ("bad", -0.2), ("good_2", 0.2)):
         (folder / cell).mkdir(parents=True)
         (folder / cell / "test.csv").write_text("\n".join(pulse(resistance)))
     ran = run(tmp_path, folder)
     build(ran)
     found = ran.sql(
-        """SELECT equipment_id, dc_resistance_30s_ohm, charge_ah, discharge_ah, disagreements
+        """SELECT equipment_id, dc_resistance_30s_ohm, dc_resistance_reason, charge_ah,
+            discharge_ah, disagreements
         FROM battery_cycles ORDER BY 1"""
     )
     assert [row[0] for row in found] == ["bad", "good_1", "good_2"]
-    assert found[0][1] is None
-    assert [row[1] for row in found[1:]] == pytest.approx([0.025, 0.025], abs=0.01)
-    assert [row[2:] for row in found] == [(pytest.approx(1.0), pytest.approx(1.0), [])] * 3
+    assert found[0][1:3] == (None, "voltage: moves against the current")
+    assert [row[1] for row in found[1:]] == pytest.approx([0.104, 0.104], abs=0.002)
+    assert [row[3:] for row in found] == [(pytest.approx(1.0), pytest.approx(1.0), [])] * 3
     assert ran.sql("SELECT count(*) FROM battery_health") == [(3,)]
 
 
