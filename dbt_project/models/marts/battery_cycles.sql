@@ -323,10 +323,11 @@ with_reason as (
                 (is_clock_off or has_test_unit_doubt)
                 and not (has_charge_counter and has_discharge_counter)
                 then 'no counters, and the clock or a unit is in doubt'
+            -- an error anywhere within its bounds scatters by them over the root of three
             when
-                kind = 'drive'
-                and not has_discharge_counter
-                and discharge_scatter_ah > {{ var('charge_tolerance') }} * full_discharge_ah
+                not has_discharge_counter
+                and discharge_scatter_ah / sqrt(3.0)
+                > {{ var('charge_tolerance') }} * full_discharge_ah
                 then 'no counters, and the current changes faster than it is logged'
         end as invalid_reason
 
