@@ -331,7 +331,8 @@ def _peaks(
                 continue
             found = given[cycle["cycle_number"], direction]
             trues = expected[row["cycle_number"], direction]
-            for peak in found:
+            # The truth has no curves of drive profiles and pulse tests.
+            for peak in found if row["kind"] not in ("drive", "pulse") else []:
                 yield from _peak(cell, row["cycle_number"], peak, trues)
             for peak in trues:
                 if peak["is_main"]:
@@ -341,9 +342,21 @@ def _peaks(
 
 
 def _peak(cell: Cell, cycle: int, peak: Row, trues: list[Row]) -> Iterator[Figure]:
+    """A certain peak by the limits; any other by what it says of its own errors."""
     volts, height = float(peak["voltage_v"]), abs(float(peak["dq_dv_ah_per_v"]))
     near = min(trues, key=lambda true: abs(true["voltage_v"] - volts), default=None)
-    if near is None or abs(near["voltage_v"] - volts) > _NEAR_V:
+    is_one = near is not None and abs(near["voltage_v"] - volts) <= _NEAR_V
+    if not peak.get("is_certain", True):
+        right = (
+            is_one
+            and near is not None
+            and abs(near["voltage_v"] - volts) <= float(peak["voltage_error_v"])
+            and abs(height - near["dq_dv_ah_per_v"]) <= 2.0 * float(peak["dq_dv_error_ah_per_v"])
+        )
+        true_v = near["voltage_v"] if near else None
+        yield Figure("other peak, by its errors", cell.number, cycle, volts, true_v, right)
+        return
+    if near is None or not is_one:
         yield Figure("peak is one", cell.number, cycle, volts, None, False)
         return
     yield Figure("peak is one", cell.number, cycle, volts, near["voltage_v"], True)

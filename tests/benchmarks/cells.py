@@ -36,6 +36,7 @@ WANTED = {
     "peak is one": 1.0,
     "peak voltage": 1.0,
     "peak height": 1.0,
+    "other peak, by its errors": None,
     "main peak found": None,
 }
 _SHORT = {
@@ -51,6 +52,7 @@ _SHORT = {
     "peak is one": "peak",
     "peak voltage": "peak V",
     "peak height": "peak h",
+    "other peak, by its errors": "peak other",
     "main peak found": "found",
 }
 

@@ -28,6 +28,7 @@ step_readings as (
         readings.reading_seq,
         readings.voltage_v,
         abs(readings.current_a) as current_abs_a,
+        readings.time_delta_s,
         case
             when steps.direction = 'charge' then readings.dq_charge_ah
             else readings.dq_discharge_ah
@@ -75,7 +76,8 @@ with_stage as (
         difference_product,
         sum(is_jump) over running as stage,
         sum(greatest(is_jump, is_change)) over running as knot,
-        sum(dq_ah) over running as charge_ah
+        sum(dq_ah) over running as charge_ah,
+        sum(coalesce(time_delta_s, 0.0)) over running as elapsed_s
 
     from step_readings
     window running as (
@@ -83,6 +85,17 @@ with_stage as (
         order by reading_seq
         rows between unbounded preceding and current row
     )
+
+),
+
+-- What the voltage does in a stage's first minutes is the answer to the change of current.
+settled as (
+
+    select
+        *,
+        elapsed_s - min(elapsed_s) over (partition by step_number, stage) as stage_elapsed_s
+
+    from with_stage
 
 ),
 
@@ -101,7 +114,8 @@ knots as (
         sum(difference_product) as difference_product,
         count(*) as readings
 
-    from with_stage
+    from settled
+    where stage_elapsed_s >= {{ var('ica_settled_s') }}
     group by step_number, stage, knot
 
 ),

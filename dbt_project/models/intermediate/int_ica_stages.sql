@@ -13,6 +13,12 @@ steps as (
 
 ),
 
+noises as (
+
+    select * from {{ ref('int_voltage_noise') }}
+
+),
+
 -- How the distance from the line between the neighbours changes from one knot to the next has
 -- little left of the curve itself.
 with_changes as (
@@ -131,10 +137,12 @@ with_scale as (
         steps.step_run,
         steps.direction,
         steps.capacity_ah,
-        steps.scale_ah
+        steps.scale_ah,
+        noises.rest_noise_v
 
     from with_noise
     inner join steps on with_noise.step_key = steps.step_key
+    left join noises on steps.equipment_id = noises.equipment_id
 
 ),
 
@@ -153,6 +161,8 @@ with_noise_v as (
                     coalesce(median_variance_v2, 0.0)
                 ),
                 0.0,
+                -- readings that are far apart do not show their noise; those at rest do
+                power(coalesce(rest_noise_v, 0.0), 2),
                 -- rounding is noise as far as the readings do not show where its steps lie
                 power(resolution_v * knots / readings, 2) / 12.0
             )

@@ -35,6 +35,11 @@ levelled as (
         level_after_ah - moved_ah as level_ah,
         max(greatest(level_after_ah, level_after_ah - moved_ah)) over cycle as level_max_ah,
         min(least(level_after_ah, level_after_ah - moved_ah)) over cycle as level_min_ah,
+        max(case when direction <> 'rest' then step_run end) over (
+            partition by test_key
+            order by step_run
+            rows between unbounded preceding and 1 preceding
+        ) as previous_load_run,
         max(case when is_long_rest then step_run end) over (
             partition by test_key
             order by step_run

@@ -337,7 +337,7 @@ final as (
         -- of noise, and what rounding stays within for 19 of 20
         2.0 * sqrt(2.0) * coalesce(noises.noise_ohm, 0.0)
         + 0.75 * windowed.resolution_v
-        / nullif(abs(windowed.current_a - windowed.current_before_a), 0.0) as noise_ohm
+        / nullif(abs(windowed.current_a - windowed.current_before_a), 0.0) as step_noise_ohm
 
     from windowed
     left join by_step

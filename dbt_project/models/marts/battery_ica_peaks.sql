@@ -373,7 +373,7 @@ refined as (
 
 ),
 
-final as (
+with_error as (
 
     select
         stages.stage_key
@@ -407,6 +407,17 @@ final as (
 
     from refined
     inner join stages on refined.stage_number = stages.stage_number
+
+),
+
+final as (
+
+    select
+        *,
+        voltage_error_v <= {{ var('ica_certain_error_v') }}
+        and dq_dv_error_ah_per_v <= {{ var('ica_certain_error') }} * dq_dv_ah_per_v as is_certain
+
+    from with_error
 
 )
 

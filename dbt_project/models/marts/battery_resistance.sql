@@ -19,10 +19,31 @@ estimates as (
 
 ),
 
+held_charges as (
+
+    select * from {{ ref('int_held_charges') }}
+
+),
+
+noises as (
+
+    select * from {{ ref('int_voltage_noise') }}
+
+),
+
 joined as (
 
     select
         estimates.*,
+        -- the step's own readings show it only where they are near to each other
+        greatest(
+            estimates.step_noise_ohm,
+            2.0 * sqrt(2.0) * coalesce(noises.rest_noise_v, 0.0)
+            / abs(estimates.current_a - estimates.current_before_a)
+        ) as noise_ohm,
+        held_charges.fallen_10_a,
+        held_charges.fallen_30_a,
+        coalesce(not held_charges.is_below_limit, false) as is_at_full_charge,
         estimates.current_a - estimates.current_before_a as change_a,
         loads.step_key,
         loads.equipment_id,
@@ -41,11 +62,18 @@ joined as (
     from estimates
     inner join loads
         on estimates.test_key = loads.test_key and estimates.step_run = loads.step_run
+    left join noises on loads.equipment_id = noises.equipment_id
+    left join held_charges
+        on
+            estimates.test_key = held_charges.test_key
+            and estimates.step_run = held_charges.step_run
     where abs(estimates.current_a - estimates.current_before_a) >= estimates.min_change_a
 
 ),
 
--- Where each is possible: within the step; at rest, where no charge moves; between rests.
+-- Where each is possible: from the held charge before; within the step; at rest, where no charge
+-- moves; between rests. At full charge the open-circuit voltage may fall faster in the first seconds
+-- than within the step later.
 with_slopes as (
 
     select
@@ -54,6 +82,14 @@ with_slopes as (
             when direction <> 'rest' and is_constant and slope_all_v_s is not null
                 then abs(slope_early_v_s - slope_late_v_s)
         end as within_error_v_s,
+        -- The share of the change of voltage that the open-circuit voltage has: it falls by the
+        -- resistance of minutes, somewhat above that of half a minute, times the fall of the held
+        -- current.
+        {% for seconds in times -%}
+            {{ var('resistance_held_ratio') }} * fallen_{{ seconds }}_a
+            / (abs(change_a) + {{ var('resistance_held_ratio') }} * fallen_{{ seconds }}_a)
+                as held_share_{{ seconds }},
+        {% endfor -%}
         rests_slope_v_ah * current_a / 3600.0 as rests_slope_v_s,
         rests_slope_error_v_ah * abs(current_a) / 3600.0 as rests_error_v_s
 
@@ -67,6 +103,8 @@ with_ocv as (
         *,
         case
             when direction = 'rest' then 'at_rest'
+            when is_at_full_charge
+                then case when fallen_10_a >= 0.0 and fallen_30_a >= 0.0 then 'held_charge' end
             when
                 within_error_v_s is not null
                 and (rests_error_v_s is null or within_error_v_s <= rests_error_v_s)
@@ -85,12 +123,15 @@ with_correction as (
         *,
         case ocv_method
             when 'at_rest' then 0.0
+            -- of what it falls in 30 s
+            when 'held_charge' then plain_30 * change_a * held_share_30 / 30.0
             when 'within_step' then slope_all_v_s
             when 'between_rests' then rests_slope_v_s
         end as ocv_slope_v_s,
         -- at rest, what the voltage did before was the fall under the load that has ended
         case ocv_method
             when 'at_rest' then 0.0
+            when 'held_charge' then 0.0
             when 'within_step' then within_error_v_s
             when 'between_rests' then rests_error_v_s
         end as ocv_error_v_s,
@@ -109,10 +150,20 @@ with_errors as (
             + noise_ohm
             + coalesce(drift_v_s, 0.0) * reading_before_age_s / abs(change_a)
                 as error_{{ seconds }},
-            plain_{{ seconds }} - ocv_slope_v_s * {{ seconds }} / change_a
-                as corrected_{{ seconds }},
+            case
+                when ocv_method = 'held_charge'
+                    then plain_{{ seconds }} * (1.0 - held_share_{{ seconds }})
+                else plain_{{ seconds }} - ocv_slope_v_s * {{ seconds }} / change_a
+            end as corrected_{{ seconds }},
             open_{{ seconds }}
             + noise_ohm
+            + case
+                when ocv_method = 'held_charge'
+                    then
+                        {{ var('resistance_held_error_share') }}
+                        * held_share_{{ seconds }} * plain_{{ seconds }}
+                else 0.0
+            end
             + (
                 coalesce(drift_v_s, 0.0) * reading_before_age_s
                 + (ocv_error_v_s + moving_v_s) * {{ seconds }}
@@ -187,6 +238,8 @@ corrected as (
                     ocv_method = 'at_rest'
                     and previous_duration_s < {{ var('resistance_settled_s') }}
                     then 'rest: after a load too short'
+                when ocv_method is null and is_at_full_charge
+                    then 'open circuit: at full charge, and the charge before was not held'
                 when ocv_method is null
                     then 'open circuit: neither a long step nor rests around it'
                 when moving_v_s is null then 'voltage: not known whether it moved before the step'

@@ -24,8 +24,9 @@ voltage's fall not in it.
 swings: `net_ah` between two turning points of the protocol (not those of single pulses or of
 regeneration), `is_full` as above.
 
-peaks: those of dQ/dV of the noise-free curve of each step at constant current; `step_run` counts
-the cycle's steps from 1.
+peaks: those of dQ/dV of the noise-free curve of each step at constant current, its first two minutes
+left out (the answer to the change of current is no part of the curve); `step_run` counts the cycle's
+steps from 1. None of drive profiles and pulse tests.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ _END: Final = 0.8  # of capacity: end of life
 _VALID: Final = ("full", "check_up", "formation")
 _AT_ONCE: Final = 10
 _GRID_MS: Final = 60_000  # at which the temperature is averaged
+_ANSWER_MS: Final = 120_000.0  # of the voltage to a change of current
 
 CELLS: Final = pa.schema(
     [
@@ -320,7 +322,11 @@ def _peaks(life: Life, lived: Lived) -> Iterator[dict[str, Any]]:
     steady = (segments["kind"] == CURRENT) & (kinds != "drive") & (kinds != "pulse")
     for segment in np.flatnonzero(steady).tolist():
         duration = float(segments["duration_ms"][segment])
-        after: Ints = np.unique(np.linspace(0.0, duration, truth_peaks.POINTS).astype(np.int64))
+        if duration <= 2.0 * _ANSWER_MS:
+            continue
+        after: Ints = np.unique(
+            np.linspace(_ANSWER_MS, duration, truth_peaks.POINTS).astype(np.int64)
+        )
         which = np.full(after.size, segment)
         curve = step_segments.points(life.kind, life.curve, segments, which, after)
         current = float(segments["current_a"][segment])
