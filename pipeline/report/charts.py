@@ -53,8 +53,8 @@ def all_charts(marts: Marts, overview: Overview) -> list[Chart]:
             "Resistance over cycles",
             "Resistance, mΩ",
             {"internal_mohm": "internal, by the tester", "dc_mohm": "DC, 30 s into the discharge"},
-            "Line: median of five valid cycles. DC: voltage drop about 30 s into the discharge; a "
-            "lower bound late in life if the tester logs on a change of voltage.",
+            "Line: median of five valid cycles. DC: voltage drop 30 s after the discharge began, over "
+            "the change of the current; none where the readings do not carry it.",
         )
         charts += _over_cycles(
             cycles,
