@@ -37,6 +37,12 @@ class Ran:
         """The rows of a query on the warehouse."""
         return sql(self.warehouse, query)
 
+    def rows(self, query: str) -> list[dict[str, Any]]:
+        """The rows of a query, by column; see `tests.warehouses.differences`."""
+        with duckdb.connect(str(self.warehouse), read_only=True) as database:
+            database.execute("SET TimeZone = 'UTC'")
+            return database.sql(query).to_arrow_table().to_pylist()
+
     def table(self, name: str, order: str) -> pa.Table:
         """A whole table in a fixed order."""
         with duckdb.connect(str(self.warehouse), read_only=True) as database:

@@ -134,7 +134,7 @@
         {%- do parts.append("coalesce(cast(" ~ equipment ~ "." ~ name ~ " as string), '')") -%}
     {%- endfor -%}
     {%- set settings = [
-        var('rest_current_fraction'), var('least_swing_fraction'),
+        var('rest_current_fraction'), var('least_swing_fraction'), var('full_swing_fraction'),
         var('gap_interval_factor'), var('counter_restart_share'), var('counter_flow_factor'),
         var('part_clock_noise_s'), var('part_interval_factor'), var('part_state_tolerance'),
         var('clock_tolerance'), var('charge_noise_share')

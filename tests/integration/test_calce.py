@@ -11,6 +11,7 @@ import pytest
 from pipeline import models
 from tests.calce import calce_dir
 from tests.running import Ran, run, same_tables
+from tests.warehouses import differences
 
 pytestmark = pytest.mark.calce
 
@@ -120,7 +121,8 @@ def test_incremental_capacity(cell: Ran) -> None:
 
     On the same readings: the charge of cycle 10 5.92 Ah/V at 3.891 V (LEAN with bins of 2 and 3 mV
     5.84 and 5.82), that of cycle 700 2.53 at 3.952 (2.54 and 2.52), a plateau so flat that its
-    voltage is known to no more than 20 mV; the discharge of cycle 10 3.54 at 3.61 (3.57 and 3.53).
+    voltage is known to no more than 20 mV; the discharge of cycle 10 3.54 at 3.61 (3.57 and 3.53),
+    flat too (16 mV).
     """
     peaks = {
         (number, direction): row
@@ -132,7 +134,7 @@ def test_incremental_capacity(cell: Ran) -> None:
     for key, height, volts, within in (
         ((10, "charge"), 5.88, 3.891, 0.003),
         ((700, "charge"), 2.53, 3.952, 0.006),
-        ((10, "discharge"), 3.54, 3.610, 0.006),
+        ((10, "discharge"), 3.54, 3.610, 0.008),
     ):
         assert peaks[key][0] == pytest.approx(height, rel=0.02)
         assert peaks[key][1] == pytest.approx(volts, abs=within)
@@ -196,7 +198,8 @@ def test_the_same_cell_in_two_runs_gives_the_same_models(
     assert success, counts
     for model in ("battery_cycles", "battery_lifetime", "battery_health"):
         query = f"SELECT * FROM {model} ORDER BY ALL"
-        assert runs[0].sql(query) == cell.sql(query), model
+        # The last digits of a sum depend on the order of addition.
+        assert differences(runs[0].rows(query), cell.rows(query)) == [], model
 
 
 @pytest.fixture(scope="module")

@@ -267,7 +267,7 @@ def test_the_rest_after_a_long_load_gives_its_resistance_too(
     [
         ("noisy", "voltage: too noisy for so small a change", "resistance: not known"),
         ("drive", "current: not constant until 30 s", "resistance: not known"),
-        ("moving", None, "voltage: was moving before the step"),
+        ("moving", None, "open circuit: at full charge, and the charge before was not held"),
     ],
 )
 def test_what_cannot_be_known_says_so(

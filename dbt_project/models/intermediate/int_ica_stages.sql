@@ -272,6 +272,8 @@ final as (
             12.0 * noise_v * noise_v * (span_ah / (knots - 1)) / power(window_ah, 3)
         ) as noise_v_per_ah,
         case when reason is null then window_ah end as window_ah,
+        -- seen at rest, or in readings that are near enough to each other
+        rest_noise_v is not null or readings >= {{ var('ica_noise_readings') }} as is_noise_known,
         reason
 
     from with_reason
@@ -298,6 +300,7 @@ final as (
         null as resolution_v,
         null as noise_v_per_ah,
         null as window_ah,
+        false as is_noise_known,
         reason
 
     from short_steps

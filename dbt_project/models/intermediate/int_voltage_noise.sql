@@ -16,7 +16,12 @@ rest_readings as (
         test_key,
         step_run,
         reading_seq,
-        voltage_v
+        voltage_v,
+        sum(time_delta_s) over (
+            partition by test_key, step_run
+            order by reading_seq
+            rows between unbounded preceding and current row
+        ) as elapsed_s
 
     from readings
     where equipment_type = 'battery_cell' and phase = 'rest' and is_impedance is not true
@@ -29,7 +34,8 @@ differences as (
         equipment_id,
         abs(
             voltage_v - 2.0 * lag(voltage_v) over step_order + lag(voltage_v, 2) over step_order
-        ) as difference_v
+        ) as difference_v,
+        lag(elapsed_s, 2) over step_order as elapsed_before_s
 
     from rest_readings
     window step_order as (partition by test_key, step_run order by reading_seq)
@@ -43,6 +49,7 @@ collected as (
         {{ collect('difference_v') }} as differences_v
 
     from differences
+    where elapsed_before_s >= {{ var('resistance_rest_s') }}
     group by equipment_id
     having count(difference_v) >= 20
 

@@ -170,7 +170,8 @@ with_shape as (
                     case
                         when discharges = 0 and charges = 0 then 'unknown'
                         when discharges = 0 then 'discharge_partial'
-                        when is_emptied_only or finished_charges = 0 then 'charge_partial'
+                        when is_emptied_only or (charges > 0 and finished_charges = 0)
+                            then 'charge_partial'
                         else 'discharge_partial'
                     end
             when is_driven then 'drive'

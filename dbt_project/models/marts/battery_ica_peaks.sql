@@ -400,6 +400,7 @@ with_error as (
         refined.voltage_from_v,
         refined.voltage_to_v,
         stages.window_ah,
+        stages.is_noise_known,
         row_number() over (
             partition by stages.cycle_key, stages.direction
             order by refined.lowest_v_per_ah asc, stages.stage_key asc, refined.point asc
@@ -413,8 +414,27 @@ with_error as (
 final as (
 
     select
-        *,
-        voltage_error_v <= {{ var('ica_certain_error_v') }}
+        peak_key,
+        stage_key,
+        cycle_key,
+        equipment_id,
+        cycle_number,
+        direction,
+        step_run,
+        stage,
+        peak,
+        voltage_v,
+        voltage_error_v,
+        dq_dv_ah_per_v,
+        dq_dv_error_ah_per_v,
+        prominence_ah_per_v,
+        area_ah,
+        voltage_from_v,
+        voltage_to_v,
+        window_ah,
+        is_main,
+        is_noise_known
+        and voltage_error_v <= {{ var('ica_certain_error_v') }}
         and dq_dv_error_ah_per_v <= {{ var('ica_certain_error') }} * dq_dv_ah_per_v as is_certain
 
     from with_error

@@ -142,7 +142,7 @@ final as (
         mean_current_a,
         mean_current_a / nullif(scale_ah, 0.0) as rate_c,
         start_voltage_v,
-        start_current_a,
+        case when direction = 'discharge' then start_current_a end as start_current_a,
         end_voltage_v,
         case when direction = 'charge' then charge_end_current_a end as end_current_a,
         limit_v,
