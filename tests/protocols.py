@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 COLUMNS = (
-    "Data_Point,Test_Time(s),Date_Time,Step_Time(s),Cycle_Index,Step_Index,Current(A),Voltage(V),"
-    "Charge_Capacity(Ah),Discharge_Capacity(Ah),Charge_Energy(Wh),Discharge_Energy(Wh),"
-    "Temperature(C)"
-).split(",")
+    "Data_Point", "Test_Time(s)", "Date_Time", "Step_Time(s)", "Cycle_Index", "Step_Index",
+    "Current(A)", "Voltage(V)", "Charge_Capacity(Ah)", "Discharge_Capacity(Ah)",
+    "Charge_Energy(Wh)", "Discharge_Energy(Wh)", "Temperature(C)",
+)  # fmt: skip
 CYCLE = ("Cycle_Index", "Step_Index", "Step_Time(s)")
 COUNTERS = tuple(name for name in COLUMNS if "Capacity" in name or "Energy" in name)
 UPPER, LOWER, CUTOFF = 4.2, 2.7, 0.1

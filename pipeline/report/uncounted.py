@@ -10,6 +10,7 @@ import pandas as pd
 _MOST_ROWS = 50
 _MOST_LINES = 5
 
+
 def box(uncounted: pd.DataFrame) -> str:
     """The page's box; nothing if every cycle counts."""
     if not len(uncounted):
@@ -24,7 +25,9 @@ def box(uncounted: pd.DataFrame) -> str:
     heads = "".join(f'<th scope="col">{head}</th>' for head in ("Cell", "Cycles", "Kind", "Why"))
     rest = ""
     if len(uncounted) > _MOST_ROWS:
-        rest = f"<p>and {len(uncounted) - _MOST_ROWS:,} more; see invalid_reason in battery_cycles</p>"
+        rest = (
+            f"<p>and {len(uncounted) - _MOST_ROWS:,} more; see invalid_reason in battery_cycles</p>"
+        )
     return (
         '<section class="card doubts"><h2>Not counted</h2>'
         f"<p>{summary(uncounted)}. They count for throughput and equivalent full cycles, not for "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,7 +44,9 @@ class Made:
 
     def life(self, cell: str, columns: str) -> tuple[object, ...]:
         """Columns of a cell's life."""
-        (row,) = self.ran.sql(f"SELECT {columns} FROM battery_lifetime WHERE equipment_id = '{cell}'")
+        (row,) = self.ran.sql(
+            f"SELECT {columns} FROM battery_lifetime WHERE equipment_id = '{cell}'"
+        )
         return row
 
 
@@ -284,7 +285,9 @@ def test_several_swings_in_one_cycle_are_kept_beside(made: Made) -> None:
     assert [row[0] for row in swings] == [1, 1, 1, 2, 2, 2, 3, 4, 5]
     assert [row[1] for row in swings] == pytest.approx(made.truth["lab_several"], rel=1e-4)
     assert all(row[2] for row in swings)
-    soh = made.ran.sql("SELECT max(soh_nominal) FROM battery_health WHERE equipment_id = 'lab_several'")
+    soh = made.ran.sql(
+        "SELECT max(soh_nominal) FROM battery_health WHERE equipment_id = 'lab_several'"
+    )
     assert soh[0][0] <= 1.0
 
 
