@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from typing import Any
 
 import pandas as pd
 
@@ -54,18 +55,17 @@ def terminal(uncounted: pd.DataFrame) -> list[str]:
     if not len(without):
         return []
     lines = ["capacity not known, for no cycle measures it:"]
-    for row in without[:_MOST_LINES].to_dict("records"):
-        lines.append(
-            f"  {row['equipment_id']}: {int(row['cycles']):,} × {row['kind']}, "
-            f"{_known(row['reason'])}"
-        )
+    lines += [
+        f"  {row['equipment_id']}: {int(row['cycles']):,} × {row['kind']}, {_known(row['reason'])}"
+        for row in without[:_MOST_LINES].to_dict("records")
+    ]
     if len(without) > _MOST_LINES:
         lines.append(f"  and {len(without) - _MOST_LINES:,} more, in the page")
     return lines
 
 
-def _known(value: object) -> str:
-    return "–" if value is None or value != value else str(value)
+def _known(value: Any) -> str:
+    return "–" if value is None or pd.isna(value) else str(value)
 
 
 def _number(count: int, word: str) -> str:

@@ -72,8 +72,8 @@ joined as (
 ),
 
 -- Where each is possible: from the held charge before; within the step; at rest, where no charge
--- moves; between rests. At full charge the open-circuit voltage may fall faster in the first seconds
--- than within the step later.
+-- moves; between rests. At full charge the open-circuit voltage may fall faster in the first
+-- seconds than within the step later.
 with_slopes as (
 
     select
