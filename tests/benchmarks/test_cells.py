@@ -90,7 +90,8 @@ def test_the_comparison_accepts_the_truth_and_nothing_else(tmp_path: Path) -> No
     scores = compared(cells, warehouse)
     assert not scores.missing
     assert not benchmark.failed(scores)
-    assert all(scores.share(name) == 1.0 for name in benchmark.WANTED)
+    uncertain = "other peak, by its errors"  # of which the truth has none
+    assert all(scores.share(name) == 1.0 for name in set(benchmark.WANTED) - {uncertain})
     assert all(true == found for true, found in scores.kinds)
     assert len({true for true, _ in scores.kinds}) >= 7
     for change, name in (

@@ -363,6 +363,7 @@ final as (
         is_step_start,
         phase,
         rest_current_a,
+        phase = 'rest' and coalesce(previous_phase = 'rest', true) as is_resting,
         -- the load changed while it was on or as it came on
         current_a <> 0.0 and abs(current_a) > rest_current_a
         and abs(current_a - coalesce(previous_current_a, 0.0)) > 0.1 * abs(current_a)

@@ -9,6 +9,12 @@ loads as (
 
 ),
 
+estimates as (
+
+    select * from {{ ref('int_load_estimates') }}
+
+),
+
 steps as (
 
     select * from {{ ref('battery_steps') }}
@@ -33,7 +39,7 @@ after_charge as (
     select
         loads.test_key,
         loads.step_run,
-        abs(loads.current_mean_a - loads.current_before_a) as load_a,
+        abs(estimates.current_a - estimates.current_before_a) as load_a,
         charges.step_run as charge_run,
         charges.step_type as charge_type,
         charges.voltage_end_v,
@@ -44,6 +50,8 @@ after_charge as (
         ) as is_below_limit
 
     from loads
+    inner join estimates
+        on loads.test_key = estimates.test_key and loads.step_run = estimates.step_run
     inner join steps as charges
         on
             loads.test_key = charges.test_key

@@ -30,12 +30,12 @@ totals as (
         max_by(cycle_restarts, case when phase <> 'rest' then reading_seq end) as cycle_restarts,
         max_by(level_ah, reading_seq) as end_level_ah,
         coalesce(
-            sum(case when phase <> 'rest' then dq_charge_ah - dq_discharge_ah end), 0.0
+            sum(case when not is_resting then dq_charge_ah - dq_discharge_ah end), 0.0
         ) as level_change_ah,
-        coalesce(sum(case when phase <> 'rest' then dq_charge_ah end), 0.0) as gross_charge_ah,
-        coalesce(sum(case when phase <> 'rest' then dq_discharge_ah end), 0.0)
+        coalesce(sum(case when not is_resting then dq_charge_ah end), 0.0) as gross_charge_ah,
+        coalesce(sum(case when not is_resting then dq_discharge_ah end), 0.0)
             as gross_discharge_ah,
-        coalesce(sum(case when phase <> 'rest' then de_charge_wh - de_discharge_wh end), 0.0)
+        coalesce(sum(case when not is_resting then de_charge_wh - de_discharge_wh end), 0.0)
             as energy_change_wh,
         -- a gap says nothing of the time a current flowed
         sum(case when phase = 'charge' and not is_gap then time_delta_s end) as charge_time_s,

@@ -359,8 +359,13 @@ final as (
         -- what was put in and what was taken out compare only from limit to limit and back
         case when is_round_trip then discharge_ah / nullif(charge_ah, 0.0) end
             as coulombic_efficiency,
-        case when is_round_trip then discharge_wh / nullif(charge_wh, 0.0) end
-            as energy_efficiency,
+        -- what is lost as heat shows in a partial cycle too, if it comes back to where it began
+        case
+            when
+                is_round_trip
+                or abs(charge_ah - discharge_ah) <= {{ var('return_tolerance') }} * charge_ah
+                then discharge_wh / nullif(charge_wh, 0.0)
+        end as energy_efficiency,
         charge_wh / nullif(charge_ah, 0.0) as charge_mean_voltage_v,
         discharge_wh / nullif(discharge_ah, 0.0) as discharge_mean_voltage_v,
         v_min_v,

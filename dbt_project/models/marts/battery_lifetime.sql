@@ -73,6 +73,12 @@ cycle_doubts as (
         ) = 1 as direction_disagrees,
         max(
             case
+                when invalid_reason like 'no counters, and the current changes faster%' then 1
+                else 0
+            end
+        ) = 1 as is_sampled_coarsely,
+        max(
+            case
                 when is_valid and coulombic_efficiency not between 0.8 and 1.2 then 1 else 0
             end
         ) = 1 as is_efficiency_odd
@@ -194,6 +200,7 @@ final as (
             ~ "then 'limits_not_known' end",
             "case when lives.is_capacity_odd then 'capacity_out_of_range' end",
             "case when cycle_doubts.is_efficiency_odd then 'efficiency_out_of_range' end",
+            "case when cycle_doubts.is_sampled_coarsely then 'sampling_too_coarse' end",
             "case when cycle_doubts.charge_disagrees then 'charge_disagrees' end",
             "case when cycle_doubts.clock_disagrees then 'clock_disagrees' end",
             "case when cycle_doubts.direction_disagrees then 'direction_disagrees' end",
