@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.report.words import known, number
+
 # The most doubtful tests stand in the page, a few in the terminal; the rest is for a query.
 _MOST_ROWS = 50
 _MOST_LINES = 5
@@ -67,7 +69,7 @@ def box(doubts: pd.DataFrame) -> str:
         return ""
     lines = []
     for row in doubts[:_MOST_ROWS].to_dict("records"):
-        values = (row["doubt"], _known(row["test"]), _known(row["dialect"]), cycles(row))
+        values = (row["doubt"], known(row["test"]), known(row["dialect"]), cycles(row))
         cells = "".join(f"<td>{html.escape(value)}</td>" for value in values)
         lines.append(
             f'<tr><th scope="row">{html.escape(str(row["equipment_id"]))}</th>{cells}</tr>'
@@ -100,9 +102,9 @@ def summary(doubts: pd.DataFrame) -> str:
     """How much is in doubt, in one line."""
     tests = doubts[["equipment_id", "test"]].drop_duplicates()
     cells = tests["equipment_id"].nunique()
-    told = f"{_number(len(tests), 'test')} of {_number(cells, 'cell')}"
+    told = f"{number(len(tests), 'test')} of {number(cells, 'cell')}"
     invalid = int(doubts["invalid_cycles"].sum())
-    return f"{told}, {_number(invalid, 'cycle')} not valid" if invalid else told
+    return f"{told}, {number(invalid, 'cycle')} not valid" if invalid else told
 
 
 def terminal(doubts: pd.DataFrame) -> list[str]:
@@ -111,16 +113,8 @@ def terminal(doubts: pd.DataFrame) -> list[str]:
         return []
     lines = [f"in doubt: {summary(doubts)}"]
     for row in doubts[:_MOST_LINES].to_dict("records"):
-        where = f"{row['equipment_id']}, {_known(row['test'])}"
+        where = f"{row['equipment_id']}, {known(row['test'])}"
         lines.append(f"  {row['doubt']}: {where}; cycles: {cycles(row)}")
     if len(doubts) > _MOST_LINES:
         lines.append(f"  and {len(doubts) - _MOST_LINES:,} more, in the page")
     return lines
-
-
-def _known(value: Any) -> str:
-    return "–" if value is None or pd.isna(value) else str(value)
-
-
-def _number(count: int, word: str) -> str:
-    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"

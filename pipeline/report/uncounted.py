@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
-from typing import Any
 
 import pandas as pd
+
+from pipeline.report.words import known, number
 
 # The cells with most such cycles stand in the page, a few without any other in the terminal.
 _MOST_ROWS = 50
@@ -18,7 +19,7 @@ def box(uncounted: pd.DataFrame) -> str:
         return ""
     lines = []
     for row in uncounted[:_MOST_ROWS].to_dict("records"):
-        values = (f"{int(row['cycles']):,}", str(row["kind"]), _known(row["reason"]))
+        values = (f"{int(row['cycles']):,}", str(row["kind"]), known(row["reason"]))
         cells = "".join(f"<td>{html.escape(value)}</td>" for value in values)
         lines.append(
             f'<tr><th scope="row">{html.escape(str(row["equipment_id"]))}</th>{cells}</tr>'
@@ -42,10 +43,10 @@ def summary(uncounted: pd.DataFrame) -> str:
     """How many cycles measure no capacity, in one line."""
     cells = uncounted["equipment_id"].nunique()
     without = uncounted[uncounted["valid_cycles"] == 0]["equipment_id"].nunique()
-    told = f"{_number(int(uncounted['cycles'].sum()), 'cycle')} of {_number(cells, 'cell')}"
+    told = f"{number(int(uncounted['cycles'].sum()), 'cycle')} of {number(cells, 'cell')}"
     told += " measure no capacity" if uncounted["cycles"].sum() != 1 else " measures no capacity"
     if without:
-        told += f"; {_number(without, 'cell')} {'has' if without == 1 else 'have'} no other"
+        told += f"; {number(without, 'cell')} {'has' if without == 1 else 'have'} no other"
     return told
 
 
@@ -56,17 +57,9 @@ def terminal(uncounted: pd.DataFrame) -> list[str]:
         return []
     lines = ["capacity not known, for no cycle measures it:"]
     lines += [
-        f"  {row['equipment_id']}: {int(row['cycles']):,} × {row['kind']}, {_known(row['reason'])}"
+        f"  {row['equipment_id']}: {int(row['cycles']):,} × {row['kind']}, {known(row['reason'])}"
         for row in without[:_MOST_LINES].to_dict("records")
     ]
     if len(without) > _MOST_LINES:
         lines.append(f"  and {len(without) - _MOST_LINES:,} more, in the page")
     return lines
-
-
-def _known(value: Any) -> str:
-    return "–" if value is None or pd.isna(value) else str(value)
-
-
-def _number(count: int, word: str) -> str:
-    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
