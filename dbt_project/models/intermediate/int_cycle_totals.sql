@@ -208,6 +208,7 @@ joined as (
         coalesce({{ array_has('tests.disagreements', "'charge_disagrees'") }}, false)
             as has_test_charge_doubt,
         {{ clocks_differ('tests.wall_duration_s', 'tests.clock_duration_s') }} as is_clock_off,
+        tests.has_step_index,
         -- differences below this are noise: a share of the cell's capacity
         {{ var('charge_noise_share') }} * coalesce(
             equipment.nominal_capacity_ah,

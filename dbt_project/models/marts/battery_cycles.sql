@@ -59,6 +59,7 @@ cycle_swings as (
         max_by(rests, case when direction = 'discharge' then net_ah end) as discharge_rests,
         max_by(load_changes, case when direction = 'discharge' then net_ah end)
             as discharge_load_changes,
+        max_by(readings, case when direction = 'discharge' then net_ah end) as discharge_readings,
         max_by(
             rest_time_s / nullif(duration_s, 0.0), case when direction = 'discharge' then net_ah end
         ) as discharge_rest_share,
@@ -102,6 +103,7 @@ joined as (
         cycle_swings.charge_rate_c,
         cycle_swings.discharge_rests,
         cycle_swings.discharge_load_changes,
+        cycle_swings.discharge_readings,
         cycle_swings.discharge_rest_share,
         cycle_swings.discharge_reverse_ah,
         cycle_swings.discharge_partial_reason,
@@ -327,8 +329,17 @@ with_reason as (
             -- an error anywhere within its bounds scatters by them over the root of three
             when
                 not has_discharge_counter
-                and discharge_scatter_ah / sqrt(3.0)
-                > {{ var('charge_tolerance') }} * full_discharge_ah
+                and (
+                    discharge_scatter_ah / sqrt(3.0)
+                    > {{ var('charge_tolerance') }} * full_discharge_ah
+                    -- where between two readings it changed is not known either
+                    or (
+                        kind = 'drive'
+                        and not has_step_index
+                        and discharge_load_changes
+                        > {{ var('drive_reading_share') }} * discharge_readings
+                    )
+                )
                 then 'no counters, and the current changes faster than it is logged'
         end as invalid_reason
 
