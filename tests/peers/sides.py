@@ -210,10 +210,12 @@ class Sides:
             cycle: percent / 100
             for cycle, percent in self._cycles("cellpy", "coulombic_efficiency_percent").items()
         }
-        lines.append(self._line(
-            "coulombic efficiency", "cellpy", efficiency,
-            self.ours.cycles("coulombic_efficiency"), 1e-9, "The same quotient; in percent there.",
-        ))  # fmt: skip
+        given = self._given("coulombic_efficiency")
+        if given:
+            lines.append(self._line(
+                "coulombic efficiency", "cellpy", efficiency, given, 1e-9,
+                "The same quotient; in percent there, and there for cycles too that do not return.",
+            ))  # fmt: skip
         return lines
 
     def _beep_capacity(self) -> list[Line]:
@@ -225,12 +227,18 @@ class Sides:
                        self.ours.cycles(name), 1e-9, why, may_miss=may_miss)
             for name in ("charge_ah", "discharge_ah", "charge_wh", "discharge_wh")
         ]  # fmt: skip
-        lines.append(self._line(
-            "energy efficiency", "beep", self._cycles("beep", "energy_efficiency"),
-            self.ours.cycles("energy_efficiency"), 1e-7, "The same quotient; 32-bit floats there.",
-            may_miss=may_miss,
-        ))  # fmt: skip
+        given = self._given("energy_efficiency")
+        if given:
+            lines.append(self._line(
+                "energy efficiency", "beep", self._cycles("beep", "energy_efficiency"), given, 1e-7,
+                "The same quotient; 32-bit floats there, and there for cycles too that do not return.",
+                may_miss=may_miss,
+            ))  # fmt: skip
         return lines
+
+    def _given(self, column: str) -> Figures:
+        """A figure of the models, where they give it: none where a cycle is no round trip."""
+        return {key: value for key, value in self.ours.cycles(column).items() if value is not None}
 
     def _pyprobe_capacity(self) -> list[Line]:
         lines = []
