@@ -39,10 +39,12 @@ least_swings as (
 
 ),
 
+-- In rows of nothing but this: they are sorted several times.
 with_level as (
 
     select
-        with_increments.*,
+        with_increments.test_key,
+        with_increments.reading_seq,
         least_swings.least_swing_ah,
         -- what flows at rest (leakage, noise) moves no level; the interval in which a rest begins does
         sum(
@@ -58,7 +60,8 @@ with_level as (
         ) as level_ah
 
     from with_increments
-    left join least_swings on with_increments.equipment_id = least_swings.equipment_id
+    inner join least_swings on with_increments.equipment_id = least_swings.equipment_id
+    where with_increments.equipment_type = 'battery_cell'
 
 ),
 
@@ -228,10 +231,12 @@ leg_ends as (
 
 ),
 
-with_swing as (
+numbered_swings as (
 
     select
-        with_leg.*,
+        with_leg.test_key,
+        with_leg.reading_seq,
+        with_leg.level_ah,
         case
             -- a test whose level never moves by a swing has none
             when leg_ends.end_seq is null then null
@@ -242,6 +247,21 @@ with_swing as (
     from with_leg
     left join leg_ends
         on with_leg.test_key = leg_ends.test_key and with_leg.leg = leg_ends.leg
+
+),
+
+with_swing as (
+
+    select
+        with_increments.*,
+        numbered_swings.level_ah,
+        numbered_swings.swing_number
+
+    from with_increments
+    left join numbered_swings
+        on
+            with_increments.test_key = numbered_swings.test_key
+            and with_increments.reading_seq = numbered_swings.reading_seq
 
 ),
 
