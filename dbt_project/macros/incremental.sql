@@ -7,7 +7,7 @@
 
 {#-
     Whether a model adds to the table it built before. One that lacks a column comes from an older
-    version of the project and is built anew. A unit test has no such table.
+    version of the project and is rebuilt. A unit test has no such table.
 -#}
 {%- macro adds_to_itself() -%}
     {%- if model['resource_type'] != 'model' or not is_incremental() -%}

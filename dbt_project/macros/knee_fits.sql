@@ -27,6 +27,19 @@
     - {{ one }}.h0 * {{ two }}.h0 - {{ one }}.h1 * {{ two }}.h1 - {{ one }}.h2 * {{ two }}.h2
 {%- endmacro -%}
 
+{#- The squared error of a fit with two hinges, from their products (cy1, cc1, cy2, cc2, c12). -#}
+{%- macro pair_error() -%}
+    line_error
+    - (cy1 * cy1 * cc2 - 2.0 * cy1 * cy2 * c12 + cy2 * cy2 * cc1) / (cc1 * cc2 - c12 * c12)
+{%- endmacro -%}
+
+{#- Whether two hinges are told apart, and the fade speeds up at both. -#}
+{%- macro pair_speeds_up() -%}
+    cc1 * cc2 - c12 * c12 > 1e-9 * cc1 * cc2
+    and cy1 * cc2 < cy2 * c12
+    and cy2 * cc1 < cy1 * c12
+{%- endmacro -%}
+
 {#-
     What may be taken along with the line: nothing, or a term that bends a curve without a knee: the
     root of the cycles (growth of a surface layer), or a start that dies out, of whatever length.

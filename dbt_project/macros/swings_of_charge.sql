@@ -46,11 +46,9 @@ with_level as (
         with_increments.test_key,
         with_increments.reading_seq,
         least_swings.least_swing_ah,
-        -- what flows at rest (leakage, noise) moves no level; the interval in which a rest begins does
         sum(
             case
-                when with_increments.phase = 'rest' and with_increments.previous_phase = 'rest'
-                    then 0.0
+                when with_increments.is_resting then 0.0
                 else with_increments.dq_charge_ah - with_increments.dq_discharge_ah
             end
         ) over (
@@ -274,12 +272,7 @@ swing_totals as (
     select
         test_key,
         swing_number,
-        sum(
-            case
-                when phase = 'rest' and previous_phase = 'rest' then 0.0
-                else dq_charge_ah - dq_discharge_ah
-            end
-        ) as net_ah
+        sum(case when is_resting then 0.0 else dq_charge_ah - dq_discharge_ah end) as net_ah
 
     from with_swing
     where equipment_type = 'battery_cell' and not has_cycle_index and swing_number is not null

@@ -2,7 +2,7 @@
 
 Synthetic capacity curves of known truth are put into a DuckDB file as `battery_health`, and the
 project's own compiled SQL (int_capacity_points to int_capacity_knee) runs on them. The thresholds
-in dbt_project.yml were set with `--tuning`: other seeds, and parameters drawn anew for every series
+in dbt_project.yml were set with `--tuning`: other seeds, and other parameters for every series
 (length, fade, noise, where the breaks are and how sharp).
 
 How the debatable ones count: a curve that speeds up evenly (a parabola) has no knee, and neither

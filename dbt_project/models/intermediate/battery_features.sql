@@ -251,6 +251,8 @@ with_increments as (
 
     select
         *,
+        -- what flows at rest moves no level; the interval in which a rest begins is the load's
+        phase = 'rest' and coalesce(previous_phase = 'rest', true) as is_resting,
         case
             when equipment_type <> 'battery_cell' then null
             when has_charge_capacity_ah then gained_charge_capacity_ah
@@ -363,7 +365,7 @@ final as (
         is_step_start,
         phase,
         rest_current_a,
-        phase = 'rest' and coalesce(previous_phase = 'rest', true) as is_resting,
+        is_resting,
         -- the load changed while it was on or as it came on
         current_a <> 0.0 and abs(current_a) > rest_current_a
         and abs(current_a - coalesce(previous_current_a, 0.0)) > 0.1 * abs(current_a)

@@ -90,16 +90,10 @@ pair_fits as (
 
     select
         *,
-        line_error
-        - (cy1 * cy1 * cc2 - 2.0 * cy1 * cy2 * c12 + cy2 * cy2 * cc1) / (cc1 * cc2 - c12 * c12)
-            as squared_error
+        {{ pair_error() }} as squared_error
 
     from pair_products
-    where
-        cc1 * cc2 - c12 * c12 > 1e-9 * cc1 * cc2
-        -- the fade speeds up at both
-        and cy1 * cc2 < cy2 * c12
-        and cy2 * cc1 < cy1 * c12
+    where {{ pair_speeds_up() }}
 
 ),
 
@@ -221,15 +215,10 @@ finer_pair_fits as (
         *,
         (cy1 * cc2 - cy2 * c12) / (cc1 * cc2 - c12 * c12) as change_1,
         (cy2 * cc1 - cy1 * c12) / (cc1 * cc2 - c12 * c12) as change_2,
-        line_error
-        - (cy1 * cy1 * cc2 - 2.0 * cy1 * cy2 * c12 + cy2 * cy2 * cc1) / (cc1 * cc2 - c12 * c12)
-            as squared_error
+        {{ pair_error() }} as squared_error
 
     from finer_pairs
-    where
-        cc1 * cc2 - c12 * c12 > 1e-9 * cc1 * cc2
-        and cy1 * cc2 < cy2 * c12
-        and cy2 * cc1 < cy1 * c12
+    where {{ pair_speeds_up() }}
 
 ),
 
@@ -298,13 +287,61 @@ steps as (
 
 ),
 
-fits as (
+fits_without_break as (
 
     select
         cell_number,
         base,
         'line' as fit,
         2 + terms as parameters,
+        squared_error
+
+    from lines
+
+    union all
+
+    select
+        cell_number,
+        base,
+        'step' as fit,
+        4 + terms as parameters,
+        step_error as squared_error
+
+    from steps
+
+    union all
+
+    select
+        cell_number,
+        base,
+        'jump' as fit,
+        5 + terms as parameters,
+        jump_error as squared_error
+
+    from steps
+
+    union all
+
+    select
+        best_singles.cell_number,
+        best_singles.base,
+        'slowing' as fit,
+        4 + lines.terms as parameters,
+        best_singles.slowing_error as squared_error
+
+    from best_singles
+    inner join lines
+        on best_singles.cell_number = lines.cell_number and best_singles.base = lines.base
+
+),
+
+fits as (
+
+    select
+        cell_number,
+        base,
+        fit,
+        parameters,
         squared_error,
         cast(null as {{ float_type() }}) as at_1,
         cast(null as {{ float_type() }}) as h0_1,
@@ -317,72 +354,7 @@ fits as (
         cast(null as {{ float_type() }}) as h2_2,
         cast(null as {{ float_type() }}) as change_2
 
-    from lines
-
-    union all
-
-    select
-        cell_number,
-        base,
-        'step' as fit,
-        4 + terms as parameters,
-        step_error as squared_error,
-        null as at_1,
-        null as h0_1,
-        null as h1_1,
-        null as h2_1,
-        null as change_1,
-        null as at_2,
-        null as h0_2,
-        null as h1_2,
-        null as h2_2,
-        null as change_2
-
-    from steps
-
-    union all
-
-    select
-        cell_number,
-        base,
-        'jump' as fit,
-        5 + terms as parameters,
-        jump_error as squared_error,
-        null as at_1,
-        null as h0_1,
-        null as h1_1,
-        null as h2_1,
-        null as change_1,
-        null as at_2,
-        null as h0_2,
-        null as h1_2,
-        null as h2_2,
-        null as change_2
-
-    from steps
-
-    union all
-
-    select
-        best_singles.cell_number,
-        best_singles.base,
-        'slowing' as fit,
-        4 + lines.terms as parameters,
-        best_singles.slowing_error as squared_error,
-        null as at_1,
-        null as h0_1,
-        null as h1_1,
-        null as h2_1,
-        null as change_1,
-        null as at_2,
-        null as h0_2,
-        null as h1_2,
-        null as h2_2,
-        null as change_2
-
-    from best_singles
-    inner join lines
-        on best_singles.cell_number = lines.cell_number and best_singles.base = lines.base
+    from fits_without_break
 
     union all
 

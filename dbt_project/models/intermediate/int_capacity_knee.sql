@@ -192,12 +192,8 @@ likely_pairs as (
 
     from tried_pairs
     where
-        cc1 * cc2 - c12 * c12 > 1e-9 * cc1 * cc2
-        and cy1 * cc2 < cy2 * c12
-        and cy2 * cc1 < cy1 * c12
-        and line_error
-        - (cy1 * cy1 * cc2 - 2.0 * cy1 * cy2 * c12 + cy2 * cy2 * cc1) / (cc1 * cc2 - c12 * c12)
-        <= error_limit
+        {{ pair_speeds_up() }}
+        and {{ pair_error() }} <= error_limit
     group by cell_number
 
 ),

@@ -259,6 +259,32 @@ with_kind as (
 
 ),
 
+-- Without counters the readings have to carry the integral of the discharge: an error anywhere
+-- within its bounds scatters by them over the root of three.
+with_sampling as (
+
+    select
+        *,
+        coalesce(
+            not has_discharge_counter
+            and (
+                discharge_scatter_ah / sqrt(3.0)
+                > {{ var('charge_tolerance') }} * full_discharge_ah
+                -- where between two readings it changed is not known either
+                or (
+                    kind = 'drive'
+                    and not has_step_index
+                    and discharge_load_changes
+                    > {{ var('drive_reading_share') }} * discharge_readings
+                )
+            ),
+            false
+        ) as is_sampled_coarsely
+
+    from with_kind
+
+),
+
 with_reason as (
 
     select
@@ -326,24 +352,11 @@ with_reason as (
                 (is_clock_off or has_test_unit_doubt)
                 and not (has_charge_counter and has_discharge_counter)
                 then 'no counters, and the clock or a unit is in doubt'
-            -- an error anywhere within its bounds scatters by them over the root of three
-            when
-                not has_discharge_counter
-                and (
-                    discharge_scatter_ah / sqrt(3.0)
-                    > {{ var('charge_tolerance') }} * full_discharge_ah
-                    -- where between two readings it changed is not known either
-                    or (
-                        kind = 'drive'
-                        and not has_step_index
-                        and discharge_load_changes
-                        > {{ var('drive_reading_share') }} * discharge_readings
-                    )
-                )
+            when is_sampled_coarsely
                 then 'no counters, and the current changes faster than it is logged'
         end as invalid_reason
 
-    from with_kind
+    from with_sampling
 
 ),
 
@@ -420,7 +433,8 @@ final as (
         case when is_complete then full_discharge_wh end as capacity_wh,
         is_complete,
         invalid_reason is null as is_valid,
-        invalid_reason
+        invalid_reason,
+        is_sampled_coarsely
 
     from with_reason
 

@@ -71,12 +71,7 @@ cycle_doubts as (
         max(
             case when {{ array_has('disagreements', "'direction_disagrees'") }} then 1 else 0 end
         ) = 1 as direction_disagrees,
-        max(
-            case
-                when invalid_reason like 'no counters, and the current changes faster%' then 1
-                else 0
-            end
-        ) = 1 as is_sampled_coarsely,
+        max(case when is_sampled_coarsely then 1 else 0 end) = 1 as is_sampled_coarsely,
         max(
             case
                 when is_valid and coulombic_efficiency not between 0.8 and 1.2 then 1 else 0

@@ -79,7 +79,7 @@ class _Potential:
         self.area: Floats = np.concatenate(([0.0], np.cumsum(areas)))
 
     def at(self, filling: Floats) -> Floats:
-        """Potential in V at a filling in 0..1; outside, the end's line goes on."""
+        """Potential in V at a filling in 0..1; outside, the end's line is extended."""
         u = filling * self.POINTS
         i = np.clip(u.astype(np.int32), 0, self.POINTS - 1)
         return self.value[i] + self.slope[i] * (u - i)

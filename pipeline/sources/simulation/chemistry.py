@@ -140,7 +140,7 @@ class Curve:
         self._areas: list[float] = self._area.tolist()
 
     def one(self, soc: float) -> float:
-        """Voltage at one state of charge; outside 0 … 1 the end's line goes on."""
+        """Voltage at one state of charge; outside 0 … 1 the end's line is extended."""
         u = soc * _POINTS
         i = min(max(int(u), 0), _POINTS - 1)
         low = self._table[i]

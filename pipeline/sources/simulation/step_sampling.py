@@ -23,7 +23,7 @@ def times(
     """Segment and ms since its start of every reading, (n,) each, in order.
 
     Every segment is read at its end. In between `regular` reads at whole intervals, and after 1 s
-    (steps of load also after 10 and 30 s); `irregular` after 0.2 to 1.8 intervals, drawn anew each
+    (steps of load also after 10 and 30 s); `irregular` after 0.2 to 1.8 intervals, drawn each
     time; `voltage` after 1 s, at every change by `voltage_step`, and after every interval.
     """
     if config.sampling == "irregular":
