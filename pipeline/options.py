@@ -20,6 +20,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
 from pipeline.errors import ConfigError
 from schemas import profiles
 from schemas.profiles import Profile, ProfileError
+from transforms.budget import Budget, BudgetError, budget_from
 from transforms.interpret.told import Told, ToldError, told_from
 
 _DAY_S = 86_400
@@ -159,6 +160,14 @@ class JobOptions(PipelineOptions):
             help="equipment of readings that name none, instead of telling it from the file",
         )
         group.add_argument(
+            "--limit",
+            action="append",
+            default=[],
+            metavar="NAME=NUMBER",
+            help="allows a file or message more than usual, where it was refused as too_large; "
+            "the dead letter names the limit; may be given more than once",
+        )
+        group.add_argument(
             "--metrics_port",
             help="PORT or HOST:PORT at which a running job shows its figures to Prometheus",
         )
@@ -193,6 +202,7 @@ class JobConfig:
     day_first: bool | None = None
     equipment_id: str | None = None
     dialects: tuple[Told, ...] = ()
+    budget: Budget = Budget()
     launched_at_us: int = 0
     progress: bool = True
     until_latest: bool = False
@@ -257,6 +267,13 @@ def _dialects(names: Sequence[str]) -> tuple[Told, ...]:
     return tuple(found)
 
 
+def _budget(given: Sequence[str]) -> Budget:
+    try:
+        return budget_from(given)
+    except BudgetError as error:
+        raise ConfigError(f"--limit {error}") from None
+
+
 def _warehouses(given: Sequence[str] | None) -> tuple[str, ...]:
     if given is None:
         return (DEFAULT_WAREHOUSE,)
@@ -297,6 +314,7 @@ def config_from(options: PipelineOptions, now_us: int | None = None) -> JobConfi
         day_first=_DAY_FIRST[own.date_order],
         equipment_id=own.equipment_id,
         dialects=_dialects(own.dialect),
+        budget=_budget(own.limit),
         launched_at_us=time.time_ns() // 1000 if now_us is None else now_us,
         progress=not own.no_progress,
         until_latest=own.until == "latest",

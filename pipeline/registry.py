@@ -60,6 +60,7 @@ def source(
             time_zone=config.time_zone,
             day_first=config.day_first,
             dialects=config.dialects,
+            budget=config.budget,
         )
     raise ConfigError(
         f"--source={config.source}: no source reads {kind}:; give a file, folder or glob "

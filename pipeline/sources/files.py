@@ -23,6 +23,7 @@ from pipeline.sources.readahead import read_group
 from pipeline.sources.splits import Group, Split, grouped, list_files, planned
 from transforms import dead_letter, naming
 from transforms.batch import RawBatch
+from transforms.budget import Budget
 from transforms.dead_letter import DeadLetter
 from transforms.interpret.told import Told
 
@@ -46,6 +47,7 @@ class FileSource(Bounded):
         skip: patterns of file names to leave out, besides hidden files, notes and pictures.
         day_first: whether dates have the day first; None: each file decides.
         dialects: what the user says about how files are to be read.
+        budget: what one file may take.
     """
 
     unit = "B"
@@ -61,11 +63,12 @@ class FileSource(Bounded):
         skip: tuple[str, ...] = (),
         day_first: bool | None = None,
         dialects: tuple[Told, ...] = (),
+        budget: Budget = Budget(),  # noqa: B008 - frozen
     ) -> None:
         self.pattern = pattern
         self.skip = skip
         self.settings = Settings(
-            name, equipment_id, time_zone, split_bytes, batch_rows, day_first, dialects
+            name, equipment_id, time_zone, split_bytes, batch_rows, day_first, dialects, budget
         )
 
     @cached_property

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pipeline.progress import PROGRESS
 from transforms.batch import Origin, RawBatch
+from transforms.budget import Budget
 from transforms.dead_letter import DeadLetter
 from transforms.interpret.interpretation import Interpretation
 from transforms.interpret.told import Told
@@ -43,6 +44,7 @@ class Settings:
         batch_rows: rows of one batch, where a format can be cut.
         day_first: whether dates have the day first; None: the file decides.
         told: what the user says about files.
+        budget: what one file may take.
     """
 
     source: str
@@ -52,6 +54,7 @@ class Settings:
     batch_rows: int = 20_000
     day_first: bool | None = None
     told: tuple[Told, ...] = ()
+    budget: Budget = Budget()
 
     def told_of(self, path: str) -> Told | None:
         """What the user says about a file: the first that covers it."""
