@@ -20,7 +20,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
 from pipeline.errors import ConfigError
 from schemas import profiles
 from schemas.profiles import Profile, ProfileError
-from transforms.budget import Budget, BudgetError, budget_from
+from transforms.budget import USUAL, Budget, BudgetError, budget_from
 from transforms.interpret.told import Told, ToldError, told_from
 
 _DAY_S = 86_400
@@ -202,7 +202,7 @@ class JobConfig:
     day_first: bool | None = None
     equipment_id: str | None = None
     dialects: tuple[Told, ...] = ()
-    budget: Budget = Budget()
+    budget: Budget = USUAL
     launched_at_us: int = 0
     progress: bool = True
     until_latest: bool = False

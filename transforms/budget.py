@@ -66,6 +66,7 @@ class Budget:
         return f"{what}; the limit is {getattr(self, name):,}: allow more with --limit {name}=…"
 
 
+USUAL = Budget()
 ABOUT = {each.name: str(each.metadata["about"]) for each in fields(Budget)}
 
 

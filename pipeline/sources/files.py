@@ -23,7 +23,7 @@ from pipeline.sources.readahead import read_group
 from pipeline.sources.splits import Group, Split, grouped, list_files, planned
 from transforms import dead_letter, naming
 from transforms.batch import RawBatch
-from transforms.budget import Budget
+from transforms.budget import USUAL, Budget
 from transforms.dead_letter import DeadLetter
 from transforms.interpret.told import Told
 
@@ -63,7 +63,7 @@ class FileSource(Bounded):
         skip: tuple[str, ...] = (),
         day_first: bool | None = None,
         dialects: tuple[Told, ...] = (),
-        budget: Budget = Budget(),  # noqa: B008 - frozen
+        budget: Budget = USUAL,
     ) -> None:
         self.pattern = pattern
         self.skip = skip

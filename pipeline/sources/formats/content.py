@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipeline.progress import PROGRESS
 from transforms.batch import Origin, RawBatch
-from transforms.budget import Budget
+from transforms.budget import USUAL, Budget
 from transforms.dead_letter import DeadLetter
 from transforms.interpret.interpretation import Interpretation
 from transforms.interpret.told import Told
@@ -54,7 +54,7 @@ class Settings:
     batch_rows: int = 20_000
     day_first: bool | None = None
     told: tuple[Told, ...] = ()
-    budget: Budget = Budget()
+    budget: Budget = USUAL
 
     def told_of(self, path: str) -> Told | None:
         """What the user says about a file: the first that covers it."""
