@@ -50,6 +50,8 @@ class Origin:
         day_first: whether the file's dates with slashes are day/month/year, where it was seen.
         first_row: position in the file of the batch's first row, counted from 1.
         reading: how the rows of a table are to be understood; None lets them decide themselves.
+        last_s: the largest test time of the whole file, where the batch is only a part of it and
+            nothing else says when the test was.
     """
 
     source: str
@@ -60,6 +62,7 @@ class Origin:
     day_first: bool | None = None
     first_row: int = 1
     reading: Interpretation | None = None
+    last_s: float | None = None
 
 
 @dataclass(frozen=True)

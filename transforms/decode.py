@@ -40,6 +40,9 @@ _BARE_TIME = re.compile(r"time(_(s|sec|seconds?|min|minutes|h|hr|hours|ms))?")
 # What of a table's columns is stored under a name of the reading.
 _STORED = {*READING.names, CLOCK, "date"}
 
+# No test is longer; what is, is no time, s.
+LONGEST_TEST_S = 1e10
+
 # What tells readings of one moment apart.
 MEASURED = tuple(
     f.name
@@ -285,12 +288,15 @@ def _envelope_ids(raw: RawBatch) -> pa.Array | None:
     return found[0] if len(found) == 1 else pc.coalesce(*found)
 
 
-def _event_time(found: dict[str, pa.Array], rows: int, messages: bool) -> tuple[pa.Array, Mask]:
+def _event_time(
+    found: dict[str, pa.Array], rows: int, messages: bool, last_s: float | None = None
+) -> tuple[pa.Array, Mask]:
     """The event time, and where it had to be assumed because the reading carries none.
 
     The time it was sent stands in; failing that the time it arrived. The rows of a file arrive
     together, so theirs is moved back by what the test still lasted after the row, where test time
     is known; not that of messages, whose company in a batch is another one at every replay.
+    `last_s` is the test's length where the rows are only a part of it.
     """
     recorded = found.get("recorded_at")
     if recorded is None:
@@ -302,10 +308,11 @@ def _event_time(found: dict[str, pa.Array], rows: int, messages: bool) -> tuple[
     if not messages and (elapsed := found.get("test_time_s")) is not None:
         seconds = elapsed.to_numpy(zero_copy_only=False)
         finite = np.isfinite(seconds)
-        last = seconds[finite].max() if finite.any() else 0.0
+        if last_s is None:
+            last_s = seconds[finite].max() if finite.any() else 0.0
         with np.errstate(invalid="ignore"):
-            back = np.where(finite, last - seconds, 0.0)
-        back = np.clip(back, 0.0, 1e10)
+            back = np.where(finite, last_s - seconds, 0.0)
+        back = np.clip(back, 0.0, LONGEST_TEST_S)
         micros = arrived.cast(pa.int64()).to_numpy(zero_copy_only=False)
         arrived = pa.array(micros - np.round(back * 1e6).astype(np.int64)).cast(UTC_MICROSECONDS)
     stand_ins = [part for part in (found.get("streamed_at"), arrived) if part is not None]
@@ -444,7 +451,7 @@ def _readings_of_rows(
         found["extra"] = extras.unnested(extra) if "extra" in unknown else extra
     one_test = "equipment_id" not in found
     found = _own_columns(found, raw, messages=False, rows=rows)
-    found["recorded_at"], assumed = _event_time(found, rows, messages=False)
+    found["recorded_at"], assumed = _event_time(found, rows, False, raw.origin.last_s)
     if "source_row" not in found:
         places = np.arange(rows, dtype=np.int64) + raw.origin.first_row
         found["source_row"] = pa.array(places)

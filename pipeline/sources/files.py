@@ -16,14 +16,14 @@ from apache_beam.metrics import Metrics
 from pipeline import outcome
 from pipeline.errors import ConfigError
 from pipeline.sources import Bounded, RawFile, Received
-from pipeline.sources.formats.content import MIB, Messages, Settings, Summaries
+from pipeline.sources.formats.content import Messages, Settings, Summaries
 from pipeline.sources.formats.messages import Packer
 from pipeline.sources.formats.parquet import NO_PAYLOAD
 from pipeline.sources.readahead import read_group
-from pipeline.sources.splits import Group, Split, grouped, list_files, planned
+from pipeline.sources.splits import Group, Split, grouped, list_files, planned, shown
 from transforms import dead_letter, naming
 from transforms.batch import RawBatch
-from transforms.budget import USUAL, Budget
+from transforms.budget import MIB, USUAL, Budget
 from transforms.dead_letter import DeadLetter
 from transforms.interpret.told import Told
 
@@ -93,17 +93,21 @@ class FileSource(Bounded):
                 f"--source={name} matches no file with data; name a file, a folder or a glob "
                 "(in quotes) that exists"
             )
-        # Every local file is tried: one that can't be opened would end the job half way.
-        tried = found if FileSystems.get_scheme(found[0].path) is None else found[:1]
-        for split in tried:
+        # A file that can't be opened is refused when its turn comes; if no file can, nothing is.
+        local = FileSystems.get_scheme(found[0].path) is None
+        failed: Exception | None = None
+        for split in found if local else found[:1]:
             try:
                 with split.content(self.settings).open() as handle:
                     handle.read(1)
-            except Exception as error:
-                raise ConfigError(
-                    f"--source={name}: {split.path} cannot be opened: {error}; check that this "
-                    "account may read it"
-                ) from error
+            except Exception as error:  # noqa: BLE001 - one file's, unless it is that of all
+                failed = failed or error
+            else:
+                return
+        raise ConfigError(
+            f"--source={name}: {shown(found[0].path)} cannot be opened: {failed}; check that this "
+            "account may read it"
+        ) from failed
 
     def _listed(self) -> list[Split]:
         """The files; without credentials a bucket's client would try for minutes."""
@@ -206,7 +210,7 @@ class _List(beam.DoFn):
     def process(self, _: Any) -> Iterator[Any]:
         found = list_files(self._pattern, self._skip)
         for split in found:
-            source_file = naming.source_file(split.path)
+            source_file = naming.source_file(shown(split.path))
             file = RawFile(split.path, source_file, split.modified_us, split.size)
             yield beam.pvalue.TaggedOutput("files", file)
         yield from grouped(found, self._settings)

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipeline.sources.formats import packed, reader
-from pipeline.sources.formats.content import MIB, Content, Output, Outputs, Refused, Settings
+from pipeline.sources.formats.content import Content, Output, Outputs, Settings
 from pipeline.sources.formats.detect import extension
+from pipeline.sources.formats.meter import Refused
 from pipeline.sources.splits import Group, Members, Split
+from transforms.budget import MIB
 
 # How many files are loaded ahead. Two keep a second core busy while the first one works
 # downstream (loading a workbook lets go of Python's lock for most of the time).
@@ -108,9 +110,10 @@ def _member_jobs(split: Split, span: Members, settings: Settings) -> Iterator[_J
     content = split.content(settings)
     try:
         with packed.opened_zip(content) as archive:
+            infos = packed.data_members(archive)[span.start : span.end]
+            members = [packed.member_content(archive, info, content, settings) for info in infos]
             tiny: _Job = []
-            for info in packed.data_members(archive)[span.start : span.end]:
-                member = packed.member_content(archive, info, content, settings)
+            for member in members:
                 yield from _gather(tiny, member)
             if tiny:
                 yield tiny

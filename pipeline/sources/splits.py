@@ -12,12 +12,16 @@ from apache_beam.io.filesystem import CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.sources.formats import delimited, jsonlines, packed, parquet, reader
-from pipeline.sources.formats.content import Content, Refused, Settings, Share
+from pipeline.sources.formats.content import Content, Settings, Share
 from pipeline.sources.formats.detect import Format, extension, is_companion
+from pipeline.sources.formats.meter import Meter
 from transforms import naming
 
 # Opening a file costs as much as reading this much of it; it keeps groups of tiny files short.
 OPENING_BYTES = 64 * 1024
+
+# The last second that a date can have: a disk may say any time.
+_LAST_S = 253_402_300_799
 
 _GLOB = re.compile(r"[*?\[]")
 _IN_BRACKETS = r"[\g<0>]"
@@ -53,10 +57,11 @@ class Split:
 
     def content(self, settings: Settings) -> Content:
         """The file as a format's reader takes it."""
+        path = shown(self.path)
         return Content(
-            path=self.path,
-            source_file=naming.source_file(self.path),
-            equipment_id=settings.equipment_id or naming.equipment_from_path(self.path),
+            path=path,
+            source_file=naming.source_file(path),
+            equipment_id=settings.equipment_id or naming.equipment_from_path(path),
             arrived_at_us=self.modified_us,
             size=self.size,
             open=partial(
@@ -64,6 +69,8 @@ class Split:
             ),
             share=Share(self.cost),
             first=None if self.first is None else partial(self.first.content, settings),
+            budget=settings.budget,
+            meter=Meter(self.size, settings.budget),
         )
 
 
@@ -134,8 +141,13 @@ def _is_hidden(path: str, root: str, skip: tuple[str, ...]) -> bool:
 
 
 def _whole(meta: FileMetadata) -> Split:
-    modified = int((meta.last_updated_in_seconds or 0) * 1_000_000)
-    return Split(meta.path, meta.size_in_bytes, modified, meta.size_in_bytes)
+    seconds = min(max(meta.last_updated_in_seconds or 0, 0), _LAST_S)
+    return Split(meta.path, meta.size_in_bytes, int(seconds * 1_000_000), meta.size_in_bytes)
+
+
+def shown(path: str) -> str:
+    """A file's name as text: a disk may hold names that are not UTF-8."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def grouped(splits: Iterable[Split], settings: Settings) -> Iterator[Group]:
@@ -162,19 +174,25 @@ def planned(group: Group, settings: Settings) -> Iterator[Group]:
         yield group
         return
     split = group[0]
-    parts: list[Split] = []
-    if extension(split.path) == "zip":
-        parts = _zip_parts(split, settings)
-    elif split.size > settings.split_bytes:
-        content = split.content(settings)
-        if reader.format_of(content) is Format.ZIP:
-            parts = _zip_parts(split, settings)
-        else:
-            parts = [
-                replace(split, span=span, cost=_cost(span, split))
-                for span in reader.plan(content, settings)
-            ]
+    try:
+        parts = _parts(split, settings)
+    except Exception:  # noqa: BLE001 - the reader meets it again and reports it
+        parts = []
     yield from ((part,) for part in _adding_up(parts, split) or group)
+
+
+def _parts(split: Split, settings: Settings) -> list[Split]:
+    if extension(split.path) == "zip":
+        return _zip_parts(split, settings)
+    if split.size <= settings.split_bytes:
+        return []
+    content = split.content(settings)
+    if reader.format_of(content) is Format.ZIP:
+        return _zip_parts(split, settings)
+    return [
+        replace(split, span=span, cost=_cost(span, split))
+        for span in reader.plan(content, settings)
+    ]
 
 
 def _cost(span: reader.Span, split: Split) -> int:
@@ -185,13 +203,10 @@ def _cost(span: reader.Span, split: Split) -> int:
 
 
 def _zip_parts(split: Split, settings: Settings) -> list[Split]:
-    try:
-        with packed.opened_zip(split.content(settings)) as archive:
-            if packed.is_workbook(archive) or packed.is_ndax(archive):
-                return []
-            infos = packed.data_members(archive)
-    except Refused:  # the reader meets it again and reports it
-        return []
+    with packed.opened_zip(split.content(settings)) as archive:
+        if packed.is_workbook(archive) or packed.is_ndax(archive):
+            return []
+        infos = packed.data_members(archive)
     parts: list[Split] = []
     start = size = cost = 0
     for index, info in enumerate(infos):

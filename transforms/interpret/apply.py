@@ -82,10 +82,22 @@ def fields(table: pa.Table, how: Interpretation, zone: ZoneInfo) -> Fields:
     """
     if how.in_order and (copies := _copies(table)) is not None:
         return _expanded(fields(table.take(pa.array(copies[0])), how, zone), copies[1])
+    out = by_row(table, how, zone)
+    in_order(how, out)
+    return out
+
+
+def by_row(table: pa.Table, how: Interpretation, zone: ZoneInfo) -> Fields:
+    """The part of `fields` that looks at each row alone; the file may be cut anywhere."""
     out = Fields(flags=np.zeros(table.num_rows, dtype=np.int64))
     names = set(READING.names)
     for use in how.uses:
-        if use.field not in names or use.column not in table.column_names:
+        if use.column not in table.column_names:
+            continue
+        if use.field in (CAPACITY, ENERGY) and use.kept is not None:
+            read = convert.doubles(table.column(use.column), use.scale, use.offset, how.notation)
+            out.found[use.field] = read.array
+        if use.field not in names:
             continue
         if use.field == "recorded_at" and how.use_of(CLOCK) is not None:
             continue
@@ -104,15 +116,21 @@ def fields(table: pa.Table, how: Interpretation, zone: ZoneInfo) -> Fields:
     if how.open_circuit:
         out.found["current_a"] = pa.array(np.zeros(table.num_rows))
     _dates_and_clocks(table, how, zone, out)
-    direction = _directions(table, how)
-    _signs(how, direction, out)
+    _signs(how, _directions(table, how), out)
+    return out
+
+
+def in_order(how: Interpretation, out: Fields) -> None:
+    """The part of `fields` that takes the rows one after another: of `by_row`'s, all of a file."""
+    rows = len(out.flags)
     if how.in_order:
-        _in_order(table, how, out)
+        _in_order(rows, how, out)
     elif how.compared and how.order == "file":
-        _flag_set_back(out, table.num_rows)
+        _flag_set_back(out, rows)
+    for single in (CAPACITY, ENERGY):
+        out.found.pop(single, None)
     if how.start_us is not None and "recorded_at" not in out.found:
         _from_start(how, out)
-    return out
 
 
 def _flag_set_back(out: Fields, rows: int) -> None:
@@ -229,9 +247,8 @@ def _groups(out: Fields, rows: int) -> I64:
     return convert.group_codes(names, rows)
 
 
-def _in_order(table: pa.Table, how: Interpretation, out: Fields) -> None:
+def _in_order(rows: int, how: Interpretation, out: Fields) -> None:
     """What takes the rows one after another: a clock set back, counters for both directions."""
-    rows = table.num_rows
     perm, first = measured_order(how.order, _groups(out, rows), _numbers(out, "record_index"))
     _runs(how, out, perm, first)
     elapsed, step_time = _numbers(out, "test_time_s"), _numbers(out, "step_time_s")
@@ -254,10 +271,9 @@ def _in_order(table: pa.Table, how: Interpretation, out: Fields) -> None:
         (CAPACITY, ("charge_capacity_ah", "discharge_capacity_ah")),
         (ENERGY, ("charge_energy_wh", "discharge_energy_wh")),
     ):
-        use = how.use_of(single)
-        if use is None or use.kept is None or use.column not in table.column_names:
+        use, read = how.use_of(single), out.found.get(single)
+        if use is None or use.kept is None or read is None:
             continue
-        read = convert.doubles(table.column(use.column), use.scale, use.offset, how.notation).array
         values = read.to_numpy(zero_copy_only=False)
         flowing = current
         if single == ENERGY and (voltage := _numbers(out, "voltage_v")) is not None:

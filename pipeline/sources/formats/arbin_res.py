@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.sources.formats import binary, jet
-from pipeline.sources.formats.content import Content, Outputs, Refused, Settings
+from pipeline.sources.formats.content import Content, Outputs, Settings
+from pipeline.sources.formats.meter import Refused
 from transforms import naming
 from transforms.interpret.interpretation import Head
 

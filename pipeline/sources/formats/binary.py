@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
-from pipeline.sources.formats.content import Content, Outputs, Refused, Settings
+from pipeline.sources.formats.content import Content, Outputs, Settings
+from pipeline.sources.formats.meter import Refused
 from pipeline.sources.formats.tables import one_table
 from transforms.interpret.interpretation import Head
 

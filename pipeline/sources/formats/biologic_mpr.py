@@ -29,7 +29,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.sources.formats import binary, headers
-from pipeline.sources.formats.content import Content, Outputs, Refused, Settings
+from pipeline.sources.formats.content import Content, Outputs, Settings
+from pipeline.sources.formats.meter import Refused
 from transforms.interpret.interpretation import Head
 
 MAGIC = b"BIO-LOGIC MODULAR FILE"

@@ -9,25 +9,33 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from pipeline.sources.formats.content import MIB, Content, Refused
+from pipeline.sources.formats.content import Content
+from pipeline.sources.formats.meter import Refused
+from transforms.budget import MIB
 
 BLOCK_BYTES = 8 * MIB
-LINE_LIMIT = 256 * MIB
 
 
 @dataclass(frozen=True)
 class Block:
-    """Whole lines of a file.
+    """Whole lines of a file, or one that is too long to be held.
 
     Attributes:
         data: the lines; only the file's last one may lack its line end.
         offset: where they begin, in bytes.
         line: number of the first one, counted from 1; None where only the offset is known.
+        too_long: bytes of a line that was passed over, which stands here alone; else 0.
     """
 
     data: bytes
     offset: int
     line: int | None
+    too_long: int = 0
+
+    @property
+    def position(self) -> str:
+        """Where the block begins, for a dead letter."""
+        return f"byte {self.offset}" if self.line is None else f"line {self.line}"
 
 
 class Transcoded(io.RawIOBase):
@@ -111,7 +119,8 @@ def blocks(
             held += skipped[1]
             if position >= limit:
                 return
-        yield from _cut_up(handle, held, position, limit, line, quotes, block_bytes)
+        longest = content.budget.message_bytes
+        yield from _cut_up(handle, held, position, limit, line, quotes, block_bytes, longest)
 
 
 def _skip(handle: BinaryIO, position: int, seekable: bool) -> None:
@@ -145,6 +154,7 @@ def _cut_up(
     line: int | None,
     quotes: bool,
     size: int,
+    longest: int,
 ) -> Iterator[Block]:
     searched = 0
     while True:
@@ -173,16 +183,26 @@ def _cut_up(
             searched = 0
         else:
             searched = len(held)
-            if refusal is None and searched > LINE_LIMIT:
-                raise Refused(
-                    "unsupported_format",
-                    f"no line end within {searched} bytes from byte {position} on: this is no "
-                    "text of lines; convert the file",
-                )
+            if refusal is None and searched > longest:
+                passed, held = _past_line(handle, searched, size)
+                yield Block(b"", position, line, too_long=passed)
+                position += passed
+                line = None if line is None else line + 1
+                searched = 0
         if refusal is not None:
             raise refusal
         if last:
             return
+
+
+def _past_line(handle: BinaryIO, passed: int, size: int) -> tuple[int, bytearray]:
+    """Reads to the end of a line of which `passed` bytes were read: its length, what is behind."""
+    while data := handle.read(size):
+        found = data.find(b"\n")
+        if found >= 0:
+            return passed + found + 1, bytearray(data[found + 1 :])
+        passed += len(data)
+    return passed, bytearray()
 
 
 def _fill(handle: BinaryIO, held: bytearray, size: int) -> bool:

@@ -10,26 +10,20 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from pipeline.progress import PROGRESS
+from pipeline.sources.formats.meter import Meter, Refused, over
 from transforms.batch import Origin, RawBatch
-from transforms.budget import USUAL, Budget
+from transforms.budget import LETTER_BYTES, MIB, USUAL, Budget
 from transforms.dead_letter import DeadLetter
 from transforms.interpret.interpretation import Interpretation
 from transforms.interpret.told import Told
 
-MIB = 1 << 20
 STEP = "read"
 
-# A refused payload beyond this stays in the raw archive only: warehouses limit a row's size.
-PAYLOAD_LIMIT = MIB
-
-
-class Refused(Exception):
-    """A file, or the rest of it, cannot be read: what is wrong with it and what to do."""
-
-    def __init__(self, error_type: str, message: str) -> None:
-        super().__init__(message)
-        self.error_type = error_type
-        self.message = message
+# A refused payload beyond this stays in the raw archive only.
+PAYLOAD_LIMIT = LETTER_BYTES
+# More of an error's text than this helps nobody.
+_MESSAGE_LIMIT = 2_000
+_PIECE_BYTES = 4 * MIB
 
 
 @dataclass(frozen=True)
@@ -105,6 +99,8 @@ class Content:
         depth: how many archives it lies in.
         first: of a file that may continue another one's test, gives that one.
         share: what it advances on the progress bar.
+        budget: what one file may take.
+        meter: counts what the file of the source unpacks to, which this may be a part of.
     """
 
     path: str
@@ -117,11 +113,21 @@ class Content:
     depth: int = 0
     first: Callable[[], Content] | None = None
     share: Share = field(default_factory=lambda: Share(0))
+    budget: Budget = USUAL
+    meter: Meter = field(default_factory=lambda: Meter(USUAL.unpacked_bytes))
 
     def read_all(self) -> bytes:
-        """The whole content."""
+        """The whole content; raises Refused where that is more than may be held in memory."""
+        most = self.budget.held_bytes
+        held = bytearray()
         with self.open() as handle:
-            return handle.read()
+            while data := handle.read(min(_PIECE_BYTES, most + 1 - len(held))):
+                held += data
+                if len(held) > most:
+                    raise over(
+                        self.budget, "held_mb", f"it has more than {most // MIB:,} MiB to be held"
+                    )
+        return bytes(held)
 
     def open_seekable(self) -> BinaryIO:
         """A handle that can be positioned at will; copies to memory what cannot."""
@@ -133,6 +139,7 @@ class Content:
         first_row: int = 1,
         test_start_us: int | None = None,
         reading: Interpretation | None = None,
+        last_s: float | None = None,
     ) -> Origin:
         """The origin of a batch of table rows."""
         return Origin(
@@ -143,6 +150,7 @@ class Content:
             test_start_us=test_start_us,
             first_row=first_row,
             reading=reading,
+            last_s=last_s,
         )
 
     def letter(
@@ -160,7 +168,7 @@ class Content:
         return DeadLetter(
             step=STEP,
             error_type=error_type,
-            error_message=message,
+            error_message=message[:_MESSAGE_LIMIT],
             source=settings.source,
             ingested_at_us=self.arrived_at_us,
             payload=payload,

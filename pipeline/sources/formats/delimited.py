@@ -10,11 +10,13 @@ import pyarrow as pa
 
 from pipeline.sources.formats import layered, statistics, tables
 from pipeline.sources.formats.blocks import BLOCK_BYTES, blocks
-from pipeline.sources.formats.content import Content, Outputs, Refused, Settings, Summaries
+from pipeline.sources.formats.content import Content, Outputs, Settings, Summaries
 from pipeline.sources.formats.detect import HEAD_BYTES
 from pipeline.sources.formats.dialect import Dialect, sniff
-from pipeline.sources.formats.rows import Parsed, parse
+from pipeline.sources.formats.meter import Refused
+from pipeline.sources.formats.rows import BadLine, Parsed, parse
 from pipeline.sources.formats.tables import Reading
+from transforms.budget import TOO_LARGE
 from transforms.dead_letter import DeadLetter
 from transforms.interpret.frame import SURVEY_ROWS
 
@@ -43,6 +45,7 @@ def plan(content: Content, settings: Settings) -> list[Span]:
     if not seen:
         return []
     reading = tables.reading_of(_together(seen), content, settings, dialect.head)
+    reading = _with_clock(reading, content, dialect)
     if reading.how.counted:  # a part could begin within a moment
         return []
     if not reading.in_parts:  # only the whole file shows where its rows stand in time
@@ -74,7 +77,18 @@ def read(content: Content, settings: Settings, span: Span | None = None) -> Outp
     seen = [part.table for part in ahead if isinstance(part, Parsed)]
     table = _together(seen) if seen else pa.table({})
     reading = tables.reading_of(table, content, settings, dialect.head)
+    if table.num_rows >= SURVEY_ROWS:  # a short one need not be cut
+        reading = _with_clock(reading, content, dialect)
     yield from _emit(content, settings, itertools.chain(ahead, parts), 0, reading)
+
+
+def _with_clock(reading: Reading, content: Content, dialect: Dialect) -> Reading:
+    """The reading of a file that can be cut once all of its clock was seen, if that is so."""
+    if not reading.clock:
+        return reading
+    parts = _parts(content, dialect, dialect.data_start, columns=reading.clock)
+    clocks = (part.table for part in parts if isinstance(part, Parsed))
+    return tables.with_clock(reading, content, clocks)
 
 
 def _beginning(parts: Iterator[Parsed | Refused]) -> list[Parsed | Refused]:
@@ -111,7 +125,11 @@ def _sniff(content: Content, settings: Settings) -> Dialect:
 
 
 def _parts(
-    content: Content, dialect: Dialect, start: int, end: int | None = None
+    content: Content,
+    dialect: Dialect,
+    start: int,
+    end: int | None = None,
+    columns: list[str] | None = None,
 ) -> Iterator[Parsed | Refused]:
     """The file's blocks, parsed; where the rest cannot be read, the refusal comes last.
 
@@ -131,7 +149,11 @@ def _parts(
     )
     try:
         for block in cut:
-            yield parse(block, dialect)
+            parsed = parse(block, dialect, columns)
+            if block.too_long:
+                said = content.budget.over("message_kb", f"the line has {block.too_long:,} bytes")
+                parsed.bad.append(BadLine(None, block.position, TOO_LARGE, said))
+            yield parsed
     except Refused as refusal:
         yield refusal
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from pipeline.sources.formats import headers
 from pipeline.sources.formats.blocks import Transcoded
-from pipeline.sources.formats.content import Refused
 from pipeline.sources.formats.detect import TEXT_NAMES, encoding_of, extension
 from pipeline.sources.formats.head import read as read_head
+from pipeline.sources.formats.meter import Refused
 from transforms.interpret.interpretation import Head
 
 _DELIMITERS = (",", ";", "\t", "|")

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.sources.formats.content import Refused
+from pipeline.sources.formats.meter import Refused
 
 PAGE = 4096
 _CATALOG = 2  # the page of the table that lists all tables

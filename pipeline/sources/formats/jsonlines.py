@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import codecs
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from pipeline.sources.formats.blocks import Block, blocks
-from pipeline.sources.formats.content import Content, Messages, Outputs, Refused, Settings
+from pipeline.sources.formats.content import Content, Messages, Outputs, Settings
 from pipeline.sources.formats.detect import encoding_of
+from pipeline.sources.formats.meter import Refused, over
+from transforms.budget import TOO_LARGE
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,15 @@ def read_lines(content: Content, settings: Settings, span: Span | None = None) -
         line=1 if start == 0 else None,
         encoding=_encoding(content),
     ):
+        if block.too_long:
+            yield content.letter(
+                settings,
+                TOO_LARGE,
+                content.budget.over("message_kb", f"the line has {block.too_long:,} bytes"),
+                position=block.position,
+            )
+            content.share.advance(block.too_long)
+            continue
         payloads, positions = _split(block)
         for index in range(0, len(payloads), settings.batch_rows):
             part = payloads[index : index + settings.batch_rows]
@@ -95,22 +108,24 @@ def read_document(content: Content, settings: Settings) -> Outputs:
     text = data.strip()
     if not text:
         raise Refused("empty_file", "the file holds white space only; remove it or send it again")
-    payloads = [data if data == text else text]
+    items: Sequence[Any] = [data if data == text else text]
     if text.startswith(b"["):
+        # Each comma may stand for an item, which takes some hundred bytes.
+        if (commas := text.count(b",")) > content.budget.cells:
+            raise over(content.budget, "cells", f"the array has {commas:,} values or fewer")
         try:
-            payloads = [bytes(item) for item in msgspec.json.decode(text, type=list[msgspec.Raw])]
+            items = msgspec.json.decode(text, type=list[msgspec.Raw])
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise Refused(
                 "malformed_json",
                 f"the file is no JSON array: {error}; it may be cut off, send it again",
             ) from None
     elif b"\n" in text and (lines := _objects_by_line(text)):
-        payloads = lines
-    positions = [f"record {number}" for number in range(1, len(payloads) + 1)]
-    for index in range(0, len(payloads), settings.batch_rows):
-        part = payloads[index : index + settings.batch_rows]
-        size = sum(map(len, part))
-        yield Messages(content, part, positions[index : index + settings.batch_rows], size)
+        items = lines
+    for index in range(0, len(items), settings.batch_rows):
+        part = [bytes(item) for item in items[index : index + settings.batch_rows]]
+        positions = [f"record {index + number}" for number in range(1, len(part) + 1)]
+        yield Messages(content, part, positions, sum(map(len, part)))
 
 
 def _objects_by_line(text: bytes) -> list[bytes]:

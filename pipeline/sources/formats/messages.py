@@ -8,9 +8,10 @@ from functools import lru_cache
 import orjson
 import pyarrow as pa
 
-from pipeline.sources.formats.content import MIB, Content, Messages, Settings
+from pipeline.sources.formats.content import Content, Messages, Settings
 from transforms import naming
 from transforms.batch import MESSAGES, BatchKind, Origin, RawBatch
+from transforms.budget import MIB
 
 BATCH_BYTES = 8 * MIB
 

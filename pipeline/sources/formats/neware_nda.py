@@ -17,8 +17,10 @@ import pyarrow.compute as pc
 
 from pipeline.connect import silent
 from pipeline.sources.formats import binary, packed
-from pipeline.sources.formats.content import MIB, Content, Outputs, Refused, Settings
+from pipeline.sources.formats.content import Content, Outputs, Settings
+from pipeline.sources.formats.meter import Refused
 from transforms import naming
+from transforms.budget import MIB
 from transforms.interpret.interpretation import Head
 
 if TYPE_CHECKING:

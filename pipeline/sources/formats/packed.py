@@ -17,8 +17,10 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
-from pipeline.sources.formats.content import Content, Refused, Settings
+from pipeline.sources.formats.content import Content, Settings
 from pipeline.sources.formats.detect import Format, is_companion
+from pipeline.sources.formats.meter import Refused, over
+from pipeline.sources.formats.zip_names import with_plain_names
 from transforms import naming
 
 # The member of a Neware .ndax file that holds its readings.
@@ -45,16 +47,29 @@ _BROKEN_ZIP = (
 
 
 class _Unpacking(io.RawIOBase):
-    """A handle that unpacks as it reads; broken packing becomes a refusal."""
+    """A handle that unpacks as it reads; broken packing becomes a refusal.
 
-    def __init__(self, unpacked: Any, below: BinaryIO | None, what: str) -> None:
+    Args:
+        unpacked: gives the bytes.
+        below: what it reads from, to be closed with it.
+        what: for a person.
+        reached: is told how far it has come; raises Refused where that is too far.
+    """
+
+    def __init__(
+        self, unpacked: Any, below: BinaryIO | None, what: str, reached: Callable[[int], None]
+    ) -> None:
         super().__init__()
         self._unpacked, self._below, self._what = unpacked, below, what
+        self._reached = reached
+        self._position = 0
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
+        """The next bytes, some of those asked for; none at the end only."""
         try:
-            data: bytes = self._unpacked.read(min(size, _READ_BYTES))
+            data: bytes = self._unpacked.read(min(size, _READ_BYTES) if size >= 0 else _READ_BYTES)
+            self._position += len(data)
+            self._reached(self._position)
             return data
         except EOFError:
             raise Refused(
@@ -87,7 +102,8 @@ def unpacked(content: Content, packing: Format) -> Content:
     def open_unpacked() -> BinaryIO:
         below = content.open()
         handle: Any = _UNPACKERS[packing](below)
-        return _Unpacking(handle, below, f"{packing} file")  # type: ignore[return-value]
+        reached = partial(content.meter.reached, f"{content.path} {packing}")
+        return _Unpacking(handle, below, f"{packing} file", reached)  # type: ignore[return-value]
 
     path = content.path
     if PurePosixPath(path).suffix.lower() in (".gz", ".bz2", ".xz"):
@@ -100,19 +116,38 @@ def opened_zip(content: Content) -> Iterator[zipfile.ZipFile]:
     """The open archive, read where it lies."""
     if content.depth >= MAX_DEPTH:
         raise _too_deep()
-    with content.open_seekable() as handle:
-        try:
-            archive = zipfile.ZipFile(handle)
-        except _BROKEN_ZIP as error:
-            if isinstance(error, OSError) and error.errno != errno.EINVAL:
-                raise
-            raise Refused(
-                "truncated_file",
-                f"it begins like a zip archive but its directory cannot be read ({error}); it was "
-                "probably cut off: send it again",
-            ) from None
-        with archive:
-            yield archive
+    with content.open_seekable() as handle, _zip_of(handle, content) as archive:
+        _check_members(archive, content)
+        yield archive
+
+
+def _zip_of(handle: BinaryIO, content: Content) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(handle)
+    except UnicodeDecodeError:
+        return zipfile.ZipFile(io.BytesIO(with_plain_names(content.read_all())))
+    except _BROKEN_ZIP as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        raise Refused(
+            "truncated_file",
+            f"it begins like a zip archive but its directory cannot be read ({error}); it was "
+            "probably cut off: send it again",
+        ) from None
+
+
+def _check_members(archive: zipfile.ZipFile, content: Content) -> None:
+    """Refuses an archive of too many files, and one whose files share their bytes."""
+    infos = archive.infolist()
+    if len(infos) > content.budget.members:
+        raise over(content.budget, "members", f"the archive holds {len(infos):,} files")
+    packed = sum(info.compress_size for info in infos)
+    if packed > archive.start_dir:
+        raise Refused(
+            "corrupt_file",
+            f"the archive's files have {packed:,} bytes together and the archive fewer: they "
+            "overlap; pack it again",
+        )
 
 
 def is_workbook(archive: zipfile.ZipFile) -> bool:
@@ -160,7 +195,8 @@ def member_content(
                 "corrupt_file",
                 f"{info.filename} cannot be unpacked: {error}; pack it again with deflate",
             ) from None
-        return _Unpacking(handle, None, "zip member")  # type: ignore[return-value]
+        reached = partial(outer.meter.reached, f"{outer.path}/{info.filename} {info.header_offset}")
+        return _Unpacking(handle, None, "zip member", reached)  # type: ignore[return-value]
 
     scale = info.compress_size / info.file_size if info.file_size else 1.0
     began = naming.first_parts(archive.namelist()).get(info.filename)
@@ -178,6 +214,8 @@ def member_content(
         depth=outer.depth + 1,
         share=outer.share.take(info.compress_size, scale),
         first=first,
+        budget=outer.budget,
+        meter=outer.meter,
     )
 
 

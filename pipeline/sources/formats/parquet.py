@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -14,16 +13,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.sources.formats import tables
-from pipeline.sources.formats.content import Content, Outputs, Refused, Settings, Summaries
+from pipeline.sources.formats.content import Content, Outputs, Settings, Summaries
 from pipeline.sources.formats.head import read as read_head
 from pipeline.sources.formats.headers import unique_names
+from pipeline.sources.formats.parquet_pieces import opened, pieces
 from pipeline.sources.formats.tables import Reading
 from schemas.forms import arrow_schema
 from schemas.reading import CYCLE_SUMMARY, DEAD_LETTER, READING, TEST_DIALECT, WINDOW_STATS
 from transforms.batch import MESSAGES, BatchKind, RawBatch
+from transforms.budget import MIB
 from transforms.dead_letter import DeadLetter
 from transforms.interpret.interpretation import Head
 
+# So much of a file is looked at before it is decided how it is read.
+_SURVEY_BYTES = 256 * MIB
 # The error of a dead letter that stood for a whole file and can't be replayed.
 NO_PAYLOAD = "no_payload"
 
@@ -67,7 +70,7 @@ def kind_of(names: Sequence[str]) -> Kind:
 
 def plan(content: Content, settings: Settings) -> list[Span]:
     """The row groups of a large file, gathered to parts; none if it must be read in one go."""
-    with _opened(content) as file:
+    with opened(content) as file:
         edges, sizes = _edges(file, settings)
         reading = None
         kind = kind_of(file.schema_arrow.names)
@@ -84,7 +87,7 @@ def plan(content: Content, settings: Settings) -> list[Span]:
 
 def read(content: Content, settings: Settings, span: Span | None = None) -> Outputs:
     """The rows of a file, or of some of its row groups."""
-    with _opened(content) as file:
+    with opened(content) as file:
         kind = kind_of(file.schema_arrow.names)
         if kind in (Kind.CYCLE_SUMMARIES, Kind.NO_READINGS):
             if span is None or not span.start:  # the parts of a large one are given as a whole
@@ -122,10 +125,9 @@ def _rows(
     if reading is None:
         reading = _reading(file, content, settings, kind, range(_edges(file, settings)[0][1]))
     total = max(file.metadata.num_rows, 1)
-    size = settings.batch_rows if reading.in_parts else total
 
     def parts(first: int) -> Iterator[tuple[int, pa.Table]]:
-        for table in _tables(file, kind, groups, size):
+        for table in _tables(file, content, kind, groups):
             yield first, table
             first += table.num_rows
             content.share.advance(content.size * table.num_rows // total)
@@ -136,31 +138,38 @@ def _rows(
         yield own if kind is Kind.READINGS else batch
 
 
-def _tables(file: pq.ParquetFile, kind: Kind, groups: range, size: int) -> Iterator[pa.Table]:
+def _tables(
+    file: pq.ParquetFile, content: Content, kind: Kind, groups: range
+) -> Iterator[pa.Table]:
     names = list(file.schema_arrow.names)
     if kind is Kind.READINGS:
         # What the job derives it derives again.
         derived = {field.name for field in READING.fields if field.derived}
         names = [name for name in names if name not in derived]
     repeated = len(set(names)) < len(names)
-    wanted = None if repeated else names
-    for batch in file.iter_batches(batch_size=size, row_groups=list(groups), columns=wanted):
-        if batch.num_rows:
-            table = pa.Table.from_batches([batch])
-            if repeated:
-                table = table.rename_columns(unique_names(table.column_names))
-            yield table
+    for table in pieces(file, content, groups, None if repeated else names):
+        yield table.rename_columns(unique_names(table.column_names)) if repeated else table
 
 
 def _reading(
     file: pq.ParquetFile, content: Content, settings: Settings, kind: Kind, groups: range
 ) -> Reading:
     """How the file's tables are read, by the rows of some row groups."""
-    seen = list(_tables(file, kind, groups, settings.batch_rows))
+    seen: list[pa.Table] = []
+    size = 0
+    for part in _tables(file, content, kind, groups):
+        seen.append(part)
+        size += part.nbytes
+        if size > _SURVEY_BYTES:  # of a file that was packed very well
+            break
     table = pa.concat_tables(seen) if seen else pa.table({})
     if kind is Kind.READINGS:
         return tables.own_reading(table, content)
-    return tables.reading_of(table, content, settings, _head(file))
+    reading = tables.reading_of(table, content, settings, _head(file))
+    if reading.clock and table.num_rows < file.metadata.num_rows:
+        every = range(file.num_row_groups)
+        reading = tables.with_clock(reading, content, pieces(file, content, every, reading.clock))
+    return reading
 
 
 def _head(file: pq.ParquetFile) -> Head | None:
@@ -179,11 +188,8 @@ def _messages(
 ) -> Outputs:
     wanted = MESSAGES.names if kind is Kind.ENVELOPES else DEAD_LETTER.names
     total = max(file.metadata.num_rows, 1)
-    for batch in file.iter_batches(
-        batch_size=settings.batch_rows, row_groups=list(groups), columns=wanted
-    ):
-        table = pa.Table.from_batches([batch])
-        count = table.num_rows
+    for piece in pieces(file, content, groups, list(wanted)):
+        table, count = piece, piece.num_rows
         if kind is Kind.DEAD_LETTERS:
             yield from _payloadless(table, content, settings, row)
             table = _as_messages(table.filter(table["payload"].is_valid()))
@@ -225,22 +231,6 @@ def _as_messages(letters: pa.Table) -> pa.Table:
             "source_file": letters["source_file"],
         }
     )
-
-
-@contextmanager
-def _opened(content: Content) -> Iterator[pq.ParquetFile]:
-    """The open file; what Arrow finds wrong with its bytes becomes a refusal."""
-    with content.open_seekable() as handle:
-        try:
-            yield pq.ParquetFile(handle)
-        except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-            # Arrow reports corrupt bytes as plain OSError; the system's own errors have a number
-            # or a type of their own, and may be gone at the next try.
-            if isinstance(error, OSError) and (type(error) is not OSError or error.errno):
-                raise
-            raise Refused(
-                "corrupt_parquet", f"the Parquet file cannot be read: {error}; send it again"
-            ) from None
 
 
 def _edges(file: pq.ParquetFile, settings: Settings) -> tuple[list[int], list[int]]:

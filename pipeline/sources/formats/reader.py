@@ -7,6 +7,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from apache_beam.io.filesystem import BeamIOError
+
+from pipeline.errors import SourceFailed
 from pipeline.sources.formats import (
     arbin_res,
     biologic_mpr,
@@ -17,7 +20,7 @@ from pipeline.sources.formats import (
     parquet,
     workbook,
 )
-from pipeline.sources.formats.content import MIB, Content, Outputs, Refused, Settings
+from pipeline.sources.formats.content import Content, Outputs, Settings
 from pipeline.sources.formats.detect import (
     CYCLER_NAMES,
     HEAD_BYTES,
@@ -26,6 +29,9 @@ from pipeline.sources.formats.detect import (
     detect,
     extension,
 )
+from pipeline.sources.formats.elements import sized
+from pipeline.sources.formats.meter import Refused
+from transforms.budget import MIB
 
 # Files up to this size are held in memory while they are read.
 HELD_BYTES = 8 * MIB
@@ -48,14 +54,51 @@ def format_of(content: Content) -> Format:
 
 
 def read(content: Content, settings: Settings, span: Span | None = None) -> Outputs:
-    """Everything a file holds; never raises for what is wrong with the file itself."""
+    """Everything a file holds; never raises for what is wrong with the file itself.
+
+    Raises:
+        SourceFailed: where it lies can't be read now; the message names the file.
+    """
+    whole = content
     try:
         if span is None:
             content = held(content)
-        yield from _read(content, settings, span)
+        for output in _read(content, settings, span):
+            yield from sized(output, settings.budget)
     except Refused as refusal:
         yield content.refuse(settings, refusal)
+    except Exception as error:  # noqa: BLE001 - one file's error is not everybody's
+        yield whole.refuse(settings, refusal_of(error, whole.path))
     content.share.finish()
+
+
+# Errors that go with one file; other ones of the storage concern all of it.
+_OF_ONE_FILE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+
+def refusal_of(error: Exception, path: str) -> Refused:
+    """What to say of a file that an error came out of that nobody foresaw.
+
+    Raises:
+        SourceFailed: it is the storage's, and other files will meet it too.
+    """
+    text = f"{type(error).__name__}: {error}".rstrip(": ")
+    if isinstance(error, _OF_ONE_FILE):
+        return Refused(
+            "unreadable_file",
+            f"it can't be opened ({error.strerror or text}); it may have been moved since, or this "
+            "account may not read it",
+        )
+    if isinstance(error, MemoryError):
+        return Refused("too_large", "there is not enough memory to read it; cut it into parts")
+    if isinstance(error, BeamIOError) or (isinstance(error, OSError) and error.errno):
+        raise SourceFailed(
+            f"{path} can't be read: {text}; check the disk or the network"
+        ) from error
+    return Refused(
+        "unreadable_file",
+        f"it can't be read ({text}); send it again, or convert it to CSV",
+    )
 
 
 def held(content: Content) -> Content:
@@ -66,17 +109,18 @@ def held(content: Content) -> Content:
 
 
 def plan(content: Content, settings: Settings) -> list[Any]:
-    """The spans a large file can be read in; none if it must be read in one go."""
-    try:
-        found = format_of(content)
-        if found is Format.DELIMITED:
-            return list(delimited.plan(content, settings))
-        if found is Format.NDJSON:
-            return list(jsonlines.plan(content, settings))
-        if found is Format.PARQUET:
-            return list(parquet.plan(content, settings))
-    except Refused:  # the reader meets it again and reports it
-        pass
+    """The spans a large file can be read in; none if it must be read in one go.
+
+    Raises:
+        Exception: what is wrong with the file, which its reader will report.
+    """
+    found = format_of(content)
+    if found is Format.DELIMITED:
+        return list(delimited.plan(content, settings))
+    if found is Format.NDJSON:
+        return list(jsonlines.plan(content, settings))
+    if found is Format.PARQUET:
+        return list(parquet.plan(content, settings))
     return []
 
 

@@ -22,10 +22,10 @@ class BadLine:
     """A line that is no row of the table.
 
     `position` is its line number, or where that is not known the block's byte offset and the
-    line's number in the block.
+    line's number in the block. `text` is None where it was too long to be held.
     """
 
-    text: bytes
+    text: bytes | None
     position: str
     error_type: str
     message: str

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.sources.formats.content import Content, Settings, Share
+from pipeline.sources.formats.elements import check_in_order
 from schemas.aliases import CLOCK
 from transforms import convert, naming
 from transforms.batch import BatchKind, RawBatch
-from transforms.decode import decode
+from transforms.decode import LONGEST_TEST_S, decode
 from transforms.interpret import apply
 from transforms.interpret.decide import decide, plain
 from transforms.interpret.interpretation import Head, Interpretation, Witness
@@ -30,12 +31,23 @@ class Reading:
         equipment_id: what its rows are of, where they name nothing.
         test_start_us: when its test began; None where only all of its rows together show it.
         in_parts: whether its rows can travel in several batches.
+        last_s: how long the test lasted, where its clock is all that says when a row was measured.
     """
 
     how: Interpretation
     equipment_id: str | None
     test_start_us: int | None
     in_parts: bool
+    last_s: float | None = None
+
+    @property
+    def clock(self) -> list[str]:
+        """Columns of the test's clock, if that of the whole file is all it takes to cut it."""
+        uses = self.how.uses
+        others = {use.field for use in uses} & {"recorded_at", "streamed_at", "ingested_at"}
+        if self.in_parts or self.how.in_order or others:
+            return []
+        return [use.column for use in uses if use.field == "test_time_s"]
 
 
 def reading_of(
@@ -58,6 +70,32 @@ def reading_of(
     if content.first is not None and _goes_on(table, how):
         start = _start_of(content.first(), settings) or start
     return Reading(how, equipment, start, in_parts)
+
+
+def with_clock(reading: Reading, content: Content, clocks: Iterable[pa.Table]) -> Reading:
+    """The reading of a file whose modification time is that of its last row, so that it can be cut.
+
+    Args:
+        reading: the file's, with a `clock`.
+        content: the file.
+        clocks: those columns of all its rows.
+    """
+    some = tuple(use for use in reading.how.uses if use.field == "test_time_s")
+    part = Interpretation(uses=some, notation=reading.how.notation)
+    first, last = np.inf, -np.inf
+    for table in clocks:
+        found = apply.fields(table, part, ZoneInfo("UTC")).found.get("test_time_s")
+        values = np.empty(0) if found is None else found.to_numpy(zero_copy_only=False)
+        values = values[np.isfinite(values)]
+        if len(values):
+            first, last = min(first, float(values.min())), max(last, float(values.max()))
+    if not np.isfinite(first):
+        return reading
+    lasted_us = round(min(last - first, LONGEST_TEST_S) * 1e6)
+    start = reading.test_start_us
+    if start is None:
+        start = content.arrived_at_us - lasted_us
+    return replace(reading, test_start_us=start, in_parts=True, last_s=last)
 
 
 def _goes_on(table: pa.Table, how: Interpretation) -> bool:
@@ -145,10 +183,17 @@ def batches(
     content = replace(content, equipment_id=reading.equipment_id)
     if reading.in_parts:
         for first_row, table in _pieces(tables, reading.how, settings.batch_rows):
-            origin = content.origin(settings, first_row, reading.test_start_us, reading.how)
+            origin = content.origin(
+                settings, first_row, reading.test_start_us, reading.how, reading.last_s
+            )
             yield RawBatch(table, BatchKind.ROWS, origin)
         return
-    whole = list(tables)
+    whole: list[tuple[int, pa.Table]] = []
+    size = 0
+    for part in tables:
+        whole.append(part)
+        size += part[1].nbytes
+        check_in_order(size, sum(table.num_rows for _, table in whole), content.budget)
     if whole:
         together = pa.concat_tables([table for _, table in whole], promote_options="default")
         if together.num_rows:

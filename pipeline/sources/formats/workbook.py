@@ -3,42 +3,47 @@
 from __future__ import annotations
 
 import datetime as dt
-import io
 import itertools
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from python_calamine import CalamineWorkbook, PasswordError, SheetTypeEnum
 
+from pipeline import apart
+from pipeline.apart.answers import Broken, Locked, TooManyCells
+from pipeline.apart.workbook import DATA_SHEET, STATISTICS_SHEET
+from pipeline.apart.workbook import Rows as _Rows
 from pipeline.sources.formats import headers, statistics, tables
-from pipeline.sources.formats.content import Content, Outputs, Refused, Settings
+from pipeline.sources.formats.content import Content, Outputs, Settings
+from pipeline.sources.formats.meter import Refused, over
 from schemas.aliases import CLOCK, meaning
 from transforms import naming
+from transforms.budget import MIB, USUAL, Budget
 
-# Arbin's names: `Channel_1-008`, and `Channel_1-008_1` where the rows of one sheet did not do.
-_DATA_SHEET = re.compile(r"channel(?!_?chart)", re.IGNORECASE)
 _IS_CHANNEL = re.compile(r"\d+-\d+")
 _CHANNEL = re.compile(r"(?:channel|statistics?)[ _]?(\d+-\d+)(?:_\d+)?$", re.IGNORECASE)
-_NO_DATA_SHEET = re.compile(r"info|global_info|channel_?chart", re.IGNORECASE)
 # What keeps counting from one sheet to the next where they continue one another.
 _RUNS_ON = frozenset({"record_index", "test_time_s", "recorded_at", CLOCK})
-_STATISTICS_SHEET = re.compile(r"statistic", re.IGNORECASE)
 # Rows of a sheet that show what it holds.
 _LOOKED_AT = 200
+# What a cell takes while a workbook is loaded, and how long that takes at least and per MiB.
+_CELL_BYTES = 100
+_LEAST_S = 20.0
+# What most workbooks do with; those that need more are loaded one at a time.
+_USUAL_BYTES = 400 * MIB
+_large = threading.Lock()
 
-_Rows = list[list[Any]]
 _MIDNIGHT = dt.time()
 
 
 def read(content: Content, settings: Settings) -> Outputs:
     """The rows of a workbook as one batch a cell, whatever its size: counters are a test's."""
-    tests, others = to_tables(content.read_all())
+    tests, others = to_tables(content.read_all(), settings.budget)
     of_channel = {channel: _of_channel(content, settings, channel, tests) for channel in tests}
     first_row = 1
     for channel, table in tests.items():
@@ -75,10 +80,12 @@ def _channel(sheet: str) -> str:
 
 def to_table(data: bytes) -> pa.Table:
     """The data sheets of a workbook with one channel alone; see `to_tables`."""
-    return next(iter(to_tables(data)[0].values()), pa.table({}))
+    return next(iter(to_tables(data, USUAL)[0].values()), pa.table({}))
 
 
-def to_tables(data: bytes) -> tuple[dict[str, pa.Table], list[tuple[str, pa.Table]]]:
+def to_tables(
+    data: bytes, budget: Budget
+) -> tuple[dict[str, pa.Table], list[tuple[str, pa.Table]]]:
     """The data sheets of a workbook as one table a cell, under the file's own column names.
 
     Sheets of one channel continue one another, and so do others unless each starts over: then
@@ -88,19 +95,13 @@ def to_tables(data: bytes) -> tuple[dict[str, pa.Table], list[tuple[str, pa.Tabl
     Returns:
         the tables by channel or sheet, and the sheets that hold a row per cycle instead, each with its name.
     """
-    with _refusals():
-        book = CalamineWorkbook.from_filelike(io.BytesIO(data))
-        sheets = [meta.name for meta in book.sheets_metadata if meta.typ is SheetTypeEnum.WorkSheet]
-        named = [name for name in sheets if _DATA_SHEET.match(name)]
-        loaded = [(name, book.get_sheet_by_name(name).to_python()) for name in named]
-        if named:
-            others = [
-                (name, book.get_sheet_by_name(name).to_python())
-                for name in sheets
-                if _STATISTICS_SHEET.match(name)
-            ]
-        else:
-            loaded, others = _measuring_sheets(book, sheets)
+    sheets, rows_of = _sheets(data, budget)
+    loaded = [(name, rows) for name, rows in rows_of.items() if DATA_SHEET.match(name)]
+    named = bool(loaded)
+    if named:
+        others = [(name, rows) for name, rows in rows_of.items() if not DATA_SHEET.match(name)]
+    else:
+        loaded, others = _measuring_sheets(rows_of)
     said = list(_by_cycle(others))
     if not loaded and said:
         return {}, said
@@ -147,43 +148,57 @@ def _by_cycle(sheets: list[tuple[str, _Rows]]) -> Iterator[tuple[str, pa.Table]]
                 yield name, table
 
 
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """Makes whatever calamine finds wrong a refusal: the bytes are in memory already."""
+def _sheets(data: bytes, budget: Budget) -> tuple[list[str], dict[str, _Rows]]:
+    """Names of the sheets, and the rows of those that may hold data; raises Refused."""
+    memory, seconds = budget.cells * _CELL_BYTES, _LEAST_S + len(data) / MIB
     try:
-        yield
-    except PasswordError:
+        try:
+            found = _call(data, min(memory, _USUAL_BYTES), seconds, budget)
+        except (apart.Died, apart.OverLimit):
+            with _large:
+                found = _call(data, memory, seconds, budget)
+    except Locked:
         raise Refused(
             "encrypted_workbook", "the workbook has a password; save it without one"
         ) from None
-    except MemoryError:
-        raise
-    except BaseException as error:
-        # A panic of the Rust library is no Exception, but only says that the file is broken.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
+    except TooManyCells as told:
+        raise over(budget, "cells", f"the sheets have {told.args[0]:,} cells") from None
+    except (apart.Died, apart.OverLimit):
+        raise over(
+            budget,
+            "cells",
+            f"the workbook takes more than {memory // MIB:,} MiB of memory or {seconds:.0f} s, as a "
+            "cell far from the others or a text in very many cells makes it",
+        ) from None
+    except Broken as told:
         raise Refused(
             "corrupt_workbook",
-            f"the workbook cannot be read: {str(error) or type(error).__name__}; open and save it "
-            "again, or send it again",
+            f"the workbook cannot be read: {told}; open and save it again, or send it again",
         ) from None
+    return found
+
+
+def _call(
+    data: bytes, memory_bytes: int, seconds: float, budget: Budget
+) -> tuple[list[str], dict[str, _Rows]]:
+    found: tuple[list[str], dict[str, _Rows]] = apart.call(
+        "sheets", data, memory_bytes, seconds, most_cells=budget.cells
+    )
+    return found
 
 
 def _measuring_sheets(
-    book: CalamineWorkbook, names: Sequence[str]
+    rows_of: Mapping[str, _Rows],
 ) -> tuple[list[tuple[str, _Rows]], list[tuple[str, _Rows]]]:
     """The sheets whose header names at least voltage and current, whatever they are called.
 
-    And the others, but for those that nobody takes for data.
+    And the others.
     """
     found, others = [], []
-    for name in names:
-        if _NO_DATA_SHEET.match(name):
-            continue
-        rows = book.get_sheet_by_name(name).to_python()
+    for name, rows in rows_of.items():
         at = headers.find_header(rows)
         measuring = at is not None and headers.is_measurement(headers.fields_of(rows[at]))
-        if measuring and not _STATISTICS_SHEET.match(name) and not _is_about(name, rows, at):
+        if measuring and not STATISTICS_SHEET.match(name) and not _is_about(name, rows, at):
             found.append((name, rows))
         else:
             others.append((name, rows))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.errors import SourceFailed
 from tests.workbooks import xlsx
 
 from .reading import read, read_file
@@ -153,5 +154,5 @@ def test_errors_of_the_storage_are_raised(tmp_path: Path, monkeypatch: pytest.Mo
         path.write_bytes(data)
         with monkeypatch.context() as patch:
             patch.setattr("apache_beam.io.filesystems.FileSystems.open", lambda *_, **__: Failing())
-            with pytest.raises(ConnectionResetError):
+            with pytest.raises((SourceFailed, ConnectionResetError)):
                 read(path)

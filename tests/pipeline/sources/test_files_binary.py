@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.sources.formats import arbin_res, biologic_mpr, neware_nda, reader
-from pipeline.sources.formats.content import Content, Refused, Settings
+from pipeline.sources.formats.content import Content, Settings
 from pipeline.sources.formats.jet import PAGE, Database
+from pipeline.sources.formats.meter import Refused
 from schemas.aliases import resolve
 from tests.cyclers import mpr, sample
 from tests.services.access import Access, encoded
