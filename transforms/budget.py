@@ -34,8 +34,8 @@ class Budget:
     )
     columns: int = _limit(2_000, "columns of one table")
     cells: int = _limit(12_000_000, "rows times columns of what is read in one piece")
-    in_order_mb: int = _limit(
-        1_024, "MiB of a test whose rows depend on those before, which travels in one piece"
+    in_order_rows: int = _limit(
+        12_000_000, "rows of a test that can't be read in parts, because rows depend on others"
     )
     message_kb: int = _limit(4_096, "KiB of one message, or of one line of a file of messages")
     names: int = _limit(1_000, "names of fields in one message")
@@ -50,11 +50,6 @@ class Budget:
     def unpacked_bytes(self) -> int:
         """`unpacked_mb` in bytes."""
         return self.unpacked_mb * MIB
-
-    @property
-    def in_order_bytes(self) -> int:
-        """`in_order_mb` in bytes; Beam carries nothing of 2 GiB or more."""
-        return min(self.in_order_mb, 1_900) * MIB
 
     @property
     def message_bytes(self) -> int:

@@ -107,7 +107,7 @@ class Decoded:
         if self.dialect is None:
             return f"{name} is missing"
         known = [f"{column}: {why}" for column, why in self.dialect.refused]
-        shown = ", ".join(self.raw.table.column_names[:40])
+        shown = ", ".join(apply.parted(self.raw.table)[0].column_names[:40])
         return f"{name} is missing; the file has {shown}" + "".join(f"; {text}" for text in known)
 
 
@@ -288,7 +288,7 @@ def _envelope_ids(raw: RawBatch) -> pa.Array | None:
     return found[0] if len(found) == 1 else pc.coalesce(*found)
 
 
-def _event_time(
+def event_time(
     found: dict[str, pa.Array], rows: int, messages: bool, last_s: float | None = None
 ) -> tuple[pa.Array, Mask]:
     """The event time, and where it had to be assumed because the reading carries none.
@@ -400,7 +400,7 @@ def _readings_of_messages(
     if extra is not None:
         found["extra"] = extras.unnested(extra) if "extra" in unknown else extra
     found = _own_columns(found, raw, messages=True, rows=rows)
-    found["recorded_at"], assumed = _event_time(found, rows, messages=True)
+    found["recorded_at"], assumed = event_time(found, rows, messages=True)
     flags = np.where(assumed, EVENT_TIME_ASSUMED, 0).astype(np.int64)
     flags |= _against_state(columns, unknown, found.get("current_a"))
     return _finished(found, flags, rows, rejects)
@@ -431,27 +431,28 @@ def _readings_of_rows(
 ) -> tuple[pa.Table, int | None]:
     """The table of `Decoded` from a table's rows, and the start of their test."""
     rows = raw.table.num_rows
+    own, _ = apply.parted(raw.table)
     applied = apply.fields(raw.table, how, dates.zone)
     for mask, error, name, message in applied.bad:
         rejects.add_mask(mask, error, name, message)
     found = applied.found
     taken = {use.column for use in how.uses if use.field in _STORED or use.kept is not None}
     columns: dict[str, Values] = {
-        name: raw.table.column(name) for name in raw.table.column_names if name not in taken
+        name: own.column(name) for name in own.column_names if name not in taken
     }
     doubled = [
         (use.column, [better.column for better in how.uses[:place] if better.field == use.field])
         for place, use in enumerate(how.uses)
-        if use.why == SECOND and use.column in raw.table.column_names
+        if use.why == SECOND and use.column in own.column_names
     ]
     unknown = list(columns)
-    columns |= {name: raw.table.column(name) for name in raw.table.column_names if name in taken}
+    columns |= {name: own.column(name) for name in own.column_names if name in taken}
     extra = extras.of_table(columns, unknown, doubled)
     if extra is not None:
         found["extra"] = extras.unnested(extra) if "extra" in unknown else extra
     one_test = "equipment_id" not in found
     found = _own_columns(found, raw, messages=False, rows=rows)
-    found["recorded_at"], assumed = _event_time(found, rows, False, raw.origin.last_s)
+    found["recorded_at"], assumed = event_time(found, rows, False, raw.origin.last_s)
     if "source_row" not in found:
         places = np.arange(rows, dtype=np.int64) + raw.origin.first_row
         found["source_row"] = pa.array(places)
@@ -554,7 +555,7 @@ def dead_letters(raw: RawBatch, rejects: Rejects, step: str) -> pa.Table:
     sent again as a message.
     """
     rows = sorted(rejects.rows)
-    table = raw.table.take(pa.array(rows, pa.int64()))
+    table = apply.parted(raw.table.take(pa.array(rows, pa.int64())))[0]
     taken = {name: convert.items(table.column(name)) for name in table.column_names}
     letters = []
     for place, row in enumerate(rows):

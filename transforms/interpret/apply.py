@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -23,6 +24,9 @@ from transforms.interpret.timeline import measured_order, runs_on
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
+
+# What only all rows of a file show stands beside the rows of a part of it, under these names.
+PLACED = "\x00placed "
 
 _CLOCK_FLAG = 1 << QUALITY_FLAGS.index("clock_disagrees")
 _DIRECTION_FLAG = 1 << QUALITY_FLAGS.index("direction_disagrees")
@@ -80,11 +84,32 @@ def fields(table: pa.Table, how: Interpretation, zone: ZoneInfo) -> Fields:
         how: what was decided about the file.
         zone: of times that carry none.
     """
+    own, placed = parted(table)
+    if placed:
+        return _with_placed(by_row(own, how, zone), placed)
     if how.in_order and (copies := _copies(table)) is not None:
-        return _expanded(fields(table.take(pa.array(copies[0])), how, zone), copies[1])
+        return expanded(fields(table.take(pa.array(copies[0])), how, zone), copies[1])
     out = by_row(table, how, zone)
     in_order(how, out)
     return out
+
+
+def parted(table: pa.Table) -> tuple[pa.Table, dict[str, pa.Array]]:
+    """A table's own columns, and what `transforms.whole` has put beside them, by field."""
+    names = [name for name in table.column_names if name.startswith(PLACED)]
+    if not names:
+        return table, {}
+    placed = {name.removeprefix(PLACED): table.column(name).combine_chunks() for name in names}
+    return table.drop_columns(names), placed
+
+
+def _with_placed(out: Fields, placed: dict[str, pa.Array]) -> Fields:
+    """The fields of some rows with what all of the file's show."""
+    flags = placed["flags"].to_numpy(zero_copy_only=False).copy()
+    found = {**out.found, **placed}
+    for name in ("flags", CAPACITY, ENERGY):
+        found.pop(name, None)
+    return Fields(found, out.bad, flags)
 
 
 def by_row(table: pa.Table, how: Interpretation, zone: ZoneInfo) -> Fields:
@@ -157,16 +182,27 @@ def _copies(table: pa.Table) -> tuple[I64, I64] | None:
     A file may hold a block of rows twice; taken one after another they would count twice. None
     where there is no copy.
     """
+    texts = joined(table)
+    if texts is None:
+        return None
+    return copies_among(texts.dictionary_encode().indices.to_numpy(zero_copy_only=False))
+
+
+def joined(table: pa.Table) -> pa.Array | None:
+    """Each row as one text; None without columns, and with nested values, as no cycler has."""
     texts = []
     for column in table.columns:
         try:
             texts.append(pc.fill_null(column.cast(pa.string()), ""))
         except pa.ArrowException:
-            return None  # nested values: no cycler's table
+            return None
     if not texts:
         return None
-    joined = pc.binary_join_element_wise(*texts, "\x1f").combine_chunks()
-    codes = joined.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    return pc.binary_join_element_wise(*texts, "\x1f").combine_chunks()
+
+
+def copies_among(codes: npt.NDArray[Any]) -> tuple[I64, I64] | None:
+    """The same by a number per row, shape (rows,), that only copies share."""
     _, first, place = np.unique(codes, return_index=True, return_inverse=True)
     if len(first) == len(codes):
         return None
@@ -174,7 +210,7 @@ def _copies(table: pa.Table) -> tuple[I64, I64] | None:
     return kept, np.searchsorted(kept, first)[place]
 
 
-def _expanded(once: Fields, place: I64) -> Fields:
+def expanded(once: Fields, place: I64) -> Fields:
     """The fields of all rows from those of the rows that are no copies."""
     at = pa.array(place)
     return Fields(

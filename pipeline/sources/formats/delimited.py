@@ -14,8 +14,8 @@ from pipeline.sources.formats.content import Content, Outputs, Settings, Summari
 from pipeline.sources.formats.detect import HEAD_BYTES
 from pipeline.sources.formats.dialect import Dialect, sniff
 from pipeline.sources.formats.meter import Refused
+from pipeline.sources.formats.reading import Reading
 from pipeline.sources.formats.rows import BadLine, Parsed, parse
-from pipeline.sources.formats.tables import Reading
 from transforms.budget import TOO_LARGE
 from transforms.dead_letter import DeadLetter
 from transforms.interpret.frame import SURVEY_ROWS

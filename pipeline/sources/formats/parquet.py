@@ -17,7 +17,7 @@ from pipeline.sources.formats.content import Content, Outputs, Settings, Summari
 from pipeline.sources.formats.head import read as read_head
 from pipeline.sources.formats.headers import unique_names
 from pipeline.sources.formats.parquet_pieces import opened, pieces
-from pipeline.sources.formats.tables import Reading
+from pipeline.sources.formats.reading import Reading
 from schemas.forms import arrow_schema
 from schemas.reading import CYCLE_SUMMARY, DEAD_LETTER, READING, TEST_DIALECT, WINDOW_STATS
 from transforms.batch import MESSAGES, BatchKind, RawBatch

@@ -64,7 +64,7 @@ def read(content: Content, settings: Settings, span: Span | None = None) -> Outp
         if span is None:
             content = held(content)
         for output in _read(content, settings, span):
-            yield from sized(output, settings.budget)
+            yield from sized(output)
     except Refused as refusal:
         yield content.refuse(settings, refusal)
     except Exception as error:  # noqa: BLE001 - one file's error is not everybody's

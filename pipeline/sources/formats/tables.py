@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -11,8 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.sources.formats import cut
 from pipeline.sources.formats.content import Content, Settings, Share
-from pipeline.sources.formats.elements import check_in_order
+from pipeline.sources.formats.elements import PIECE_BYTES
+from pipeline.sources.formats.reading import Reading
 from schemas.aliases import CLOCK
 from transforms import convert, naming
 from transforms.batch import BatchKind, RawBatch
@@ -20,34 +23,6 @@ from transforms.decode import LONGEST_TEST_S, decode
 from transforms.interpret import apply
 from transforms.interpret.decide import decide, plain
 from transforms.interpret.interpretation import Head, Interpretation, Witness
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What all parts of a file share.
-
-    Attributes:
-        how: what its columns mean.
-        equipment_id: what its rows are of, where they name nothing.
-        test_start_us: when its test began; None where only all of its rows together show it.
-        in_parts: whether its rows can travel in several batches.
-        last_s: how long the test lasted, where its clock is all that says when a row was measured.
-    """
-
-    how: Interpretation
-    equipment_id: str | None
-    test_start_us: int | None
-    in_parts: bool
-    last_s: float | None = None
-
-    @property
-    def clock(self) -> list[str]:
-        """Columns of the test's clock, if that of the whole file is all it takes to cut it."""
-        uses = self.how.uses
-        others = {use.field for use in uses} & {"recorded_at", "streamed_at", "ingested_at"}
-        if self.in_parts or self.how.in_order or others:
-            return []
-        return [use.column for use in uses if use.field == "test_time_s"]
 
 
 def reading_of(
@@ -181,6 +156,7 @@ def batches(
         tables: (place of the first row, counted from 1; rows), in the file's order.
     """
     content = replace(content, equipment_id=reading.equipment_id)
+    tables = iter(tables)
     if reading.in_parts:
         for first_row, table in _pieces(tables, reading.how, settings.batch_rows):
             origin = content.origin(
@@ -188,16 +164,18 @@ def batches(
             )
             yield RawBatch(table, BatchKind.ROWS, origin)
         return
-    whole: list[tuple[int, pa.Table]] = []
+    ahead: list[tuple[int, pa.Table]] = []
     size = 0
     for part in tables:
-        whole.append(part)
+        ahead.append(part)
         size += part[1].nbytes
-        check_in_order(size, sum(table.num_rows for _, table in whole), content.budget)
-    if whole:
-        together = pa.concat_tables([table for _, table in whole], promote_options="default")
+        if size > PIECE_BYTES:
+            yield from cut.batches(content, settings, reading, itertools.chain(ahead, tables))
+            return
+    if ahead:
+        together = pa.concat_tables([table for _, table in ahead], promote_options="default")
         if together.num_rows:
-            origin = content.origin(settings, whole[0][0], reading.test_start_us, reading.how)
+            origin = content.origin(settings, ahead[0][0], reading.test_start_us, reading.how)
             yield RawBatch(together, BatchKind.ROWS, origin)
 
 
