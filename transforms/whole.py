@@ -156,7 +156,10 @@ def _digests(table: pa.Table) -> npt.NDArray[np.uint64]:
     """
     rows = apply.joined(table)
     if rows is None:  # nested values: no row is taken for a copy
-        return np.random.default_rng().integers(2**63, size=table.num_rows, dtype=np.uint64)
+        found: npt.NDArray[np.uint64] = np.random.default_rng().integers(
+            2**63, size=table.num_rows, dtype=np.uint64
+        )
+        return found
     texts = np.asarray(rows.to_numpy(zero_copy_only=False), dtype=object)
-    found: npt.NDArray[np.uint64] = pd.util.hash_array(texts, categorize=False)
+    found = pd.util.hash_array(texts, categorize=False)
     return found

@@ -125,11 +125,11 @@ def test_what_stands_beside_rows_is_in_no_dead_letter(
 ) -> None:
     monkeypatch.setattr(tables, "PIECE_BYTES", 0)
     path = tmp_path / "cell_5.csv"
-    path.write_text("Voltage(V),Current(A),note\n3.7,0.5,a\nnone,0.5,b\n3.8,0.5,c\n")
+    path.write_text("Voltage(V),Current(A),note\n3.7,0.5,a\nbroken,0.5,b\n3.8,0.5,c\n")
     [batch] = read(path).batches
     assert any(name.startswith("\x00") for name in batch.table.column_names)
     decoded, rejects = decode(batch)
     [letter] = dead_letters(batch, rejects, "decode").to_pylist()
-    assert letter["payload"] == b'{"Current(A)":"0.5","Voltage(V)":"none","note":"b"}'
+    assert letter["payload"] == b'{"Current(A)":"0.5","Voltage(V)":"broken","note":"b"}'
     assert decoded.table.column("extra").to_pylist() == ['{"note":"a"}', '{"note":"c"}']
     assert isinstance(decoded.table, pa.Table)
