@@ -162,4 +162,4 @@ def _digests(table: pa.Table) -> npt.NDArray[np.uint64]:
         return found
     texts = np.asarray(rows.to_numpy(zero_copy_only=False), dtype=object)
     found = pd.util.hash_array(texts, categorize=False)
-    return found
+    return np.asarray(found)
