@@ -80,6 +80,7 @@ class KafkaBroker:
 
     Attributes:
         joined: how often it has joined the group.
+        trouble: see `sources.live.Broker`.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class KafkaBroker:
         self._commits = True
         self._join_again_s = _JOIN_AGAIN_S
         self._answers = True
+        self.trouble: str | None = None
 
     @property
     def consumer(self) -> Consumer:
@@ -325,12 +327,13 @@ class KafkaBroker:
             if self._answers:
                 _log.warning("no broker answers, waiting for one (%s)", type(error).__name__)
             self._answers = False
+            self.trouble = f"no broker answers: {error or type(error).__name__}"
             time.sleep(_LINGER_S)
 
     def _answered(self) -> None:
         if not self._answers:
             _log.warning("a broker answers again")
-        self._answers = True
+        self._answers, self.trouble = True, None
         self._looked_at = time.monotonic()
 
     def rest(self) -> None:

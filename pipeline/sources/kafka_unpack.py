@@ -112,7 +112,18 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
 
     def _of_batch(self, base: int, batch: memoryview, following: int | None) -> Iterator[Any]:
         """A batch's records, and what is wrong with those that are none."""
+        expected = self.next_fetch_offset
         last = self._last_of(base, batch, following)
+        if last < expected or (self.high is not None and base >= self.high):
+            if following is not None and following <= self.fetch_offset:
+                return  # some brokers begin before what they were asked for
+            # No checksum covers where a batch begins.
+            known = following is not None and expected < following <= (self.high or _BIGGEST)
+            last = following - 1 if known and following is not None else expected
+            yield self._refused(
+                UNREADABLE, f"a batch says that it begins at {base:,}", last, bytes(batch), expected
+            )
+            return
         try:
             if batch[_MAGIC_AT] == 2:
                 yield from self._of_records(base, last, batch)
@@ -133,11 +144,16 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
         last = base
         if batch[_MAGIC_AT] == 2 and len(batch) >= _HEADER.size:
             last = base + max(0, _HEADER.unpack_from(batch)[6])
-        if following is not None and following > base:
-            last = min(last, following - 1)
+        return min(last, self._bounded(base, following))
+
+    def _bounded(self, base: int, following: int | None) -> int:
+        """The last offset that a batch can have, by the next one's first and the topic's end."""
+        last = _BIGGEST - 1
         if self.high is not None and self.high > base:
-            last = min(last, self.high - 1)
-        return max(last, self.fetch_offset)
+            last = self.high - 1
+        if following is not None and base < following <= last:
+            last = following - 1
+        return last
 
     def _of_records(self, base: int, last: int, batch: memoryview) -> Iterator[Any]:
         header = _HEADER.unpack_from(batch)
@@ -149,7 +165,7 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
             return  # a transaction's marker
         data, whole = unpacked(batch[_HEADER.size :], attributes & _CODEC, self.budget.held_bytes)
         sent_ms = latest_ms if attributes & _LOG_APPEND_TIME else None
-        at, before = 0, base - 1
+        at, before, expected = 0, base - 1, self.next_fetch_offset
         for _ in range(count):
             try:
                 length, began = decode_varint(data, at)
@@ -163,13 +179,15 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
             if record is None:
                 break
             before = record[3]
+            if before < expected:
+                continue  # it was asked for an offset within the batch
             self.records_read += 1
             self.next_fetch_offset = before + 1
             yield record
         else:
             if at == len(data) and whole:
                 return
-        yield from self._rest(before + 1, last, len(data) - at, whole)
+        yield from self._rest(max(before + 1, expected), last, len(data) - at, whole)
 
     def _rest(self, first: int, last: int, size: int, whole: bool) -> Iterator[Any]:
         """What stands behind the last record of a batch that can be told apart from the others."""
@@ -251,7 +269,7 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
         if kept is not None and len(kept) > LETTER_BYTES:
             kept = None
         self.bytes_read += len(kept or b"")
-        self.next_fetch_offset = last + 1
+        self.next_fetch_offset = max(self.next_fetch_offset, last + 1)
         tp = self.topic_partition
         return _record(
             (tp.topic, tp.partition, self.leader_epoch, last, _NO_TIME, 0, None, kept, [],

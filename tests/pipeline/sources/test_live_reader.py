@@ -38,6 +38,7 @@ class Memory:
         self.dropped: list[Fetched] = []
         self.threads: set[str] = set()
         self.refuses = self.closed = False
+        self.trouble: str | None = None
         self.commits_refused = self.fetches = 0
         self.leave = threading.Event()
         self.left = threading.Event()
