@@ -104,7 +104,7 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
             following = _FRAME.unpack_from(data, stop)[0] if stop + 12 <= len(data) else None
             yield from self._of_batch(base, data[at:stop], following)
             at = stop
-        if not at and data.nbytes:
+        if self.next_fetch_offset == self.fetch_offset and data.nbytes:
             yield self._refused(
                 UNREADABLE, "the length of its batch is damaged", self.fetch_offset, bytes(data)
             )
