@@ -114,7 +114,10 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
         """A batch's records, and what is wrong with those that are none."""
         expected = self.next_fetch_offset
         last = self._last_of(base, batch, following)
-        if last < expected or (self.high is not None and base >= self.high):
+        # A broker may have looked where its log ends before it read what it gives; but what it has
+        # got since then has no gaps.
+        beyond = self.high is not None and last >= self.high and base > expected
+        if last < expected or beyond:
             if following is not None and following <= self.fetch_offset:
                 return  # some brokers begin before what they were asked for
             # No checksum covers where a batch begins.
@@ -133,27 +136,21 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this batch's
             begins = max(base, self.next_fetch_offset)
+            if self.high is not None and self.high > begins:
+                last = min(last, self.high - 1)  # its header may be damaged, too
             if begins <= last:
                 why = f"{str(error) or type(error).__name__}; their batch has {len(batch):,} bytes"
                 yield self._refused(UNREADABLE, why, last, bytes(batch), begins)
         # Compaction may have taken a batch's last records.
         self.next_fetch_offset = max(self.next_fetch_offset, last + 1)
 
-    def _last_of(self, base: int, batch: memoryview, following: int | None) -> int:
-        """A batch's last offset; where its header is damaged it goes not beyond what is there."""
+    @staticmethod
+    def _last_of(base: int, batch: memoryview, following: int | None) -> int:
+        """A batch's last offset, which is before the next one's first."""
         last = base
         if batch[_MAGIC_AT] == 2 and len(batch) >= _HEADER.size:
             last = base + max(0, _HEADER.unpack_from(batch)[6])
-        return min(last, self._bounded(base, following))
-
-    def _bounded(self, base: int, following: int | None) -> int:
-        """The last offset that a batch can have, by the next one's first and the topic's end."""
-        last = _BIGGEST - 1
-        if self.high is not None and self.high > base:
-            last = self.high - 1
-        if following is not None and base < following <= last:
-            last = following - 1
-        return last
+        return following - 1 if following is not None and base < following <= last else last
 
     def _of_records(self, base: int, last: int, batch: memoryview) -> Iterator[Any]:
         header = _HEADER.unpack_from(batch)

@@ -85,7 +85,7 @@ class PubSubBroker:
         self._health = _Health(name)
         # Seconds of the monotonic clock.
         self._message_at = self._opened_at = time.monotonic()
-        self._empty_at = float("-inf")
+        self._empty_at = self._failed_at = float("-inf")
         self._paused = False
         self._client: SubscriberClient | None = None
         self._threads: list[threading.Thread] = []
@@ -124,9 +124,12 @@ class PubSubBroker:
         found = self._gather()
         ended = {0} if self._at_its_end() else set()
         # Until the leases of a job that died have run out, its messages are still to come.
-        complete = time.monotonic() - self._opened_at > LEASE_S + _GRACE_S
+        now = time.monotonic()
+        complete = now - max(self._opened_at, self._failed_at) > LEASE_S + _GRACE_S
         if not found:
-            if ended and time.monotonic() - self._message_at > _LATEST_S and not self._full():
+            # So are those of an answer that was lost.
+            whole = now - self._failed_at > LEASE_S + _GRACE_S and not self._full()
+            if ended and now - self._message_at > _LATEST_S and whole:
                 self._at_end()
             return Fetched(None, ended=ended, complete=complete)
         keys = [key for key, _ in found]
@@ -217,6 +220,7 @@ class PubSubBroker:
             try:
                 received = self._pull()
             except Exception as error:  # noqa: BLE001 - the broker's thread hears of it
+                self._failed_at = time.monotonic()
                 if not self._closing.wait(1.0):
                     self._health.trouble(error)
             else:

@@ -121,6 +121,15 @@ def test_a_damaged_last_offset_goes_not_beyond_what_is_there() -> None:
     assert read(poison, at=10, high=12) == ([(11, UNREADABLE)], 12)
 
 
+def test_a_broker_may_have_looked_where_its_log_ends_before_it_read() -> None:
+    assert read(Batch([A, B], 10), Batch([A, B], 12), at=10, high=10) == (good(10, 11, 12, 13), 14)
+    assert read(Batch([A, B], 10), Batch([A, B], 12), at=10, high=11) == (good(10, 11, 12, 13), 14)
+    # What begins far behind it would have the client begin anew.
+    assert read(Batch([A, B], 10), Batch([A], 2**40), at=10, high=12) == (
+        [*good(10, 11), (12, UNREADABLE)], 13,
+    )  # fmt: skip
+
+
 def test_markers_and_empty_batches_are_passed() -> None:
     marker = Batch([Sent(b"\0\0\0\0\0\0", key=b"\0\0\0\1")], 11, 0x30)
     compacted = Batch((), 12, changes={6: 4})
@@ -217,10 +226,10 @@ def test_poison_becomes_dead_letters_with_its_position_and_what_is_left_of_it() 
 
 @given(st.data())
 def test_damaged_bytes_never_stop_a_partition(data: st.DataObject) -> None:
-    whole = bytearray(
-        b"".join(Batch([A, B], 10 + 2 * at, data.draw(st.sampled_from((0, 1)))).encoded()
-                 for at in range(3))
-    )  # fmt: skip
+    batches = [
+        Batch([A, B], 10 + 2 * at, data.draw(st.sampled_from((0, 1)))).encoded() for at in range(3)
+    ]
+    whole = bytearray(b"".join(batches))
     for _ in range(data.draw(st.integers(1, 4))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     if data.draw(st.booleans()):
@@ -234,7 +243,9 @@ def test_damaged_bytes_never_stop_a_partition(data: st.DataObject) -> None:
     for _ in range(20):
         if at >= 16:
             break
-        part = fetched(bytes(whole), at, high=16)
+        # A broker begins with the batch that holds the offset.
+        begins = sum(map(len, batches[: (at - 10) // 2]))
+        part = fetched(bytes(whole[begins:]), at, high=16)
         records = part.take()
         seen += [record.offset for record in records]
         assert part.next_fetch_offset > at or records
