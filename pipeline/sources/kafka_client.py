@@ -26,8 +26,13 @@ class _Fetcher(Fetcher):  # type: ignore[misc,unused-ignore]
     """The client's fetcher; what can't be read stops nobody, and a poll has a bound of bytes."""
 
     PartitionRecords = Unpacked
-    budget = USUAL
-    left = POLL_BYTES
+
+    def __init__(self, budget: Budget, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._budget = budget
+        self.left = POLL_BYTES
+        # Per partition the offset that the broker could not read last, and how often.
+        self._unread: dict[TopicPartition, tuple[int, int]] = {}
 
     def fetched_records(self, *args: Any, **named: Any) -> Any:
         """Records of what has come, of about POLL_BYTES at most."""
@@ -57,7 +62,7 @@ class _Fetcher(Fetcher):  # type: ignore[misc,unused-ignore]
             found = self._none_of(completed)
             found.step_over(why)
         if found is not None:
-            found.budget = self.budget
+            found.budget = self._budget
             found.high = data.high_watermark if data.high_watermark >= 0 else None
         return found
 
@@ -71,12 +76,11 @@ class _Fetcher(Fetcher):  # type: ignore[misc,unused-ignore]
 
     def _tried_enough(self, part: TopicPartition, offset: int) -> bool:
         """Whether a broker has refused an offset often enough, or the one before it just now."""
-        known = self.__dict__.setdefault("_refused", {})
-        at, tries = known.get(part, (offset, 0))
+        at, tries = self._unread.get(part, (offset, 0))
         if at != offset:
             tries = _TRIES - 1 if (at == offset - 1 and tries >= _TRIES) else 0
-        known[part] = offset, tries + 1
-        return bool(tries + 1 >= _TRIES)
+        self._unread[part] = offset, tries + 1
+        return tries + 1 >= _TRIES
 
 
 class Consumer(KafkaConsumer):  # type: ignore[misc,unused-ignore]
@@ -91,9 +95,8 @@ class Consumer(KafkaConsumer):  # type: ignore[misc,unused-ignore]
         super().__init__(**settings)
         # In the place of its own, which has just been made and has fetched nothing.
         self._fetcher = _Fetcher(
-            self._client, self._subscription, metrics=self._metrics, **self.config
+            budget, self._client, self._subscription, metrics=self._metrics, **self.config
         )
-        self._fetcher.budget = budget
 
     @property
     def polled_bytes(self) -> int:
