@@ -31,7 +31,8 @@ def build(
     Step names are stable: a running Dataflow job is updated by them.
     """
     received = source.read(pipeline)
-    decoded = received.batches | "Decode" >> Decode(config.time_zone, config.day_first)
+    decode = Decode(config.time_zone, config.day_first, config.budget)
+    decoded = received.batches | "Decode" >> decode
     valid = decoded.readings | "Validate" >> Validate(config.profiles, config.launched_at_us)
     to_order = {"valid": valid.readings}
     if remembered is not None:

@@ -45,9 +45,14 @@ def source(
     if config.dialects and kind not in _FILE_SYSTEMS:
         raise ConfigError("--dialect says how files are read; drop it, or give files as --source")
     if kind in ("kafka", "pubsub"):
-        live = KafkaSource if kind == "kafka" else PubSubSource
-        decode = partial(decode_batch, time_zone=config.time_zone, day_first=config.day_first)
-        return live(config.source, decode, where, config.until_latest, told or Told())
+        decode = partial(
+            decode_batch,
+            time_zone=config.time_zone,
+            day_first=config.day_first,
+            budget=config.budget,
+        )
+        common = (config.source, decode, where, config.until_latest, told or Told())
+        return KafkaSource(*common, config.budget) if kind == "kafka" else PubSubSource(*common)
     if config.until_latest:
         raise ConfigError("--until=latest is for kafka:// and pubsub:// sources; drop it")
     if kind == "simulator":

@@ -236,6 +236,8 @@ for _field, _labels in bdf.LABELS.items():
 _BRACKETED = re.compile(
     r"^(?P<base>.*?)[\s_/,]*[(\[{<]\s*(?P<unit>[^()\[\]{}]*?)\s*[)\]}>]\s*$", re.DOTALL
 )
+# Each may stand before the unit; no name has as many.
+_MOST_SLASHES = 8
 _DIMENSIONLESS = frozenset({"", "1", "-", "#", "none", "dimensionless", "no", "n"})
 
 
@@ -276,6 +278,29 @@ def meaning(name: str) -> Meaning | None:
     >>> meaning("Current(furlong)")
     Meaning(field='current_a', unit=None, unknown='furlong', rank=1)
     """
+    return _in_full(name) if _may_mean(name) else None
+
+
+# Every name that is understood begins with one of these words, unless it is a unit alone.
+_FIRST_WORDS = {key.partition("_")[0] for key in (*_BASES, *_UNIT_BASES, *_BDF)}
+_LONGEST_UNIT = 24
+# Longer than any name that is understood, with its unit.
+_LONGEST_NAME = 200
+
+
+def _may_mean(name: str) -> bool:
+    """Whether it is worth looking at closely; thousands of names that mean nothing may come."""
+    if len(name) > _LONGEST_NAME:
+        return False
+    key = normalise(name)
+    if key.partition("_")[0] in _FIRST_WORDS:
+        return True
+    if normalise(_spaced(canonical(name))).partition("_")[0] in _FIRST_WORDS:
+        return True
+    return len(name) <= _LONGEST_UNIT and not any(map(str.isdigit, name))
+
+
+def _in_full(name: str) -> Meaning | None:
     text = canonical(name).strip()
     key = normalise(text)
     whole = _BASES.get(key)
@@ -286,7 +311,7 @@ def meaning(name: str) -> Meaning | None:
         bracketed = _with_unit(found["base"], found["unit"])
         if bracketed is not None:
             return bracketed
-    slashes = [place.start() for place in re.finditer("/", text)]
+    slashes = [place.start() for place in re.finditer("/", text)][-_MOST_SLASHES:]
     cut = [_with_unit(text[:at], text[at + 1 :]) for at in slashes if text[:at].strip()]
     found_all = [found for found in cut if found is not None]
     # The last slash as a rule; one whose unit is understood before all (`Q charge/discharge/mA.h`).

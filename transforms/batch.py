@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -75,20 +75,28 @@ class RawBatch:
         origin: where they come from.
         ahead: what `transforms.decode.decode` gives for them, where the source had to know; it
             does not travel between processes.
+        refused: rows that the source could not read or would not hold: the error type and message
+            of each. They are dead letters of what `table` kept of them.
     """
 
     table: pa.Table
     kind: BatchKind
     origin: Origin
     ahead: Any = field(default=None, compare=False, repr=False)
+    refused: Mapping[int, tuple[str, str]] = field(default_factory=dict)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RawBatch, (self.table, self.kind, self.origin)
+        return RawBatch, (self.table, self.kind, self.origin, None, self.refused)
 
     def slice(self, offset: int, length: int) -> RawBatch:
         """The `length` rows from `offset` on, zero-copy, with their place in the file kept."""
         origin = replace(self.origin, first_row=self.origin.first_row + offset)
-        return RawBatch(self.table.slice(offset, length), self.kind, origin)
+        refused = {
+            row - offset: why
+            for row, why in self.refused.items()
+            if offset <= row < offset + length
+        }
+        return RawBatch(self.table.slice(offset, length), self.kind, origin, None, refused)
 
 
 def stack(tables: Sequence[pa.Table]) -> pa.Table:

@@ -24,12 +24,14 @@ from schemas.reading import QUALITY_FLAGS, READING, Kind
 from transforms import convert, dead_letter, messages, naming
 from transforms import extra as extras
 from transforms.batch import BatchKind, Origin, PickledCoder, RawBatch, stack
+from transforms.budget import MIB, TOO_LARGE, USUAL, Budget
 from transforms.convert import Converted, Mask, Values
 from transforms.dead_letter import DeadLetter
 from transforms.interpret import apply, decide, states
 from transforms.interpret.interpretation import SECOND, Interpretation
 
 STEP = "decode"
+UNDECODABLE = "undecodable"
 DIRECTION_DISAGREES = 1 << QUALITY_FLAGS.index("direction_disagrees")
 EVENT_TIME_ASSUMED = 1 << QUALITY_FLAGS.index("event_time_assumed")
 
@@ -51,6 +53,10 @@ MEASURED = tuple(
     and not f.derived
     and f.name not in ("record_index", "source_row", "test_time_s")
 )
+
+# Of dead letters that travel together, about.
+_LETTERS_BYTES = 32 * MIB
+_NOTHING = pa.table({"row": pa.array([], pa.int64())})
 
 _LOW_CARDINALITY = ("equipment_id", "equipment_type", "test_id", "source_file")
 
@@ -207,7 +213,12 @@ def _known_columns(
 
 
 def _own_columns(
-    found: dict[str, pa.Array], raw: RawBatch, messages: bool, rows: int
+    found: dict[str, pa.Array],
+    raw: RawBatch,
+    messages: bool,
+    rows: int,
+    budget: Budget,
+    rejects: Rejects,
 ) -> dict[str, pa.Array]:
     """Fills what the rows do not say themselves from the message's envelope or the origin."""
     origin = raw.origin
@@ -216,6 +227,9 @@ def _own_columns(
         default_file = raw.table.column("source_file").combine_chunks()
         if origin.source_file is not None:
             default_file = default_file.fill_null(origin.source_file)
+        named = {"source_file": default_file}
+        _refuse_long(named, budget, rejects)
+        default_file = named["source_file"]
         ids = [_envelope_ids(raw), *_path_ids(default_file)]
     else:
         arrived = pa.nulls(rows, UTC_MICROSECONDS)
@@ -334,7 +348,10 @@ def _types(found: dict[str, pa.Array], rejects: Rejects) -> None:
 
 
 def decode(
-    raw: RawBatch, time_zone: str = "UTC", day_first: bool | None = None
+    raw: RawBatch,
+    time_zone: str = "UTC",
+    day_first: bool | None = None,
+    budget: Budget = USUAL,
 ) -> tuple[Decoded, Rejects]:
     """The batch's readings in the reading's columns, and the rows that could not be read.
 
@@ -344,50 +361,135 @@ def decode(
         day_first: whether dates with slashes are day/month/year. None: as the batch's origin
             says; else a table's column decides, and messages, which come in any company, have
             the month first.
+        budget: what a message may take; what is over it is refused as TOO_LARGE.
+
+    A row that breaks the decoding itself is refused as UNDECODABLE; the others are decoded.
     """
     if day_first is None:
         day_first = raw.origin.day_first
         if day_first is None and raw.kind is BatchKind.MESSAGES:
             day_first = False
+    dates = Dates(ZoneInfo(time_zone), day_first)
     with _no_collection():
-        return _decode(raw, Dates(ZoneInfo(time_zone), day_first))
+        try:
+            return _decode(raw, dates, budget)
+        except (MemoryError, OSError):
+            raise  # the machine's, no message's
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is of some row of this batch
+            return _decode_in_parts(raw, dates, budget, error)
 
 
-def _decode(raw: RawBatch, dates: Dates) -> tuple[Decoded, Rejects]:
+def _decode_in_parts(
+    raw: RawBatch, dates: Dates, budget: Budget, error: Exception
+) -> tuple[Decoded, Rejects]:
+    """A batch some row of which breaks the decoding: halved until the row stands alone."""
+    rows = raw.table.num_rows
+    if not rows:
+        raise error
+    rejects = Rejects()
+    tables: list[pa.Table] = []
+    starts: list[int] = []
+    how = None
+    left = [(0, rows, error)]
+    while left:
+        start, stop, why = left.pop()
+        if stop - start == 1:
+            rejects.add(start, UNDECODABLE, None, f"{type(why).__name__}: {why}")
+            continue
+        middle = (start + stop) // 2
+        for first, behind in ((start, middle), (middle, stop)):
+            try:
+                part, refused = _decode(raw.slice(first, behind - first), dates, budget)
+            except (MemoryError, OSError):
+                raise
+            except Exception as again:  # noqa: BLE001 - as in decode
+                left.append((first, behind, again))
+                continue
+            for row, reason in refused.rows.items():
+                rejects.add(first + row, *reason)
+            how = how or part.dialect
+            starts += [] if part.test_start_us is None else [part.test_start_us]
+            if part.table.num_rows:
+                places = pc.add(part.table.column("row"), first)
+                at = part.table.column_names.index("row")
+                tables.append(part.table.set_column(at, "row", places))
+    table = stack(tables).sort_by("row") if tables else _NOTHING
+    return Decoded(table, raw, min(starts, default=None), how), rejects
+
+
+def _decode(raw: RawBatch, dates: Dates, budget: Budget) -> tuple[Decoded, Rejects]:
     rejects = Rejects()
     if raw.kind is BatchKind.ROWS:
         how = raw.origin.reading or decide.decide(
             raw.table, None, dates.zone, None, dates.day_first
         )
-        table, start = _readings_of_rows(raw, how, dates, rejects)
+        table, start = _readings_of_rows(raw, how, dates, rejects, budget)
         return Decoded(table, raw, start, how), rejects
+    _refuse_unread(raw, budget, rejects)
+    payloads = raw.table.column("payload").to_pylist()
+    some = None
+    if rejects.rows:
+        some = [row for row in range(len(payloads)) if row not in rejects.rows]
+        payloads = [payloads[row] for row in some]
+
+    def refuse(row: int, rule: str, message: str) -> None:
+        rejects.add(row if some is None else some[row], rule, None, message)
+
     parts = []
-    for alike in messages.parse(
-        raw.table.column("payload").to_pylist(),
-        lambda row, rule, message: rejects.add(row, rule, None, message),
-    ):
-        if alike.rows is None:
-            table = _readings_of_messages(raw, alike.columns, dates, rejects)
+    for alike in messages.parse(payloads, refuse, budget):
+        if alike.rows is None and some is None:
+            table = _readings_of_messages(raw, alike, dates, rejects, budget)
         else:
-            rows = pa.array(alike.rows, pa.int64())
+            mine = range(len(payloads)) if alike.rows is None else alike.rows
+            numbers = list(mine) if some is None else [some[row] for row in mine]
+            rows = pa.array(numbers, pa.int64())
             part = RawBatch(raw.table.take(rows), raw.kind, raw.origin)
             noted = Rejects()
-            table = _readings_of_messages(part, alike.columns, dates, noted)
+            table = _readings_of_messages(part, alike, dates, noted, budget)
             for row, reason in noted.rows.items():
-                rejects.add(alike.rows[row], *reason)
+                rejects.add(numbers[row], *reason)
             places = rows.take(table.column("row").combine_chunks())
             table = table.set_column(table.column_names.index("row"), "row", places)
         parts.append(table)
     if not parts:
-        return Decoded(pa.table({"row": pa.array([], pa.int64())}), raw, None), rejects
+        return Decoded(_NOTHING, raw, None), rejects
     return Decoded(stack(parts), raw, None), rejects
 
 
+def _refuse_unread(raw: RawBatch, budget: Budget, rejects: Rejects) -> None:
+    """Refuses the messages that the source could not read, and those that are too large."""
+    for row, (error_type, message) in raw.refused.items():
+        rejects.add(row, error_type, None, message)
+    sizes = np.zeros(raw.table.num_rows, dtype=np.int64)
+    for name in ("payload", "key", "attributes"):
+        # A text's bytes, too, not its characters.
+        length = pc.binary_length(raw.table.column(name))
+        sizes += pc.fill_null(length, 0).to_numpy().astype(np.int64)
+    for row in np.flatnonzero(sizes > budget.message_bytes).tolist():
+        what = f"the message has {int(sizes[row]):,} bytes"
+        rejects.add(row, TOO_LARGE, None, budget.over("message_kb", what))
+
+
+def _refuse_long(found: dict[str, pa.Array], budget: Budget, rejects: Rejects) -> None:
+    """Refuses rows whose ids or names are too long, and takes these away: nobody parses them."""
+    for name in _LOW_CARDINALITY:
+        array = found.get(name)
+        if array is None or array.null_count == len(array):
+            continue
+        # In characters, of which none has less than a byte.
+        long = pc.greater(pc.binary_length(array), budget.text)
+        if pc.any(long).as_py():
+            long = pc.fill_null(pc.greater(pc.utf8_length(array), budget.text), False)
+            what = budget.over("text", f"{name} has too many characters")
+            rejects.add_mask(np.asarray(long), TOO_LARGE, name, what)
+            found[name] = pc.if_else(long, pa.scalar(None, array.type), array)
+
+
 def _readings_of_messages(
-    raw: RawBatch, columns: dict[str, Values], dates: Dates, rejects: Rejects
+    raw: RawBatch, alike: messages.Alike, dates: Dates, rejects: Rejects, budget: Budget
 ) -> pa.Table:
     """The table of `Decoded` from messages' fields as their senders named them."""
-    rows = raw.table.num_rows
+    rows, columns = raw.table.num_rows, alike.columns
     fields, unknown = _match(columns)
     found = _known_columns(columns, fields, dates, rejects)
     doubled = [
@@ -396,10 +498,12 @@ def _readings_of_messages(
         for rank, (name, _) in enumerate(sources)
         if rank
     ]
-    extra = extras.of_messages(columns, unknown, doubled)
+    extra = extras.of_messages(columns, unknown, doubled, alike.others)
     if extra is not None:
         found["extra"] = extras.unnested(extra) if "extra" in unknown else extra
-    found = _own_columns(found, raw, messages=True, rows=rows)
+    _refuse_long(found, budget, rejects)
+    found = _own_columns(found, raw, True, rows, budget, rejects)
+    _refuse_long(found, budget, rejects)
     found["recorded_at"], assumed = event_time(found, rows, messages=True)
     flags = np.where(assumed, EVENT_TIME_ASSUMED, 0).astype(np.int64)
     flags |= _against_state(columns, unknown, found.get("current_a"))
@@ -427,7 +531,7 @@ def _against_state(
 
 
 def _readings_of_rows(
-    raw: RawBatch, how: Interpretation, dates: Dates, rejects: Rejects
+    raw: RawBatch, how: Interpretation, dates: Dates, rejects: Rejects, budget: Budget
 ) -> tuple[pa.Table, int | None]:
     """The table of `Decoded` from a table's rows, and the start of their test."""
     rows = raw.table.num_rows
@@ -451,7 +555,9 @@ def _readings_of_rows(
     if extra is not None:
         found["extra"] = extras.unnested(extra) if "extra" in unknown else extra
     one_test = "equipment_id" not in found
-    found = _own_columns(found, raw, messages=False, rows=rows)
+    _refuse_long(found, budget, rejects)
+    found = _own_columns(found, raw, False, rows, budget, rejects)
+    _refuse_long(found, budget, rejects)
     found["recorded_at"], assumed = event_time(found, rows, False, raw.origin.last_s)
     if "source_row" not in found:
         places = np.arange(rows, dtype=np.int64) + raw.origin.first_row
@@ -548,6 +654,17 @@ def _assemble(
     return table if kept.all() else table.filter(pa.array(kept))
 
 
+def letters_in_parts(raw: RawBatch, rejects: Rejects, step: str) -> Iterator[pa.Table]:
+    """The same as `dead_letters`, in tables that are not large."""
+    names = sum(map(len, raw.table.column_names))
+    own = raw.table.nbytes // max(1, raw.table.num_rows) + names
+    at_once = max(1, _LETTERS_BYTES // max(1, own))
+    rows = sorted(rejects.rows)
+    for start in range(0, len(rows), at_once):
+        part = Rejects({row: rejects.rows[row] for row in rows[start : start + at_once]})
+        yield dead_letters(raw, part, step)
+
+
 def dead_letters(raw: RawBatch, rejects: Rejects, step: str) -> pa.Table:
     """The refused rows of a raw batch as dead letters, payload unmodified.
 
@@ -602,17 +719,18 @@ def dead_letters(raw: RawBatch, rejects: Rejects, step: str) -> pa.Table:
 
 
 class _DecodeBatch(beam.DoFn):
-    def __init__(self, time_zone: str, day_first: bool | None) -> None:
+    def __init__(self, time_zone: str, day_first: bool | None, budget: Budget) -> None:
         self._time_zone = time_zone
         self._day_first = day_first
+        self._budget = budget
         self._dead = Metrics.counter("account", "dead_letters")
 
     def process(self, raw: RawBatch) -> Iterable[Decoded]:
-        decoded, rejects = raw.ahead or decode(raw, self._time_zone, self._day_first)
+        decoded, rejects = raw.ahead or decode(raw, self._time_zone, self._day_first, self._budget)
         if rejects.rows:
             self._dead.inc(len(rejects.rows))
-            letters = dead_letters(raw, rejects, STEP)
-            yield beam.pvalue.TaggedOutput("dead_letters", letters)
+            for letters in letters_in_parts(raw, rejects, STEP):
+                yield beam.pvalue.TaggedOutput("dead_letters", letters)
         if decoded.table.num_rows:
             yield decoded
 
@@ -620,13 +738,16 @@ class _DecodeBatch(beam.DoFn):
 class Decode(beam.PTransform):
     """Raw batches → `Decoded` (main output) and tables of dead letters (`dead_letters`)."""
 
-    def __init__(self, time_zone: str = "UTC", day_first: bool | None = None) -> None:
+    def __init__(
+        self, time_zone: str = "UTC", day_first: bool | None = None, budget: Budget = USUAL
+    ) -> None:
         super().__init__()
         self._time_zone = time_zone
         self._day_first = day_first
+        self._budget = budget
 
     def expand(self, batches: beam.PCollection) -> Any:
         """Adds the step."""
-        step = beam.ParDo(_DecodeBatch(self._time_zone, self._day_first))
+        step = beam.ParDo(_DecodeBatch(self._time_zone, self._day_first, self._budget))
         typed = step.with_output_types(Decoded, dead_letters=pa.Table)
         return batches | typed.with_outputs("dead_letters", main="readings")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -15,25 +17,35 @@ from transforms.convert import Values
 
 
 def of_messages(
-    columns: dict[str, Values], unknown: list[str], doubled: list[tuple[str, list[str]]]
+    columns: dict[str, Values],
+    unknown: list[str],
+    doubled: list[tuple[str, list[str]]],
+    others: Sequence[dict[str, Any]] | None = None,
 ) -> pa.Array | None:
     """The fields without a column as a JSON object per message; null where there are none.
 
     `doubled` pairs another name of a field with the better ones: where one of these has a value
-    too, the other one's is kept here.
+    too, the other one's is kept here. `others` are each message's fields that are in no column.
     """
-    if not unknown and not doubled:
+    if not unknown and not doubled and not others:
         return None
     names = sorted({*unknown, *(name for name, _ in doubled)})
     better = {name: [columns[other] for other in others] for name, others in doubled}
     out: list[str | None] = []
-    for row, values in enumerate(zip(*[columns[name] for name in names], strict=True)):
+    rows = (
+        zip(*[columns[name] for name in names], strict=True)
+        if names
+        else repeat((), len(others or ()))
+    )
+    for row, values in enumerate(rows):
         kept = {
             name: value
             for name, value in zip(names, values, strict=True)
             if value is not None
             and (name not in better or any(other[row] is not None for other in better[name]))
         }
+        if others is not None:
+            kept |= {name: value for name, value in others[row].items() if value is not None}
         out.append(dump(kept) if kept else None)
     return pa.array(out, pa.string())
 

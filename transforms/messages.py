@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from schemas.aliases import meaning
+from transforms.budget import TOO_LARGE, USUAL, Budget
 from transforms.convert import Values
 
 # Reports one refused row: its number, the rule's name, what was wrong.
@@ -22,7 +24,8 @@ _ERRORS = (msgspec.MsgspecError, UnicodeError, ValueError, RecursionError, TypeE
 # decoded on the slower way, to the same result.
 _SAMPLES = 8
 _MOST_NAMES = 128
-# More kinds of messages than this in one batch are decoded as one kind with holes.
+# More kinds of messages than this in one batch are decoded as one kind with holes, as long as there
+# are not this many times as many holes as values; then so many kinds at a time.
 _MOST_KINDS = 16
 
 
@@ -33,10 +36,13 @@ class Alike:
     Attributes:
         rows: their rows in the batch; None for all of them.
         columns: a value per message for every field name; None where a message has none.
+        others: a message's further fields, whose names mean nothing to the reading; None where
+            all are in `columns`.
     """
 
     rows: list[int] | None
     columns: dict[str, Values]
+    others: list[dict[str, Any]] | None = None
 
 
 @lru_cache(maxsize=64)
@@ -73,16 +79,17 @@ def _sampled_names(payloads: Sequence[bytes | None]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def parse(payloads: Sequence[bytes | None], refuse: Refuse) -> list[Alike]:
+def parse(payloads: Sequence[bytes | None], refuse: Refuse, budget: Budget = USUAL) -> list[Alike]:
     """The messages' values as columns, for each set of messages that are decoded together.
 
     Every payload is a row of one of the sets, or was refused. What a message becomes does not
-    depend on its company.
+    depend on its company. All takes time and memory by the messages' size, whatever their names.
     """
     names = _sampled_names(payloads)
-    layout = _layout(names) if 0 < len(names) <= _MOST_NAMES else None
+    usual = 0 < len(names) <= min(_MOST_NAMES, budget.names) and not _too_long(names, budget)
+    layout = _layout(names) if usual else None
     if layout is None:
-        return _parse_singly(payloads, range(len(payloads)), refuse)
+        return _parse_singly(payloads, range(len(payloads)), refuse, budget)
     decode, take = layout
     rows: list[int] | None = None
     left: list[int] = []
@@ -101,30 +108,73 @@ def parse(payloads: Sequence[bytes | None], refuse: Refuse) -> list[Alike]:
     if messages:
         columns = dict(zip(names, zip(*map(take, messages), strict=True), strict=True))
         found.append(Alike(rows, columns))
-    return found + _parse_singly(payloads, left, refuse)
+    return found + _parse_singly(payloads, left, refuse, budget)
+
+
+def _too_long(names: Iterable[str], budget: Budget) -> bool:
+    return max(map(len, names), default=0) > budget.text
 
 
 def _parse_singly(
-    payloads: Sequence[bytes | None], rows: Collection[int], refuse: Refuse
+    payloads: Sequence[bytes | None], rows: Collection[int], refuse: Refuse, budget: Budget
 ) -> list[Alike]:
     messages: dict[int, dict[str, Any]] = {}
     for row in rows:
-        message = _parse_one(row, payloads[row], refuse)
+        message = _parse_one(row, payloads[row], refuse, budget)
         if message is not None:
             messages[row] = message
-    kinds: dict[tuple[str, ...], list[int]] = {}
-    for row, message in messages.items():
-        kinds.setdefault(tuple(sorted(message)), []).append(row)
-    if len(kinds) > _MOST_KINDS:
-        names = sorted({name for kind in kinds for name in kind})
-        kinds = {tuple(names): list(messages)}
+    kinds = _kinds(messages)
+    if len(kinds) <= _MOST_KINDS:
+        return [
+            Alike(mine, {name: [messages[row][name] for row in mine] for name in kind})
+            for kind, mine in kinds.items()
+        ]
+    # Names that nothing is known of need no column: with one for each of them a batch would cost
+    # its messages times all their names.
+    others = {
+        row: {
+            name: message.pop(name)
+            for name in list(message)
+            # A replayed reading's own further fields are taken out of it.
+            if meaning(name) is None and name != "extra"
+        }
+        for row, message in messages.items()
+    }
     return [
-        Alike(mine, {name: [messages[row].get(name) for row in mine] for name in kind})
-        for kind, mine in kinds.items()
+        Alike(
+            mine,
+            {name: [messages[row].get(name) for row in mine] for name in sorted(names)},
+            [others[row] for row in mine],
+        )
+        for names, mine in _together(_kinds(messages))
     ]
 
 
-def _parse_one(row: int, payload: bytes | None, refuse: Refuse) -> dict[str, Any] | None:
+def _kinds(messages: Mapping[int, dict[str, Any]]) -> dict[tuple[str, ...], list[int]]:
+    """The messages' rows by their names."""
+    kinds: dict[tuple[str, ...], list[int]] = {}
+    for row, message in messages.items():
+        kinds.setdefault(tuple(sorted(message)), []).append(row)
+    return kinds
+
+
+def _together(
+    kinds: Mapping[tuple[str, ...], list[int]],
+) -> Iterator[tuple[set[str], list[int]]]:
+    """Names and rows of the kinds that are decoded as one."""
+    values = sum(len(kind) * len(mine) for kind, mine in kinds.items())
+    cells = len(set().union(*kinds)) * sum(map(len, kinds.values()))
+    # Those with many names do not share their columns with those that have few.
+    ordered = sorted(kinds, key=len)
+    at_once = len(ordered) if cells <= _MOST_KINDS * values else _MOST_KINDS
+    for start in range(0, len(ordered), at_once):
+        part = ordered[start : start + at_once]
+        yield set().union(*part), sorted(row for kind in part for row in kinds[kind])
+
+
+def _parse_one(
+    row: int, payload: bytes | None, refuse: Refuse, budget: Budget
+) -> dict[str, Any] | None:
     if payload is None or not payload.strip():
         refuse(row, "empty_message", "the message has no payload")
         return None
@@ -139,6 +189,14 @@ def _parse_one(row: int, payload: bytes | None, refuse: Refuse) -> dict[str, Any
             refuse(row, "malformed_json", str(error)[:300] or type(error).__name__)
         return None
     if isinstance(message, dict):
-        return message
+        if len(message) > budget.names:
+            what = f"the message has {len(message):,} names of fields"
+            refuse(row, TOO_LARGE, budget.over("names", what))
+        elif _too_long(message, budget):
+            what = f"a field's name has {max(map(len, message)):,} characters"
+            refuse(row, TOO_LARGE, budget.over("text", what))
+        else:
+            return message
+        return None
     refuse(row, "not_an_object", f"a JSON object is needed, got {type(message).__name__}")
     return None

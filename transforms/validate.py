@@ -18,7 +18,7 @@ from schemas.reading import COUNTERS, QUALITY_FLAGS, READING, Kind
 from transforms import identity
 from transforms.batch import Origin
 from transforms.convert import Mask
-from transforms.decode import MEASURED, Decoded, Rejects, dead_letters
+from transforms.decode import MEASURED, Decoded, Rejects, letters_in_parts
 from transforms.interpret.interpretation import Interpretation
 from transforms.interpret.rows import dialect_rows
 from transforms.limits import F64, Limits, codes
@@ -305,8 +305,8 @@ class _ValidateBatch(beam.DoFn):
         table, rejects = validate(decoded, self._limits, self._now_us)
         if rejects.rows:
             self._dead.inc(len(rejects.rows))
-            letters = dead_letters(decoded.raw, rejects, STEP)
-            yield beam.pvalue.TaggedOutput("dead_letters", letters)
+            for letters in letters_in_parts(decoded.raw, rejects, STEP):
+                yield beam.pvalue.TaggedOutput("dead_letters", letters)
         if table.num_rows:
             if (dialect := getattr(decoded, "dialect", None)) is not None:
                 yield from self._dialects(table, dialect, decoded.raw.origin)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import grpc
 from google.api_core import exceptions
 from google.auth import exceptions as auth_exceptions
 from google.pubsub_v1 import PublisherClient, SubscriberClient, types
@@ -22,6 +23,7 @@ _Client = TypeVar("_Client", PublisherClient, SubscriberClient)
 SCHEME = "pubsub"
 _NAME = re.compile(r"(?!goog)[A-Za-z][A-Za-z0-9._~%+-]{2,254}")
 _EMULATOR = "PUBSUB_EMULATOR_HOST"
+_ANY_SIZE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,10 @@ def client(
     Raises:
         ConfigError: there are no credentials.
     """
-    # The client finds the emulator by itself.
+    if emulator := os.environ.get(_EMULATOR):
+        # By itself the client takes no answer above 4 MB from one, which a single message may have.
+        channel = grpc.insecure_channel(emulator, options=_ANY_SIZE)
+        return kind(transport=kind.get_transport_class("grpc")(channel=channel))
     return kind(
         credentials=google.credentials(
             google.PUBSUB_SCOPE, f"{flag}={address}", [_EMULATOR], patience_s

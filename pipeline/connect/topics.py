@@ -31,12 +31,13 @@ MESSAGES = pa.schema(
     ]
 )
 
-# A Pub/Sub request's limits are 1000 messages and 10 MB; a message's own is 10 MB, an attribute's
-# value 1024 bytes.
+# A Pub/Sub request's limits are 1000 messages and 10 MB; a message's own are 10 MB and 100
+# attributes, a value's 1024 bytes.
 _REQUEST_MESSAGES = 1000
 _REQUEST_BYTES = 5_000_000
 _MESSAGE_BYTES = 9_500_000
 _ATTRIBUTE_BYTES = 1024
+_ATTRIBUTES = 100
 _LANES = 8
 _TRY_AGAIN = retry.Retry(
     predicate=retry.if_exception_type(
@@ -289,18 +290,24 @@ _RawMessage = _RawRequest().messages.add().__class__
 
 def _message(payload: bytes | None, key: bytes | None, text: str | None, ordered: bool) -> Any:
     found = {
-        name: value.encode()[:_ATTRIBUTE_BYTES].decode("utf-8", "ignore")
+        name: _cut(value)
         for name, value in _attributes(text).items()
         # Pub/Sub keeps names that begin with goog to itself.
         if name and not name.startswith("goog") and len(name.encode()) <= 256
     }
-    equipment = equipment_key(key)
+    equipment = _cut(equipment_key(key) or "")
     if equipment:
-        found.setdefault("equipment_id", equipment[:_ATTRIBUTE_BYTES])
+        found.setdefault("equipment_id", equipment)
+    # What the job itself tells of a message comes last.
+    found = dict(list(found.items())[-_ATTRIBUTES:])
     message = _RawMessage(data=payload or b"", attributes=found)
     if ordered and equipment:
         message.ordering_key = equipment
     return message
+
+
+def _cut(text: str) -> str:
+    return text.encode("utf-8", "replace")[:_ATTRIBUTE_BYTES].decode("utf-8", "ignore")
 
 
 def _requests(group: Sequence[Any]) -> list[list[Any]]:

@@ -21,8 +21,8 @@ FLAG = "--dead_letter_topic"
 # What a letter tells of itself; null ones are left out.
 _TOLD = ("dead_letter_id", "step", "error_type", "error_message", "field", "source",
          "source_file", "position", "equipment_id")  # fmt: skip
-# Kafka's default for the largest message is a little more, headers included.
-_PAYLOAD_BYTES = 1_000_000
+# Kafka's default for the largest message is a little more.
+_MESSAGE_BYTES = 1_000_000
 _MOST_UNDER_WAY = 32 * 1024 * 1024
 
 # Clients are kept per process: the local runner rebuilds DoFns for every bundle, and no client
@@ -38,30 +38,41 @@ def _topic(uri: str) -> Topic:
         return _topics[uri]
 
 
-def messages(letters: pa.Table) -> pa.Table:
+def messages(letters: pa.Table, most: int = _MESSAGE_BYTES) -> pa.Table:
     """Dead letters (schema DEAD_LETTER) as messages (schema `topics.MESSAGES`).
 
     The value is the payload, to the byte; the key the message's own, else the equipment. The
-    message's own attributes stay, beside those that tell what was wrong with it; a payload that is
-    too large for a topic is left out, with its size as `payload_bytes`.
+    message's own attributes stay, beside those that tell what was wrong with it. Of a letter of
+    more than `most` bytes the payload is left out, then the attributes, then the key; the size of
+    each is told, such as `payload_bytes`.
     """
     told = letters.select([*_TOLD, "attributes"]).to_pylist()
     times = pc.replace_substring(letters.column("ingested_at").cast(pa.string()), " ", "T")
     payloads = letters.column("payload").to_pylist()
+    keys = letters.column("message_key").to_pylist()
     attributes = []
     for row, (letter, arrived) in enumerate(zip(told, times.to_pylist(), strict=True)):
         own = {name: letter[name] for name in _TOLD if letter[name] is not None}
         own["ingested_at"] = arrived
-        if payloads[row] is not None and len(payloads[row]) > _PAYLOAD_BYTES:
-            own["payload_bytes"] = str(len(payloads[row]))
-            payloads[row] = None
-        attributes.append(
-            orjson.dumps({**topics.json_object(letter["attributes"]), **own}).decode()
-        )
+        theirs = letter["attributes"] or ""
+        sizes = {
+            "payload": len(payloads[row] or b""),
+            "attributes": len(theirs.encode()),
+            "message_key": len(keys[row] or b""),
+        }
+        left = sum(sizes.values())
+        for name, size in sizes.items():
+            if left > most and size:
+                own[f"{name}_bytes"] = str(size)
+                left -= size
+        payloads[row] = None if "payload_bytes" in own else payloads[row]
+        keys[row] = None if "message_key_bytes" in own else keys[row]
+        kept = {} if "attributes_bytes" in own else topics.json_object(theirs)
+        attributes.append(orjson.dumps({**kept, **own}).decode())
     columns = {
         "payload": pa.array(payloads, pa.binary()),
         "key": pc.coalesce(
-            letters.column("message_key"), letters.column("equipment_id").cast(pa.binary())
+            pa.array(keys, pa.binary()), letters.column("equipment_id").cast(pa.binary())
         ),
         "attributes": pa.array(attributes, pa.string()),
         "timestamp_ms": pa.nulls(letters.num_rows, pa.int64()),
@@ -74,7 +85,7 @@ class _Publish(beam.DoFn):
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
-        self._under_way: deque[tuple[Receipt, int]] = deque()
+        self._under_way: deque[tuple[Receipt, int, pa.Table]] = deque()
         self._bytes = 0
         self._published = Metrics.counter("topic", "dead_letters_published")
 
@@ -86,7 +97,7 @@ class _Publish(beam.DoFn):
         size = int(letters.nbytes)
         while self._under_way and self._bytes + size > _MOST_UNDER_WAY:
             self._settle_oldest()
-        self._under_way.append((_topic(self._uri).send(messages(letters)), size))
+        self._under_way.append((_topic(self._uri).send(messages(letters)), size, letters))
         self._bytes += size
         self._published.inc(letters.num_rows)
 
@@ -95,16 +106,27 @@ class _Publish(beam.DoFn):
             self._settle_oldest()
 
     def _settle_oldest(self) -> None:
-        receipt, size = self._under_way.popleft()
+        receipt, size, letters = self._under_way.popleft()
         self._bytes -= size
-        # The client's own time to deliver ends sooner, and tells why.
-        if not receipt.wait(DELIVERY_S + 60):
-            raise Undelivered(f"{FLAG}={self._uri}: no acknowledgement within {DELIVERY_S} s")
+        self._wait(receipt)
+        if receipt.too_large:
+            # The topic takes less than its default: what was wrong and where fits into any.
+            again = letters.take(pa.array(receipt.too_large, pa.int64()))
+            # kafka-python's producer refuses everything once a broker has refused it one for size.
+            with _lock:
+                _topics.pop(self._uri, None)
+            receipt = _topic(self._uri).send(messages(again, most=0))
+            self._wait(receipt)
         if receipt.too_large:
             raise Undelivered(
                 f"{FLAG}={self._uri}: {len(receipt.too_large)} dead letters are larger than the "
                 "topic takes; raise its max.message.bytes to Kafka's default or more"
             )
+
+    def _wait(self, receipt: Receipt) -> None:
+        # The client's own time to deliver ends sooner, and tells why.
+        if not receipt.wait(DELIVERY_S + 60):
+            raise Undelivered(f"{FLAG}={self._uri}: no acknowledgement within {DELIVERY_S} s")
 
 
 class TopicSink(Sink):

@@ -23,6 +23,7 @@ from pipeline.sources.kafka_split import ReadSplit, Topic
 from pipeline.sources.live import LiveReader, LiveSource, counted, disorder_us
 from pipeline.streaming.live import ReadLive
 from transforms.batch import RawBatch
+from transforms.budget import USUAL, Budget
 from transforms.decode import Decoded, Rejects
 
 _PARAMETERS = ("group", "start", "disorder", "reader")
@@ -38,6 +39,7 @@ class KafkaSource(LiveSource):
         where: what kind of runner the job runs on.
         until_latest: whether to read what is there now and finish.
         told: what the job wants to know.
+        budget: what a message may take.
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class KafkaSource(LiveSource):
         where: Where,
         until_latest: bool,
         told: Told,
+        budget: Budget = USUAL,
     ) -> None:
         self._uri = uri
+        self._budget = budget
         self.address = connect.KafkaAddress.parse(uri, "--source", _PARAMETERS)
         parameters = self.address.parameters
         self.group = parameters.get("group") or _DEFAULT_GROUP
@@ -95,7 +99,9 @@ class KafkaSource(LiveSource):
                 | "Ranges" >> beam.Create(cut(self._there))
                 | "Spread" >> beam.Reshuffle()
                 | "ReadRange"
-                >> beam.ParDo(ReadRange(self.address, self.name)).with_output_types(RawBatch)
+                >> beam.ParDo(ReadRange(self.address, self.name, self._budget)).with_output_types(
+                    RawBatch
+                )
             )
             return Received(batches=batches, dead_letters=None, files=None)
         if self._java:
@@ -111,10 +117,11 @@ class KafkaSource(LiveSource):
                 self._decode,
                 self._partitions,
                 self._where is Where.KEPT,
+                self._budget,
             )
             batches = pipeline | "Kafka" >> ReadSplit(topic)
             return Received(batches=batches, dead_letters=None, files=None)
-        broker = KafkaBroker(self.address, self.group, self._start, self.name)
+        broker = KafkaBroker(self.address, self.group, self._start, self.name, self._budget)
         self.reader = LiveReader(broker, self._decode, self._disorder_us, self._told)
         batches = pipeline | "Kafka" >> ReadLive("Kafka", self.reader)
         return Received(counted(batches), dead_letters=None, files=None, leads=True)

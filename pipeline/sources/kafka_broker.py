@@ -9,14 +9,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition, errors
+from kafka import ConsumerRebalanceListener, TopicPartition, errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import KafkaError
 
 from pipeline.connect.kafka import KafkaAddress
-from pipeline.sources.kafka_client import committed, consumer, first_offsets
+from pipeline.sources.kafka_client import Consumer, committed, consumer, first_offsets
 from pipeline.sources.kafka_records import Records
+from pipeline.sources.kafka_unpack import POLL_BYTES
 from pipeline.sources.live import CommitFailed, Fetched
+from transforms.budget import USUAL, Budget
 
 _log = logging.getLogger(__name__)
 
@@ -74,17 +76,27 @@ class KafkaBroker:
         start: where partitions without committed offsets begin: `earliest`, `latest` or
             milliseconds since 1970.
         name: the source as readings' origins carry it.
+        budget: what a message may take.
 
     Attributes:
         joined: how often it has joined the group.
+        trouble: see `sources.live.Broker`.
     """
 
-    def __init__(self, address: KafkaAddress, group: str, start: str | int, name: str) -> None:
+    def __init__(
+        self,
+        address: KafkaAddress,
+        group: str,
+        start: str | int,
+        name: str,
+        budget: Budget = USUAL,
+    ) -> None:
         self._address = address
+        self._budget = budget
         self._group = group
         self._start = start
         self._records = Records(address.topic, name)
-        self._consumer: KafkaConsumer | None = None
+        self._consumer: Consumer | None = None
         self._hand_over: Callable[[], None] = lambda: None
         self._at_launch: set[int] = set()
         self._begun: dict[TopicPartition, int] = {}
@@ -102,9 +114,10 @@ class KafkaBroker:
         self._commits = True
         self._join_again_s = _JOIN_AGAIN_S
         self._answers = True
+        self.trouble: str | None = None
 
     @property
-    def consumer(self) -> KafkaConsumer:
+    def consumer(self) -> Consumer:
         """The client, once open."""
         assert self._consumer is not None
         return self._consumer
@@ -119,6 +132,7 @@ class KafkaBroker:
         logging.getLogger("kafka").setLevel(logging.CRITICAL)
         self._consumer = consumer(
             self._address,
+            self._budget,
             group_id=self._group,
             session_timeout_ms=_SESSION_MS,
             # Only partitions that move are taken away; the others are read on meanwhile.
@@ -222,16 +236,19 @@ class KafkaBroker:
     def _poll(self) -> dict[TopicPartition, list[Any]]:
         until = time.monotonic() + _LINGER_S
         found: dict[TopicPartition, list[Any]] = {}
-        rows = 0
+        rows = size = 0
         # Where a poll fails, what the ones before it gave must not be lost.
         with self._outages_waited_for():
-            while rows < BATCH_ROWS and (left := until - time.monotonic()) > 0:
+            while (
+                rows < BATCH_ROWS and size < POLL_BYTES and (left := until - time.monotonic()) > 0
+            ):
                 self._go_on_joining()
                 self._go_back(found)
                 polled = self.consumer.poll(int(left * 1000), max_records=BATCH_ROWS - rows)
                 for part, records in polled.items():
                     found.setdefault(part, []).extend(records)
                     rows += len(records)
+                size += self.consumer.polled_bytes if polled else 0
                 if self._fresh:
                     self._begin()
                 elif self._begun and not rows:
@@ -310,12 +327,13 @@ class KafkaBroker:
             if self._answers:
                 _log.warning("no broker answers, waiting for one (%s)", type(error).__name__)
             self._answers = False
+            self.trouble = f"no broker answers: {error or type(error).__name__}"
             time.sleep(_LINGER_S)
 
     def _answered(self) -> None:
         if not self._answers:
             _log.warning("a broker answers again")
-        self._answers = True
+        self._answers, self.trouble = True, None
         self._looked_at = time.monotonic()
 
     def rest(self) -> None:

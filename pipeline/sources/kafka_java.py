@@ -16,6 +16,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from pipeline.connect.kafka import KafkaAddress, client_settings
 from pipeline.errors import ConfigError
 from pipeline.sources.kafka_records import Records
+from pipeline.sources.kafka_unpack import POLL_BYTES
 from transforms.batch import RawBatch
 
 _MOST_ROWS = 5_000
@@ -72,13 +73,15 @@ class _Pack(beam.DoFn):
         self._topic = topic
         self._name = name
         self._waiting: list[tuple[Any, Timestamp]] = []
+        self._bytes = 0
 
     def start_bundle(self) -> None:
-        self._waiting = []
+        self._waiting, self._bytes = [], 0
 
     def process(self, row: Any, at: Any = beam.DoFn.TimestampParam) -> Iterable[Any]:
         self._waiting.append((row, at))
-        if len(self._waiting) >= _MOST_ROWS:
+        self._bytes += len(row.value or b"") + len(row.key or b"")
+        if len(self._waiting) >= _MOST_ROWS or self._bytes >= POLL_BYTES:
             yield from self._flush()
 
     def finish_bundle(self) -> Iterable[Any]:
@@ -94,7 +97,7 @@ class _Pack(beam.DoFn):
             found.setdefault(part, []).append(_record(row))
         earliest = min(at for _, at in self._waiting)
         batch, _ = Records(self._topic, self._name).batch(found)
-        self._waiting = []
+        self._waiting, self._bytes = [], 0
         yield GlobalWindows.windowed_value(batch, timestamp=earliest)
 
 

@@ -15,6 +15,7 @@ from pipeline.progress import PROGRESS
 from pipeline.sources.kafka_client import consumer, first_offsets, last_offsets
 from pipeline.sources.kafka_records import Records
 from transforms.batch import RawBatch
+from transforms.budget import USUAL, Budget
 
 _log = logging.getLogger(__name__)
 
@@ -68,16 +69,17 @@ def ends(ranges: Iterable[Range]) -> Mapping[int, int]:
 class ReadRange(beam.DoFn):
     """Ranges → raw batches."""
 
-    def __init__(self, address: KafkaAddress, name: str) -> None:
+    def __init__(self, address: KafkaAddress, name: str, budget: Budget = USUAL) -> None:
         self._address = address
         self._name = name
+        self._budget = budget
         self._read = Metrics.counter("account", "read")
 
     def process(self, piece: Range) -> Iterator[RawBatch]:
         """One range; an outage is waited for."""
         records = Records(self._address.topic, self._name)
         part = TopicPartition(self._address.topic, piece.partition)
-        client = consumer(self._address)
+        client = consumer(self._address, self._budget)
         try:
             client.assign([part])
             client.seek(part, piece.start)

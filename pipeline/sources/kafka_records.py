@@ -19,7 +19,7 @@ from transforms.batch import MESSAGES, BatchKind, Origin, RawBatch
 # Of a record, which is a tuple: what a message needs.
 _PLACES = [
     ConsumerRecord._fields.index(name)
-    for name in ("offset", "timestamp", "key", "value", "headers")
+    for name in ("offset", "timestamp", "key", "value", "headers", "checksum")
 ]
 
 
@@ -38,11 +38,14 @@ class Records:
     def batch(
         self, found: Mapping[TopicPartition, Sequence[Any]]
     ) -> tuple[RawBatch, dict[int, int]]:
-        """The records as one raw batch, and how many there are of each partition, in its order."""
+        """The records as one raw batch, and how many there are of each partition, in its order.
+
+        A record that has a `kafka_unpack.Refusal` for a checksum is refused in the batch.
+        """
         counts = {part.partition: len(records) for part, records in found.items()}
         # Records are tuples; turned on their side at once, which is cheaper than five loops.
         columns = list(zip(*(record for part in found for record in found[part]), strict=True))
-        offsets, times, keys, values, headers = (columns[place] for place in _PLACES)
+        offsets, times, keys, values, headers, whys = (columns[place] for place in _PLACES)
         arrived = pa.array(times, pa.int64())
         # A producer's clock may be ahead, and -1 is no time at all: arrived by now is certain.
         now_ms = time.time_ns() // 1_000_000
@@ -61,7 +64,10 @@ class Records:
             schema=MESSAGES,
         )
         origin = Origin(self._name, arrived_at_us=arrived[0].as_py())
-        return RawBatch(table, BatchKind.MESSAGES, origin), counts
+        refused = (
+            {row: (why[0], why[1]) for row, why in enumerate(whys) if why} if any(whys) else {}
+        )
+        return RawBatch(table, BatchKind.MESSAGES, origin, refused=refused), counts
 
     def _positions(self, counts: Mapping[int, int], offsets: pa.Array) -> pa.Array:
         prefixes = pa.array([f"{self._topic}/{number}" for number in counts])

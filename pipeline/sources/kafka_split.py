@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,7 @@ from pipeline.sources.kafka_records import Records
 from pipeline.sources.live import believed_times
 from pipeline.sources.watermark import NEVER, Watermark
 from transforms.batch import RawBatch
+from transforms.budget import USUAL, Budget
 from transforms.decode import Decoded, Rejects
 
 _log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Topic:
         partitions: how many there were at launch; later ones are read from their beginning.
         commits: whether the runner's word that it has made a bundle its own is to be trusted with
             the offsets; else they are committed when the job has ended.
+        budget: what a message may take.
     """
 
     address: KafkaAddress
@@ -63,6 +65,7 @@ class Topic:
     decode: Callable[[RawBatch], tuple[Decoded, Rejects]]
     partitions: int
     commits: bool
+    budget: Budget = USUAL
 
 
 # Beam reads a DoFn's parameters from its defaults.
@@ -144,7 +147,7 @@ class _Reader:
 
     def __init__(self, topic: Topic, number: int) -> None:
         self.part = TopicPartition(topic.address.topic, number)
-        self.client: KafkaConsumer = consumer(topic.address)
+        self.client: KafkaConsumer = consumer(topic.address, topic.budget)
         self.client.assign([self.part])
         self.records = Records(topic.address.topic, topic.name)
         self.disorder_us = topic.disorder_us
@@ -251,7 +254,7 @@ class _Read(beam.DoFn):
         latest = believed_times(decoded[0], time.time_ns() // 1000).latest
         if len(latest):
             reader.watermark.saw(number, int(latest.max()))
-        batch = RawBatch(batch.table, batch.kind, batch.origin, decoded)
+        batch = replace(batch, ahead=decoded)
         return TimestampedValue(batch, _moment(at))
 
     def _advance(self, estimator: Any, at_us: int) -> None:

@@ -72,6 +72,10 @@ class Fetched:
 class Broker(Protocol):
     """A connection to a broker; every call but `refused` comes from one and the same thread."""
 
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be read now, though the broker is asked again and again."""
+
     def open(self, hand_over: Callable[[], None]) -> None:
         """Connects.
 
@@ -177,6 +181,7 @@ class LiveReader:
         self._caught_up = False
         self._partitions: set[int] = set()
         self._failed: BaseException | None = None
+        self._trouble: str | None = None
         self._thread = threading.Thread(target=self._work, name="broker", daemon=True)
         self.watermark_us = NEVER
         self._lag: int | None = None
@@ -271,7 +276,7 @@ class LiveReader:
         """After the pipeline has ended and every sink has everything: gives back all positions.
 
         Raises:
-            SourceFailed: it ended because reading failed.
+            SourceFailed: it ended because reading failed, or while nothing could be read.
         """
         self._stopping.set()
         self._settled += [taken.positions for taken in self._under_way]
@@ -289,6 +294,11 @@ class LiveReader:
                 "the last positions could not be committed; the next run reads the messages "
                 "behind them again and drops them"
             )
+        if self._trouble is not None:
+            raise SourceFailed(
+                f"the job was stopped while its source could not be read ({self._trouble}); what "
+                "was read before is written, and a restart resumes behind it"
+            )
 
     # --- the broker's side ---------------------------------------------------------------------
 
@@ -303,6 +313,7 @@ class LiveReader:
                     self._refused = False
                     self._watermark = self._taken.copy()
                 self._offer(self._prepare(self._broker.fetch()), moves)
+            self._trouble = self._broker.trouble
             while not self._finished.wait(0.05):
                 self._commit()
                 self._broker.rest()

@@ -23,6 +23,8 @@ from pipeline.sources.pubsub_messages import batch
 _log = logging.getLogger(__name__)
 
 BATCH_ROWS = 20_000
+# Of one batch, and of what is pulled ahead, about: a pull may give 10 MB.
+BATCH_BYTES = 16 << 20
 _LINGER_S = 0.1
 # A request's limits are 1000 messages to pull and 512 KiB of acknowledgement ids.
 _PULL_ROWS = 1000
@@ -74,14 +76,16 @@ class PubSubBroker:
         self._name = name
         self._at_end = at_end
         self._leases = Leases()
-        self._pulled: queue.SimpleQueue[list[tuple[Key, Any]]] = queue.SimpleQueue()
+        # The bytes of each pull's messages with these.
+        self._pulled: queue.SimpleQueue[tuple[int, list[tuple[Key, Any]]]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._ahead = 0  # messages that were pulled and not fetched yet
+        self._ahead_bytes = 0
         self._closing = threading.Event()
         self._health = _Health(name)
         # Seconds of the monotonic clock.
         self._message_at = self._opened_at = time.monotonic()
-        self._empty_at = float("-inf")
+        self._empty_at = self._failed_at = float("-inf")
         self._paused = False
         self._client: SubscriberClient | None = None
         self._threads: list[threading.Thread] = []
@@ -105,6 +109,11 @@ class PubSubBroker:
     def refused(self, fetched: Fetched) -> None:
         """Never called, as nothing is handed over."""
 
+    @property
+    def trouble(self) -> str | None:
+        """Why the subscription can't be read now; None if it answers."""
+        return self._health.trouble_now
+
     def partitions(self) -> Collection[int]:
         """The only one."""
         return (0,)
@@ -115,9 +124,12 @@ class PubSubBroker:
         found = self._gather()
         ended = {0} if self._at_its_end() else set()
         # Until the leases of a job that died have run out, its messages are still to come.
-        complete = time.monotonic() - self._opened_at > LEASE_S + _GRACE_S
+        now = time.monotonic()
+        complete = now - max(self._opened_at, self._failed_at) > LEASE_S + _GRACE_S
         if not found:
-            if ended and time.monotonic() - self._message_at > _LATEST_S and not self._full():
+            # So are those of an answer that was lost.
+            whole = now - self._failed_at > LEASE_S + _GRACE_S and not self._full()
+            if ended and now - self._message_at > _LATEST_S and whole:
                 self._at_end()
             return Fetched(None, ended=ended, complete=complete)
         keys = [key for key, _ in found]
@@ -127,13 +139,17 @@ class PubSubBroker:
     def _gather(self) -> list[tuple[Key, Any]]:
         until = time.monotonic() + _LINGER_S
         found: list[tuple[Key, Any]] = []
-        while len(found) + _PULL_ROWS <= BATCH_ROWS:
+        size = 0
+        while len(found) + _PULL_ROWS <= BATCH_ROWS and size < BATCH_BYTES:
             try:
-                found += self._pulled.get(timeout=max(0.0, until - time.monotonic()))
+                own, pulled = self._pulled.get(timeout=max(0.0, until - time.monotonic()))
             except queue.Empty:
                 break
+            size += own
+            found += pulled
         with self._lock:
             self._ahead -= len(found)
+            self._ahead_bytes -= size
         return found
 
     def _at_its_end(self) -> bool:
@@ -194,7 +210,7 @@ class PubSubBroker:
 
     def _pull_on(self) -> None:
         while not self._closing.is_set():
-            if self._ahead >= BATCH_ROWS:
+            if self._ahead >= BATCH_ROWS or self._ahead_bytes >= BATCH_BYTES:
                 self._closing.wait(_LINGER_S / 2)
                 continue
             if self._full():
@@ -204,6 +220,7 @@ class PubSubBroker:
             try:
                 received = self._pull()
             except Exception as error:  # noqa: BLE001 - the broker's thread hears of it
+                self._failed_at = time.monotonic()
                 if not self._closing.wait(1.0):
                     self._health.trouble(error)
             else:
@@ -250,9 +267,12 @@ class PubSubBroker:
         if again:
             self._acknowledge_again(again)
         if new:
+            messages = [(pulled[place][0], received[place].message) for place in new]
+            size = sum(message.ByteSize() for _, message in messages)
             with self._lock:
                 self._ahead += len(new)
-            self._pulled.put([(pulled[place][0], received[place].message) for place in new])
+                self._ahead_bytes += size
+            self._pulled.put((size, messages))
 
     def _acknowledge_again(self, pairs: Sequence[tuple[Key, str]]) -> None:
         try:
@@ -296,6 +316,7 @@ class _Health:
         self._denied_at: float | None = None
         self._failure: BaseException | None = None
         self.troubled = False
+        self.trouble_now: str | None = None
 
     def trouble(self, error: Exception) -> None:
         """An attempt has failed; another will be made."""
@@ -304,6 +325,7 @@ class _Health:
             if not self.troubled:
                 _log.warning("%s: does not answer, trying again (%s)", self._name, error)
             self.troubled = True
+            self.trouble_now = f"{self._name} does not answer: {error}"
             if isinstance(error, _PASSING):
                 self._denied_at = None
             elif self._denied_at is None:
@@ -316,7 +338,7 @@ class _Health:
         if not self.troubled:
             return
         with self._lock:
-            self.troubled, self._denied_at = False, None
+            self.troubled, self.trouble_now, self._denied_at = False, None, None
         _log.warning("%s: answers again", self._name)
 
     def raise_failure(self) -> None:

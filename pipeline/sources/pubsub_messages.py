@@ -21,6 +21,7 @@ from transforms.batch import MESSAGES, BatchKind, Origin, RawBatch
 _EQUIPMENT = "equipment_id"
 # A packed batch is no larger, and waits no longer for more.
 _MOST_ROWS = 5_000
+_MOST_BYTES = 16 << 20
 _MOST_S = 1.0
 
 
@@ -68,12 +69,12 @@ class PackMessages(beam.DoFn):
     def __init__(self, name: str) -> None:
         self._name = name
         self._waiting: dict[Any, list[tuple[PubsubMessage, Timestamp]]] = {}
-        self._rows = 0
+        self._rows = self._bytes = 0
         self._since = 0.0
 
     def start_bundle(self) -> None:
         """Begins with nothing."""
-        self._waiting, self._rows = {}, 0
+        self._waiting, self._rows, self._bytes = {}, 0, 0
 
     def process(  # type: ignore[no-untyped-def]
         self,
@@ -86,7 +87,9 @@ class PackMessages(beam.DoFn):
             self._since = time.monotonic()
         self._waiting.setdefault(window, []).append((message, at))
         self._rows += 1
-        if self._rows >= _MOST_ROWS or time.monotonic() - self._since >= _MOST_S:
+        self._bytes += len(message.data or b"")
+        full = self._rows >= _MOST_ROWS or self._bytes >= _MOST_BYTES
+        if full or time.monotonic() - self._since >= _MOST_S:
             yield from self._flush()
 
     def finish_bundle(self) -> Iterable[WindowedValue]:
@@ -99,7 +102,7 @@ class PackMessages(beam.DoFn):
             arrived = [_published_us(message, at) for message, at in found]
             earliest = min(at for _, at in found)
             yield WindowedValue(batch(messages, arrived, self._name), earliest, (window,))
-        self._waiting, self._rows = {}, 0
+        self._waiting, self._rows, self._bytes = {}, 0, 0
 
 
 def _published_us(message: PubsubMessage, at: Timestamp) -> int:

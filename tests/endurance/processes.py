@@ -141,7 +141,7 @@ class Job(Process):
 
     def rss_mb(self) -> float:
         """Memory in use, MiB; 0 once it has ended."""
-        with contextlib.suppress(OSError, AttributeError):
+        with contextlib.suppress(OSError, TypeError):
             status = Path(f"/proc/{self.process.pid}/status").read_text()
             return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
         return 0.0

@@ -283,6 +283,24 @@ def test_the_sink_sends_dead_letters_with_what_was_wrong(kafka: Broker) -> None:
     assert dict(found[b"cell-3"].headers)["payload_bytes"] == b"1048576"
 
 
+def test_a_topic_that_takes_little_gets_what_was_wrong(kafka: Broker) -> None:
+    topic = kafka.new_topic(configs={"max.message.bytes": "2000"})
+    (letter,) = dead_letter.table(
+        [
+            DeadLetter(
+                step="decode", error_type="e", error_message="m", source="kafka://b/t",
+                ingested_at_us=0, payload=os.urandom(3000), position="t/0/1",
+                attributes='{"h":"v"}',
+            )
+        ]
+    ).to_batches()  # fmt: skip
+    write_letters(f"kafka://{kafka.bootstrap}/{topic}", [pa.Table.from_batches([letter])])
+    (found,) = records(kafka, topic, 1)
+    told = dict(found.headers)
+    assert not found.value and told["position"] == b"t/0/1"
+    assert (told["payload_bytes"], told["attributes_bytes"]) == (b"3000", b"9")
+
+
 def test_the_sink_needs_the_topic(kafka: Broker) -> None:
     with pytest.raises(ConfigError, match="there is no topic none; create"):
         TopicSink(f"kafka://{kafka.bootstrap}/none").prepare()

@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import WarehouseFailed
 from pipeline.sinks import outage, refused
 from pipeline.sinks.bigquery import Address, patience
-from pipeline.sinks.bigquery.requests import MOST_PAYLOAD_BYTES, STEP
+from pipeline.sinks.bigquery.requests import STEP
 from schemas.reading import CYCLE_SUMMARY, DEAD_LETTER, READING, TEST_DIALECT, WINDOW_STATS
 from tests.messages import START
 from tests.pipeline.sinks.test_bigquery import rows
@@ -61,17 +61,18 @@ def test_other_refused_rows_are_kept_too(table: Any) -> None:
 
 
 def test_payloads_that_fit_no_row_are_where_the_message_says() -> None:
-    large = b"x" * (MOST_PAYLOAD_BYTES + 1)
+    most = 1000
+    large = b"x" * (most + 1)
     given = letters(b"small", large, None)
-    found = refused.fitting(given, "gs://lake", MOST_PAYLOAD_BYTES).to_pylist()
+    found = refused.fitting(given, "gs://lake", most).to_pylist()
     assert [letter["payload"] for letter in found] == [b"small", None, None]
-    assert found[1]["error_message"] == "bad (payload of 8,388,609 bytes: whole in gs://lake)"
+    assert found[1]["error_message"] == "bad (payload of 1,001 bytes: whole in gs://lake)"
     assert [found[0]["error_message"], found[2]["error_message"]] == ["bad", "bad"]
-    alone = refused.fitting(given, None, MOST_PAYLOAD_BYTES).to_pylist()
+    alone = refused.fitting(given, None, most).to_pylist()
     assert alone[1]["payload"] == large[:-1]
-    assert "cut to 8,388,608" in alone[1]["error_message"]
+    assert "cut to 1,000" in alone[1]["error_message"]
     small = letters(b"a", None)
-    assert refused.fitting(small, None, MOST_PAYLOAD_BYTES).equals(small)
+    assert refused.fitting(small, None, most).equals(small)
 
 
 def test_letters_that_are_refused_must_be_somewhere(caplog: pytest.LogCaptureFixture) -> None:

@@ -38,6 +38,7 @@ class Memory:
         self.dropped: list[Fetched] = []
         self.threads: set[str] = set()
         self.refuses = self.closed = False
+        self.trouble: str | None = None
         self.commits_refused = self.fetches = 0
         self.leave = threading.Event()
         self.left = threading.Event()
@@ -685,6 +686,20 @@ def test_an_error_while_it_fetches_reaches_the_pipeline_after_what_came_before()
     ) as raised:
         reader.finish()
     assert str(raised.value.__cause__) == "the disk is gone"
+
+
+def test_a_job_that_is_stopped_while_nothing_can_be_read_says_so() -> None:
+    broker = Memory()
+    broker.give({0: [1]})
+    reader = LiveReader(broker, decode, DISORDER, Told(), lambda: ARRIVED_US)
+    reader.start()
+    Pipeline(reader).take(1)
+    broker.trouble = "no broker answers"
+    reader.stop()
+    with pytest.raises(SourceFailed, match=r"could not be read \(no broker answers\); what was"):
+        reader.finish()
+    # What was read before is committed all the same.
+    assert broker.committed == {0: 1}
 
 
 def test_an_error_while_it_connects_or_decodes_reaches_the_pipeline() -> None:

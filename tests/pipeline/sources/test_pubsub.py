@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import orjson
@@ -11,10 +11,17 @@ import pytest
 from apache_beam.io.gcp.pubsub import PubsubMessage
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.transforms.window import FixedWindows, GlobalWindows, TimestampedValue
+from apache_beam.transforms.window import (
+    FixedWindows,
+    GlobalWindow,
+    GlobalWindows,
+    TimestampedValue,
+)
+from apache_beam.utils.timestamp import Timestamp
 from google.api_core import exceptions
 from google.pubsub_v1.types import PubsubMessage as ClientMessage
 
+from pipeline.connect import pubsub as connect
 from pipeline.errors import ConfigError
 from pipeline.runner import Where
 from pipeline.sources import Told, pubsub_broker
@@ -23,6 +30,15 @@ from pipeline.sources.pubsub_leases import Key, Leases
 from pipeline.sources.pubsub_messages import PackMessages, batch
 from transforms.batch import MESSAGES, RawBatch
 from transforms.decode import decode
+
+
+class Received(NamedTuple):
+    """A message as a pull gives it."""
+
+    message_id: str
+    ack_id: str
+    message: Any
+
 
 AT_US = 1_717_243_200_000_000
 PAYLOAD = orjson.dumps({"time": 1_717_243_200, "voltage": 3.7})
@@ -219,3 +235,29 @@ def test_only_what_stays_broken_ends_the_job(
     health.trouble(error)
     with pytest.raises(RuntimeError, match=f"--source=pubsub://p/s: .*{reason}"):
         health.raise_failure()
+
+
+def test_a_batch_has_a_bound_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pubsub_broker, "BATCH_BYTES", 100)
+    monkeypatch.setattr(pubsub_broker, "_LINGER_S", 0.0)
+    broker = pubsub_broker.PubSubBroker(connect.PubSubAddress("p", "s"), "pubsub://p/s")
+    for number in range(10):
+        broker._take([Received(f"{number}", f"a{number}", message(number))])
+    assert broker._ahead == 10 and broker._ahead_bytes >= 10 * len(PAYLOAD)
+    sizes = [len(broker._gather()) for _ in range(4)]
+    assert max(sizes) <= 3 and sizes[0] == sizes[1]
+    assert broker._ahead == 10 - sum(sizes)
+
+
+def test_a_bundles_messages_are_packed_into_batches_of_a_bound_of_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipeline.sources.pubsub_messages._MOST_BYTES", 3 * len(PAYLOAD))
+    pack = PackMessages("pubsub://p/s")
+    pack.start_bundle()
+    found = []
+    for number in range(10):
+        sent = PubsubMessage(PAYLOAD, {}, str(number), dt.datetime.now(dt.UTC))
+        found += list(pack.process(sent, Timestamp(5), GlobalWindow()))
+    found += list(pack.finish_bundle())
+    assert [each.value.table.num_rows for each in found] == [3, 3, 3, 1]
