@@ -11,6 +11,7 @@ from typing import NoReturn
 from pipeline.errors import ConfigError
 from pipeline.report import page, tables
 from pipeline.report.marts import Marts
+from pipeline.shown import say
 
 
 class _Flags(argparse.ArgumentParser):
@@ -58,12 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             overview = marts.overview()
             write(flags.out, page.render(marts, overview))
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the command's own message
+        say(f"error: {error}", error=True)
         return 2
-    for line in tables.terminal(overview):
-        print(line)  # noqa: T201 - the report itself
+    say(*tables.terminal(overview))
     size = flags.out.stat().st_size / 1e6
-    print(f"report: {flags.out} ({size:.1f} MB, opens without a network)")  # noqa: T201 - as above
+    say(f"report: {flags.out} ({size:.1f} MB, opens without a network)")
     return 0
 
 
