@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import __main__ as run
-from pipeline import export, inspect, load, models, publish, truth
+from pipeline import dataflow, export, inspect, load, models, publish, truth
+from pipeline.errors import ConfigError
 from pipeline.report import __main__ as report
 from tests.pipeline.test_shown import LOGINS, PARAMETERS, leaks
 
@@ -65,3 +69,22 @@ def test_nothing_of_an_address_s_secrets_gets_out(
         assert status in (1, 2) and "error: " in said, (uri, said)
         assert not leaks(told), (uri, said)
         assert not any(map(leaks, map(str, tmp_path.rglob("*")))), uri
+
+
+@pytest.mark.parametrize("name", ["s3_access_key_id", "s3_secret_access_key", "s3_session_token"])
+def test_no_key_gets_into_the_options_of_a_job_on_dataflow(name: str) -> None:
+    flags = [f"--{name}=hunter2", "--project=p", "--region=r", "--temp_location=gs://b/t"]
+    flags += ["--sdk_container_image=i"]
+    with pytest.raises(ConfigError, match=f"^--{name}: would stand in") as raised:
+        dataflow.check(PipelineOptions(flags))
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "uri", [uri for uri in LOGINS if not uri.startswith(("md:", "duckdb:", "https", "user", " "))]
+)
+def test_the_template_takes_no_login(uri: str) -> None:
+    text = (Path(__file__).parents[2] / "deploy" / "template" / "metadata.json").read_text()
+    for one in json.loads(text)["parameters"]:
+        if one["name"] in ("source", "lake", "warehouse", "dead_letter_topic"):
+            assert not re.fullmatch(one["regexes"][0], uri), one["name"]
