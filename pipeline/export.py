@@ -11,7 +11,7 @@ from tqdm import tqdm
 from pipeline.errors import ConfigError
 from pipeline.exporting import files, rows, selection, source
 from pipeline.exporting.options import Export, export
-from pipeline.shown import say
+from pipeline.shown import guard, say
 
 _SHOWN = 5
 
@@ -101,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: exported; 1: there was nothing, or the disk did not take it; 2: a flag or resource that can
     be fixed; 130: interrupted.
     """
+    guard()
     try:
         return _export(export(sys.argv[1:] if argv is None else argv))
     except ConfigError as error:

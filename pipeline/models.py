@@ -17,7 +17,7 @@ from tqdm import tqdm
 from pipeline import model_warnings, shown
 from pipeline.errors import ConfigError
 from pipeline.report.warehouse import opened
-from pipeline.shown import say
+from pipeline.shown import guard, say
 from pipeline.sinks.duckdb.file import sign_in_name
 from pipeline.sinks.duckdb.motherduck import MotherDuck
 
@@ -154,6 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--full_refresh", action="store_true",
         help="build everything from all readings, after a change of the models' formulas",
     )  # fmt: skip
+    guard()
     flags = parser.parse_args(argv)
     started = time.monotonic()
     try:

@@ -180,9 +180,12 @@ class _Lines(logging.Formatter):
 
 def guard() -> None:
     """Makes log lines and the traceback of an error that ends the process plain, too."""
-    logging.basicConfig(level=logging.WARNING)
-    for handler in logging.getLogger().handlers:
+    root = logging.getLogger()
+    if not root.handlers:
+        handler = logging.StreamHandler()
         handler.setFormatter(_Lines("%(levelname)s %(name)s: %(message)s"))
+        root.addHandler(handler)
+        root.setLevel(logging.WARNING)
     sys.excepthook = _last_words
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError
-from pipeline.shown import address, say
+from pipeline.shown import address, guard, say
 from pipeline.sources.simulation import truth
 from pipeline.sources.simulator import SCHEME, SimulatorSource
 
@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", default="data/truth", help="the folder to write to; default: %(default)s"
     )
+    guard()
     given = parser.parse_args(argv)
     try:
         rows = write(given.source, Path(given.out))

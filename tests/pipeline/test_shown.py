@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from pipeline import shown
@@ -123,3 +126,20 @@ def test_a_name_can_not_steer_the_terminal(
 def test_json_stays_json() -> None:
     text = shown.plain_json({"a": "\x1b\x9b\u202e Ä"})
     assert text == '{"a": "\\u001b\\u009b\\u202e Ä"}'
+
+
+ODD = """
+import logging, sys
+from pipeline.shown import guard
+guard()
+logging.getLogger("x").warning("%s of kafka://u:hunter2@h/t", sys.argv[1])
+raise RuntimeError(sys.argv[1])
+"""
+
+
+def test_log_lines_and_last_words_steer_nothing_either() -> None:
+    argv = [sys.executable, "-c", ODD, "cell\x1b]0;x\x07\u202e"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "WARNING x: cell\\x1b]0;x\\x07\\u202e of kafka://h/t\n" in done.stderr
+    assert done.stderr.endswith("RuntimeError: cell\\x1b]0;x\\x07\\u202e\n")
