@@ -20,6 +20,13 @@ NAME ?= battery
 TAG ?= $(shell git describe --always --dirty)
 IMAGE ?= $(REGION)-docker.pkg.dev/$(PROJECT)/$(NAME)/pipeline:$(TAG)
 TEMPLATE ?= gs://$(BUCKET)/templates/$(NAME)-$(TAG).json
+# What the image is built on, other than deploy/template/Dockerfile says: by digest, for example, as
+# `docker buildx imagetools inspect` shows it. BEAM=apache/beam_python3.11_sdk@sha256:…
+BEAM ?=
+LAUNCHER ?=
+BASES = $(foreach base,BEAM LAUNCHER,$(if $($(base)),$(base)=$($(base))))
+comma := ,
+space := $(subst ,, )
 TERRAFORM = terraform -chdir=deploy/terraform
 TERRAFORM_VARS = -var=project=$(PROJECT) -var=region=$(REGION) -var=name=$(NAME)
 
@@ -34,6 +41,9 @@ STAMP := $(VENV)/.installed
 # The lock files' compiler, pinned so that everybody compiles the same.
 PIP_TOOLS := pip-tools==7.6.2
 LOCK_VENV := .venv-lock
+# Asks which locked packages have known vulnerabilities; in an environment of its own.
+PIP_AUDIT := pip-audit==2.10.1
+AUDIT_VENV := .venv-audit
 
 # The files of tests are shared out among up to four processes (ARGS="-n 0": one process, for pdb).
 PYTEST = $(PYTHON) -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
@@ -47,7 +57,7 @@ FIND_PYTHON = for candidate in python3.11 python3 python; do \
 	echo "Python 3.11 was not found as python3.11, python3 or python. Install it and run this again." >&2; \
 	exit 1
 
-.PHONY: help install run models test test-long lint format bench chaos soak fuzz template deploy lock clean
+.PHONY: help install run models test test-long lint format bench chaos soak fuzz template deploy lock audit clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -119,9 +129,9 @@ fuzz: install ## Make 500 cyclers' exports with known truth and judge what comes
 # With DOCKER=1 the image is built on this machine, otherwise by Cloud Build.
 template: install ## Build the image and write the Flex Template to BUCKET (PROJECT, BUCKET, REGION; DOCKER=1 builds here)
 	$(call need,PROJECT BUCKET)
-	@$(if $(DOCKER),docker buildx build --platform=linux/amd64 --push --file=deploy/template/Dockerfile --tag=$(IMAGE) .,\
+	@$(if $(DOCKER),docker buildx build --platform=linux/amd64 --push --file=deploy/template/Dockerfile $(BASES:%=--build-arg=%) --tag=$(IMAGE) .,\
 	  gcloud builds submit --project=$(PROJECT) --region=$(REGION) \
-	  --config=deploy/template/cloudbuild.yaml --substitutions=_IMAGE=$(IMAGE) .)
+	  --config=deploy/template/cloudbuild.yaml --substitutions=_IMAGE=$(IMAGE)$(subst $(space),,$(BASES:%=$(comma)_%)) .)
 	@$(PYTHON) deploy/template/spec.py --image=$(IMAGE) --out=$(TEMPLATE)
 
 # The image needs its repository first; then everything else. Terraform shows each plan and asks
@@ -149,7 +159,13 @@ COMPILE = echo "Compiling $(1) (minutes, where the index serves no hashes)"; \
 	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 	  $(if $(UPGRADE),--upgrade) $(2) --output-file=$(1) setup.py
 
+audit: ## Look up known vulnerabilities of the locked packages (skipped where there is no data)
+	@python="$$($(FIND_PYTHON))"; \
+	test -x $(AUDIT_VENV)/bin/pip-audit || "$$python" -m venv --clear $(AUDIT_VENV)
+	@$(AUDIT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check '$(PIP_AUDIT)'
+	@$(AUDIT_VENV)/bin/python deploy/audit.py $(AUDIT_VENV)/bin/pip-audit requirements-dev.txt
+
 clean: ## Remove the environments, caches and build results; data/ stays
-	@rm -rf $(VENV) $(LOCK_VENV) build dist ./*.egg-info htmlcov .coverage .coverage.* \
+	@rm -rf $(VENV) $(LOCK_VENV) $(AUDIT_VENV) build dist ./*.egg-info htmlcov .coverage .coverage.* \
 	  .pytest_cache .mypy_cache .ruff_cache .hypothesis dbt_project/target dbt_project/logs
 	@find . -type d -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

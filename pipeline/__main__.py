@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import re
 import sys
 import threading
@@ -27,6 +26,7 @@ from pipeline.errors import ConfigError, SourceFailed, WarehouseFailed
 from pipeline.options import JobConfig
 from pipeline.progress import PROGRESS
 from pipeline.runner import Where
+from pipeline.shown import guard, say
 from pipeline.sinks import Sink, background
 from pipeline.sources import Source, Told
 from pipeline.stopping import stop_on_signals
@@ -112,10 +112,10 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     found, beside = account.of(result), outcome.of(result)
     latency = watch.latency_told() if source.live else ""
     for line in (*found.lines(time.monotonic() - started, latency), *beside.lines()):
-        print(line, flush=True)  # noqa: T201 - the account is the command's output
+        say(line)
     complaints = beside.complaints()
     for line in complaints:
-        print(line, file=sys.stderr)  # noqa: T201
+        say(line, error=True)
     if complaints:
         return 1
     # Other engines' counters may miss what a bundle that was tried again had counted; there the
@@ -135,11 +135,11 @@ def _dry_run(
     job.build(pipeline, config, source, sinks)
     name = beam_options.view_as(StandardOptions).runner or "DirectRunner"
     for line in (*describe.configuration(config, name), "", *describe.graph(pipeline)):
-        print(line)  # noqa: T201 - the command's output
+        say(line)
     if not runner.is_local(beam_options):
         # Pickles every step, as the engine would be given it.
         pipeline.to_runner_api()
-    print("\neverything is there; nothing was read or written")  # noqa: T201
+    say("", "everything is there; nothing was read or written")
     return 0
 
 
@@ -202,30 +202,30 @@ def _follow_dataflow(result: PipelineResult, beam_options: PipelineOptions) -> N
     try:
         result.wait_until_finish()
     except KeyboardInterrupt:
-        print(dataflow.drain_hint(beam_options, result.job_id()), file=sys.stderr)  # noqa: T201
+        say(dataflow.drain_hint(beam_options, result.job_id()), error=True)
         sys.exit(130)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 2 for a flag or resource the user can mend."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    guard()
     try:
         beam_options = options.parse(sys.argv[1:] if argv is None else argv)
         return run(options.config_from(beam_options), beam_options)
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        say(f"error: {error}", error=True)
         return 2
     except SourceFailed as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        say(f"error: {error}", error=True)
         return 1
     except (KeyboardInterrupt, RuntimeError) as error:
         # A runner wraps what a step raised.
         if failed := _WAREHOUSE_FAILED.search(f"{type(error).__name__}: {error}"):
-            print(f"error: {failed[1]}", file=sys.stderr)  # noqa: T201
+            say(f"error: {failed[1]}", error=True)
             return 1
         if isinstance(error, RuntimeError) and "KeyboardInterrupt" not in str(error):
             raise
-        print("interrupted; running it again goes on safely", file=sys.stderr)  # noqa: T201
+        say("interrupted; running it again goes on safely", error=True)
         return 130
 
 

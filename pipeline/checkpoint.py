@@ -9,13 +9,14 @@ import glob
 import os
 import tempfile
 import time
-from io import TextIOWrapper
 from pathlib import Path
+from typing import BinaryIO
 
 import apache_beam as beam
 import pyarrow as pa
 
 from pipeline.errors import ConfigError
+from pipeline.safe_open import lock_file
 from pipeline.sinks import Produced, Sink
 from transforms.batch import PackedBatch
 from transforms.order import Tail
@@ -48,14 +49,14 @@ class _Shard:
 _SHARDS: dict[str, dict[int, _Shard]] = {}
 
 
-def _own_file(path: str) -> tuple[str, TextIOWrapper]:
+def _own_file(path: str) -> tuple[str, BinaryIO]:
     """The first of `path`, `path.2`, … that no other job has, and the lock that says so.
 
     Jobs of one consumer group share a topic, and each remembers what it has read of it.
     """
     for number in range(1, _MOST_JOBS + 1):
         own = path if number == 1 else f"{path}.{number}"
-        lock = Path(f"{own}.lock").open("w")  # noqa: SIM115 - held as long as the job runs
+        lock = lock_file(f"{own}.lock")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -40,6 +40,7 @@ def check(options: PipelineOptions) -> None:
         if not getattr(cloud, flag):
             raise ConfigError(f"--{flag}: DataflowRunner needs it; give --{flag}={example}")
     _check_package(options)
+    _check_no_keys(options)
     _check_bucket(cloud.temp_location, cloud.region)
     if not cloud.template_location:
         # A template's launcher runs in Dataflow already.
@@ -53,6 +54,16 @@ def _check_package(options: PipelineOptions) -> None:
             "--sdk_container_image: the workers need this package; give the image that make "
             "template builds, or --setup_file=./setup.py (workers then start minutes later)"
         )
+
+
+def _check_no_keys(options: PipelineOptions) -> None:
+    given = options.get_all_options()
+    for name in ("s3_access_key_id", "s3_secret_access_key", "s3_session_token"):
+        if given.get(name):
+            raise ConfigError(
+                f"--{name}: would stand in the job's options on Dataflow, where others can see it; "
+                "drop it; the workers need credentials of their own, or another lake and source"
+            )
 
 
 def drain_hint(options: PipelineOptions, job_id: str | None) -> str:

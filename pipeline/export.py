@@ -11,6 +11,7 @@ from tqdm import tqdm
 from pipeline.errors import ConfigError
 from pipeline.exporting import files, rows, selection, source
 from pipeline.exporting.options import Export, export
+from pipeline.shown import guard, say
 
 _SHOWN = 5
 
@@ -81,21 +82,17 @@ def _export(what: Export) -> int:
         size = _write(database, chosen, what)
     readings = sum(test.rows for test in chosen)
     cells = len({test.equipment_id for test in chosen})
-    _say(
+    say(
         f"exported {readings:,} readings of {cells:,} cells: {len(chosen):,} files, "
         f"{size / 1e6:.1f} MB in {what.out}"
     )
     if machines and not what.equipment_ids:
-        _say(f"left out {machines:,} machines: the Battery Data Format is for cells")
+        say(f"left out {machines:,} machines: the Battery Data Format is for cells")
     return 0
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - the command's output
-
-
 def _warn(line: str) -> None:
-    print(line, file=sys.stderr)  # noqa: T201
+    say(line, error=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: exported; 1: there was nothing, or the disk did not take it; 2: a flag or resource that can
     be fixed; 130: interrupted.
     """
+    guard()
     try:
         return _export(export(sys.argv[1:] if argv is None else argv))
     except ConfigError as error:

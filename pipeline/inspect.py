@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import json
 import signal
 import sys
 import time
@@ -19,6 +18,7 @@ import pyarrow.compute as pc
 
 from pipeline import options, registry
 from pipeline.errors import ConfigError
+from pipeline.shown import address, guard, plain_json, say
 from pipeline.sources.files import FileSource
 from pipeline.sources.formats.content import Summaries
 from schemas.forms import flag_names
@@ -287,6 +287,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 1 if a file gives no reading, 2 for a wrong flag."""
+    guard()
     given = _parser().parse_args(argv)
     shared = [
         f"--{name}={value}"
@@ -303,12 +304,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if not known["readings"] and "cycle_summaries" not in known:
                     status = 1
                 if given.json:
-                    print(json.dumps({"file": name, **known}, ensure_ascii=False))  # noqa: T201
+                    print(plain_json({"file": name, **known}))  # noqa: T201 - for programs
                 else:
-                    print("\n".join(lines(name, known)) + "\n")  # noqa: T201
+                    say(*lines(name, known), "")
     except ConfigError as error:
         said = str(error).removeprefix("--source=")
-        print(f"error: {said}", file=sys.stderr)  # noqa: T201
+        say(f"error: {said}", error=True)
         return 2
     return status
 
@@ -317,7 +318,7 @@ def _inspected(config: options.JobConfig) -> Iterator[tuple[str, dict[str, Any]]
     """Each file of a source with what is known of it, in the order of their names."""
     source = registry.source(config)
     if not isinstance(source, FileSource):
-        raise ConfigError(f"{config.source}: only files can be inspected")
+        raise ConfigError(f"{address(config.source)}: only files can be inspected")
     source.check()
     limits = Limits(config.profiles)
     found = look(source, config)

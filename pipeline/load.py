@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 
 from pipeline.errors import ConfigError, WarehouseFailed
+from pipeline.shown import guard, say
 from pipeline.sinks.bigquery import Address, file_loads, preflight, tables
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 1 if files could not be loaded, 2 for a wrong flag."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    guard()
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.load",
         description="Loads the Parquet files of a lake that are not in BigQuery yet.",
@@ -26,10 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _load(flags.lake, Address.parse(flags.warehouse))
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        say(f"error: {error}", error=True)
         return 2
     except WarehouseFailed as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        say(f"error: {error}", error=True)
         return 1
 
 
@@ -39,9 +39,9 @@ def _load(lake: str, address: Address) -> int:
     found = preflight.look(address, lambda place: file_loads.check_location(address, store, place))
     preflight.ask(address, preflight.MAKE_S, lambda: tables.make(address, found))
     done = file_loads.load_new(lake, address)
-    print(f"loaded {done.files:,} files with {done.rows:,} rows into {address}")  # noqa: T201
+    say(f"loaded {done.files:,} files with {done.rows:,} rows into {address}")
     for path, reason in done.failed.items():
-        print(f"error: {path} is set aside: {reason}", file=sys.stderr)  # noqa: T201
+        say(f"error: {path} is set aside: {reason}", error=True)
     return 1 if done.failed else 0
 
 

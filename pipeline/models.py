@@ -14,9 +14,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline import model_warnings
+from pipeline import model_warnings, shown
 from pipeline.errors import ConfigError
 from pipeline.report.warehouse import opened
+from pipeline.shown import guard, say
+from pipeline.sinks.duckdb.file import sign_in_name
 from pipeline.sinks.duckdb.motherduck import MotherDuck
 
 PROJECT = Path(__file__).resolve().parent.parent / "dbt_project"
@@ -35,14 +37,16 @@ def environment(warehouse: str) -> dict[str, str]:
         return MotherDuck.parse(warehouse).dbt_variables()
     if kind != "duckdb" or not place:
         raise ConfigError(
-            f"--warehouse={warehouse}: the models are built on duckdb:PATH, such as "
+            f"--warehouse={shown.address(warehouse)}: the models are built on duckdb:PATH, such as "
             "duckdb:data/warehouse.duckdb, on md:DATABASE, or on bigquery://PROJECT/DATASET"
         )
     path = Path(place)
     if not path.is_file():
         raise ConfigError(
-            f"--warehouse={warehouse}: there is no such file; run python -m pipeline first"
+            f"--warehouse={shown.address(warehouse)}: there is no such file; run python -m pipeline first"
         )
+    if unbuildable := sign_in_name(place):
+        raise ConfigError(f"--warehouse={shown.address(warehouse)}: {unbuildable}")
     return {"DBT_TARGET": "duckdb", "DUCKDB_PATH": str(path.resolve())}
 
 
@@ -56,7 +60,7 @@ def _bigquery(warehouse: str) -> dict[str, str]:
     found = preflight.ask(address, preflight.LOOK_S, lambda: tables.look(address))
     if READING.name not in found:
         raise ConfigError(
-            f"--warehouse={warehouse}: there is no table {READING.name}; run python -m pipeline "
+            f"--warehouse={shown.address(warehouse)}: there is no table {READING.name}; run python -m pipeline "
             "first"
         )
     return {
@@ -120,7 +124,7 @@ def build(
             if "Done. " in line:
                 counts = {name: int(count) for name, count in _COUNTS.findall(line)}
     if dbt.returncode:
-        print("".join(said), file=sys.stderr)  # noqa: T201
+        say(*(line.rstrip("\n") for line in said), error=True)
     return dbt.returncode == 0, counts
 
 
@@ -150,17 +154,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--full_refresh", action="store_true",
         help="build everything from all readings, after a change of the models' formulas",
     )  # fmt: skip
+    guard()
     flags = parser.parse_args(argv)
     started = time.monotonic()
     try:
         success, counts = build(flags.warehouse, flags.select, flags.unit_tests, flags.full_refresh)
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        say(f"error: {error}", error=True)
         return 2
     if counts.get("WARN"):
-        print("\n".join(warned(flags.warehouse)))  # noqa: T201
+        say(*warned(flags.warehouse))
     told = ", ".join(f"{status} {count}" for status, count in counts.items())
-    print(f"models: {told or 'not built'}; {time.monotonic() - started:.1f} s")  # noqa: T201
+    say(f"models: {told or 'not built'}; {time.monotonic() - started:.1f} s")
     return 0 if success else 1
 
 

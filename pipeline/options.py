@@ -8,7 +8,7 @@ import math
 import re
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
 
 from pipeline.errors import ConfigError
+from pipeline.shown import address, refuse_login
 from schemas import profiles
 from schemas.profiles import Profile, ProfileError
 from transforms.budget import USUAL, Budget, BudgetError, budget_from
@@ -281,7 +282,7 @@ def _warehouses(given: Sequence[str] | None) -> tuple[str, ...]:
     if len(chosen) != len(given) and chosen:
         raise ConfigError("--warehouse=none can't stand beside another --warehouse; drop one")
     if len(set(chosen)) != len(chosen):
-        raise ConfigError(f"--warehouse={chosen[0]}: given twice; drop one")
+        raise ConfigError(f"--warehouse={address(chosen[0])}: given twice; drop one")
     return chosen
 
 
@@ -302,6 +303,9 @@ def config_from(options: PipelineOptions, now_us: int | None = None) -> JobConfi
         raise ConfigError(f"--allowed_lateness={own.allowed_lateness:g}: must be 0 or more seconds")
     if not own.source:
         raise ConfigError("--source: is empty; give a file, folder or simulator:")
+    # Before anything is printed, kept or named after an address.
+    for flag, uri in _addresses(own):
+        refuse_login(flag, uri)
     return JobConfig(
         source=own.source,
         lake=None if own.lake == "none" else own.lake,
@@ -329,6 +333,15 @@ def config_from(options: PipelineOptions, now_us: int | None = None) -> JobConfi
         bigquery_load_every_s=_within("--bigquery_load_every", own.bigquery_load_every, 1, _DAY_S),
         dry_run=str(options.view_as(TestOptions).dry_run) == "True",
     )
+
+
+def _addresses(own: Any) -> Iterator[tuple[str, str]]:
+    """Every address that the flags give, each with its flag."""
+    yield from (("--source", own.source), ("--lake", own.lake))
+    yield from (("--warehouse", uri) for uri in own.warehouse or ())
+    for name in ("dead_letter_topic", "checkpoint"):
+        if (uri := getattr(own, name)) is not None:
+            yield f"--{name}", uri
 
 
 def _checkpoint(given: str | None, lake: str, source: str) -> str | None:

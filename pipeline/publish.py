@@ -29,6 +29,7 @@ from pipeline.publishing.options import Publication, publication
 from pipeline.publishing.pacing import Pace
 from pipeline.publishing.position import Position
 from pipeline.publishing.window import GaveUp, Window
+from pipeline.shown import address, guard, say
 from pipeline.sources.files import FileSource
 from pipeline.sources.simulator import SimulatorSource
 from transforms.batch import RawBatch
@@ -43,7 +44,7 @@ def _source(config: JobConfig) -> FileSource | SimulatorSource:
     source = registry.source(config)
     if not isinstance(source, FileSource | SimulatorSource):
         raise ConfigError(
-            f"--source={config.source}: only files and simulator: can be published; the job "
+            f"--source={address(config.source)}: only files and simulator: can be published; the job "
             "keeps what it reads from a topic in its lake, which can"
         )
     return source
@@ -228,7 +229,7 @@ def _run(
     seconds = time.monotonic() - started
     topic.close()
     sent = window.acknowledged - window.too_large
-    _say(f"published {sent:,} to {topic}; {seconds:.1f} s, {sent / max(seconds, 1e-9):,.0f}/s")
+    say(f"published {sent:,} to {topic}; {seconds:.1f} s, {sent / max(seconds, 1e-9):,.0f}/s")
     if window.too_large:
         _warn(f"{window.too_large:,} messages are larger than the topic takes and were left out")
     if messages.left_out:
@@ -250,12 +251,8 @@ def _run(
     return 0
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - the command's output
-
-
 def _warn(line: str) -> None:
-    print(line, file=sys.stderr)  # noqa: T201
+    say(line, error=True)
 
 
 @contextlib.contextmanager
@@ -282,7 +279,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: published, or stopped by a signal; 1: the broker did not take everything; 2: a flag or
     resource the user can mend; 130: interrupted twice.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    guard()
     # During an outage it prints every try; what matters of it is told here.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     try:

@@ -7,6 +7,7 @@ from functools import partial
 from pipeline.errors import ConfigError
 from pipeline.options import JobConfig
 from pipeline.runner import Where
+from pipeline.shown import address
 from pipeline.sinks import Sink
 from pipeline.sinks.bigquery import BigQuerySink
 from pipeline.sinks.duckdb import DuckDBSink, MotherDuckSink
@@ -68,7 +69,7 @@ def source(
             budget=config.budget,
         )
     raise ConfigError(
-        f"--source={config.source}: no source reads {kind}:; give a file, folder or glob "
+        f"--source={address(config.source)}: no source reads {kind}:; give a file, folder or glob "
         "(local, gs://, s3://), kafka://, pubsub:// or simulator:"
     )
 
@@ -111,7 +112,7 @@ def sinks(config: JobConfig, since_s: float | None = None, where: Where = Where.
             found.append(_cassandra(config, uri, f"Cassandra{number}"))
         else:
             raise ConfigError(
-                f"--warehouse={uri}: no such warehouse; give duckdb:PATH, md:DATABASE, "
+                f"--warehouse={address(uri)}: no such warehouse; give duckdb:PATH, md:DATABASE, "
                 "bigquery://PROJECT/DATASET, cassandra://HOST/KEYSPACE or none"
             )
     if config.dead_letter_topic is not None:

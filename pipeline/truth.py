@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError
+from pipeline.shown import address, guard, say
 from pipeline.sources.simulation import truth
 from pipeline.sources.simulator import SCHEME, SimulatorSource
 
@@ -30,7 +31,7 @@ def write(source: str, out: Path) -> dict[str, int]:
     """
     if not source.startswith(SCHEME):
         raise ConfigError(
-            f"--source={source}: only of simulated cells is the truth known; give simulator:?…"
+            f"--source={address(source)}: only of simulated cells is the truth known; give simulator:?…"
         )
     found = truth.of(SimulatorSource(source).config)
     rows = {}
@@ -59,14 +60,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", default="data/truth", help="the folder to write to; default: %(default)s"
     )
+    guard()
     given = parser.parse_args(argv)
     try:
         rows = write(given.source, Path(given.out))
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        say(f"error: {error}", error=True)
         return 2
     for name, count in rows.items():
-        print(f"{Path(given.out) / name}.parquet: {count:,} rows")  # noqa: T201
+        say(f"{Path(given.out) / name}.parquet: {count:,} rows")
     return 0
 
 

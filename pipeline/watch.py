@@ -30,6 +30,7 @@ from prometheus_client.registry import Collector
 from pipeline import account
 from pipeline.account import Account
 from pipeline.errors import ConfigError
+from pipeline.shown import say
 from pipeline.sinks import Produced, Sink
 from pipeline.sources.watermark import NEVER
 
@@ -349,11 +350,6 @@ def _seconds(value: float) -> str:
     if math.isinf(value):
         return f"over {BOUNDS_S[-1]:,.0f} s"
     return f"{value:,.0f} s" if value >= 10 else f"{value:.1f} s"
-
-
-def say(told: str) -> None:
-    """A line of a live job's log, at once."""
-    print(told, flush=True)  # noqa: T201 - the command's output
 
 
 def _now_us() -> int:

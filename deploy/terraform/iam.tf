@@ -43,10 +43,12 @@ locals {
     models-analytics = { dataset = "analytics", role = "roles/bigquery.dataEditor", member = local.models }
   }
 
-  # objectUser is objectAdmin without the right to hand out rights; the reader's role lets the job
-  # find out before it reads anything whether a bucket is there.
+  # In the lake the job creates and reads; it never writes over an object, nor deletes one. In its
+  # workspace Beam does both: objectUser is objectAdmin without the right to hand out rights. The
+  # bucket reader's role lets the job find out before it reads anything whether a bucket is there.
   bucket_roles = {
-    worker-lake        = { bucket = google_storage_bucket.lake.name, role = "roles/storage.objectUser", member = local.worker }
+    worker-lake-create = { bucket = google_storage_bucket.lake.name, role = "roles/storage.objectCreator", member = local.worker }
+    worker-lake-read   = { bucket = google_storage_bucket.lake.name, role = "roles/storage.objectViewer", member = local.worker }
     worker-lake-look   = { bucket = google_storage_bucket.lake.name, role = "roles/storage.legacyBucketReader", member = local.worker }
     worker-work        = { bucket = google_storage_bucket.work.name, role = "roles/storage.objectUser", member = local.worker }
     worker-work-look   = { bucket = google_storage_bucket.work.name, role = "roles/storage.legacyBucketReader", member = local.worker }

@@ -11,6 +11,7 @@ from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from pipeline.errors import ConfigError
+from pipeline.shown import address, refuse_login
 
 _T = TypeVar("_T")
 
@@ -65,17 +66,13 @@ def split_uri(uri: str, scheme: str, form: str, flag: str) -> tuple[str, str, st
     Raises:
         ConfigError: it is not of that form, or carries a password.
     """
+    refuse_login(flag, uri)
     head, separator, rest = uri.partition("://")
+    uri = address(uri)
     if head.lower() != scheme or not separator:
         raise ConfigError(f"{flag}={uri}: must look like {form}")
     path, _, query = rest.partition("?")
     host, _, name = path.partition("/")
-    if "@" in host:
-        shown = f"{scheme}://{host.rpartition('@')[2]}/{name}"
-        raise ConfigError(
-            f"{flag}={shown}: a name or password must not stand in the address, where others "
-            "can see it; credentials come from the environment"
-        )
     if not host or not name or "/" in name:
         raise ConfigError(f"{flag}={uri}: must look like {form}")
     return host, name, query
@@ -87,6 +84,7 @@ def parameters(query: str, uri: str, known: Collection[str], flag: str) -> dict[
     Raises:
         ConfigError: one that is not among `known`, given twice, or without a value.
     """
+    uri = address(uri)
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError:

@@ -35,6 +35,7 @@ from cassandra.policies import (
 )
 from cassandra.protocol import ErrorMessage
 
+from pipeline import shown
 from pipeline.connect import parameters, silent, split_uri, tls, within
 from pipeline.connect.cassandra_errors import said, why_silent
 from pipeline.errors import ConfigError
@@ -96,7 +97,7 @@ class CassandraAddress:
         hosts, keyspace, query = split_uri(uri, SCHEME, FORM, flag)
         if not _KEYSPACE.fullmatch(keyspace):
             raise ConfigError(
-                f"{flag}={uri}: {keyspace!r} can't be a keyspace; a name has up to 48 letters, "
+                f"{flag}={shown.address(uri)}: {keyspace!r} can't be a keyspace; a name has up to 48 letters, "
                 "digits and _, the first a letter"
             )
         given = parameters(query, uri, (*known, "consistency", "datacenter"), flag)
@@ -105,7 +106,7 @@ class CassandraAddress:
         )
         if address.consistency not in CONSISTENCIES:
             raise ConfigError(
-                f"{flag}={uri}: consistency={address.consistency} can't be written with; give one "
+                f"{flag}={shown.address(uri)}: consistency={address.consistency} can't be written with; give one "
                 f"of {', '.join(CONSISTENCIES)}"
             )
         return address
@@ -125,7 +126,9 @@ def _host_port(text: str, uri: str, flag: str) -> tuple[str, int]:
     match = _HOST_PORT.fullmatch(text.strip())
     port = int(match[3] or _DEFAULT_PORT) if match else 0
     if match is None or not 0 < port < 65_536:
-        raise ConfigError(f"{flag}={uri}: {text!r} is no HOST:PORT; must look like {FORM}")
+        raise ConfigError(
+            f"{flag}={shown.address(uri)}: {text!r} is no HOST:PORT; must look like {FORM}"
+        )
     return match[1] or match[2], port
 
 

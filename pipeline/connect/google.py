@@ -10,6 +10,7 @@ import google.auth
 from google.auth import exceptions
 from google.auth.credentials import AnonymousCredentials, Credentials
 
+from pipeline import shown
 from pipeline.connect import CHECK_S, within
 from pipeline.errors import ConfigError
 
@@ -69,7 +70,7 @@ def check_project(project: str, uri: str, form: str, flag: str) -> None:
     """
     if not _PROJECT.fullmatch(project):
         raise ConfigError(
-            f"{flag}={uri}: {project!r} can't be a project's id; must look like {form}"
+            f"{flag}={shown.address(uri)}: {project!r} can't be a project's id; must look like {form}"
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 from kafka import KafkaAdminClient, KafkaProducer, errors
 from kafka.partitioner.default import DefaultPartitioner
 
+from pipeline import shown
 from pipeline.connect import CHECK_S, parameters, secrets, silent, split_uri, tls, within
 from pipeline.connect.kafka_probe import CHECK_LOGIN, MOST_PROBED, PROBE_S, why_silent
 from pipeline.errors import ConfigError
@@ -73,7 +74,7 @@ class KafkaAddress:
         hosts, topic, query = split_uri(uri, SCHEME, _FORM, flag)
         if not _TOPIC.fullmatch(topic) or topic in (".", ".."):
             raise ConfigError(
-                f"{flag}={uri}: {topic!r} can't be a topic; a topic's name has up to 249 letters, "
+                f"{flag}={shown.address(uri)}: {topic!r} can't be a topic; a topic's name has up to 249 letters, "
                 "digits, dots, dashes and underscores"
             )
         bootstrap = tuple(_host_port(part, uri, flag) for part in hosts.split(","))
@@ -101,7 +102,9 @@ def _host_port(text: str, uri: str, flag: str) -> str:
     match = _HOST_PORT.fullmatch(text.strip())
     port = int(match[2] or _DEFAULT_PORT) if match else 0
     if match is None or not 0 < port < 65_536:
-        raise ConfigError(f"{flag}={uri}: {text!r} is no HOST:PORT; must look like {_FORM}")
+        raise ConfigError(
+            f"{flag}={shown.address(uri)}: {text!r} is no HOST:PORT; must look like {_FORM}"
+        )
     return f"{match[1]}:{port}"
 
 

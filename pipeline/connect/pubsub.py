@@ -14,6 +14,7 @@ from google.api_core import exceptions
 from google.auth import exceptions as auth_exceptions
 from google.pubsub_v1 import PublisherClient, SubscriberClient, types
 
+from pipeline import shown
 from pipeline.connect import CHECK_S, google, parameters, split_uri, within
 from pipeline.errors import ConfigError
 
@@ -58,7 +59,7 @@ class PubSubAddress:
         google.check_project(project, uri, form, flag)
         if not _NAME.fullmatch(name):
             raise ConfigError(
-                f"{flag}={uri}: {name!r} can't be a {kind}; a name has 3 to 255 letters, digits "
+                f"{flag}={shown.address(uri)}: {name!r} can't be a {kind}; a name has 3 to 255 letters, digits "
                 "and -._~%+, begins with a letter and not with goog"
             )
         return cls(project, name, parameters(query, uri, known, flag))

@@ -17,6 +17,7 @@ from google.pubsub_v1 import PublisherClient
 from google.pubsub_v1.types import PublishRequest
 from kafka import KafkaProducer, errors
 
+from pipeline import shown
 from pipeline.connect import kafka, pubsub
 from pipeline.errors import ConfigError
 
@@ -96,7 +97,7 @@ def topic_at(uri: str, flag: str) -> Topic:
     if scheme == pubsub.SCHEME:
         return PubSubTopic(pubsub.PubSubAddress.parse(uri, flag, "topic", ("ordered",)), flag)
     raise ConfigError(
-        f"{flag}={uri}: no such topic; give kafka://HOST:PORT[,…]/TOPIC or pubsub://PROJECT/TOPIC"
+        f"{flag}={shown.address(uri)}: no such topic; give kafka://HOST:PORT[,…]/TOPIC or pubsub://PROJECT/TOPIC"
     )
 
 

@@ -15,6 +15,7 @@ from pyarrow import csv
 from pipeline.exporting.columns import Column, of, variables
 from pipeline.exporting.options import CSV, Export
 from pipeline.exporting.selection import ExportedTest, started
+from pipeline.safe_open import fresh
 from schemas import bdf
 
 # Rows of one row group: the same whatever came before in the same run.
@@ -58,7 +59,8 @@ class OneFile(ABC):
         target = metadata_path(self.path)
         told = json.dumps(metadata(self._test, self._columns), ensure_ascii=False, indent=2)
         hidden = target.with_name(f".{target.name}.partial")
-        hidden.write_text(told + "\n", encoding="utf-8")
+        with fresh(hidden) as file:
+            file.write(f"{told}\n".encode())
         size = self._partial.stat().st_size + hidden.stat().st_size
         hidden.replace(target)
         self._partial.replace(self.path)
@@ -82,7 +84,7 @@ class OneFile(ABC):
 class _Csv(OneFile):
     def __init__(self, test: ExportedTest, export: Export) -> None:
         super().__init__(test, export)
-        self._handle = self._partial.open("wb")
+        self._handle = fresh(self._partial)
         # No header has a comma or a quote: written plainly, as the format's examples are.
         self._handle.write(",".join(column.header for column in self._columns).encode() + b"\n")
         self._csv = csv.CSVWriter(
@@ -108,7 +110,8 @@ class _Parquet(OneFile):
         )
         self._schema = schema
         self._waiting: list[pa.Table] = []
-        self._parquet = pq.ParquetWriter(self._partial, schema, compression="zstd")
+        self._handle = fresh(self._partial)
+        self._parquet = pq.ParquetWriter(self._handle, schema, compression="zstd")
 
     def _write(self, table: pa.Table) -> None:
         self._waiting.append(table.cast(self._schema))
@@ -122,6 +125,7 @@ class _Parquet(OneFile):
             self._parquet.write_table(pa.concat_tables(self._waiting), row_group_size=_GROUP)
         self._waiting = []
         self._parquet.close()
+        self._handle.close()
 
 
 def create(test: ExportedTest, export: Export) -> OneFile:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pipeline.errors import ConfigError
+from pipeline.shown import address
 
 CSV, PARQUET = "csv", "parquet"
 PREFERRED, MACHINE = "preferred", "machine"
@@ -101,7 +102,7 @@ def export(argv: Sequence[str]) -> Export:
             raise ConfigError(f"--{name}=: must not be empty; give a folder or drop it")
     if "://" in given.out:
         raise ConfigError(
-            f"--out={given.out}: must be a folder of this machine; export there, then copy"
+            f"--out={address(given.out)}: must be a folder of this machine; export there, then copy"
         )
     if given.institution is not None and not _INSTITUTION.fullmatch(given.institution):
         raise ConfigError(

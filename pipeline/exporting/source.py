@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import shown
 from pipeline.errors import ConfigError
 from pipeline.exporting.options import Export
 from pipeline.report import warehouse
@@ -67,7 +68,7 @@ def _from_duckdb(export: Export, folder: str) -> Iterator[duckdb.DuckDBPyConnect
     kind, _, place = uri.partition(":")
     if kind not in ("duckdb", "md") or not place:
         raise ConfigError(
-            f"--warehouse={uri}: can't be exported from; give duckdb:PATH, md:DATABASE or "
+            f"--warehouse={shown.address(uri)}: can't be exported from; give duckdb:PATH, md:DATABASE or "
             "bigquery://PROJECT/DATASET, or --lake"
         )
     with warehouse.opened(uri) as database:
@@ -81,7 +82,7 @@ def _from_duckdb(export: Export, folder: str) -> Iterator[duckdb.DuckDBPyConnect
         ).fetchone()
         if there is None:
             raise ConfigError(
-                f"--warehouse={uri}: there is no table readings; run python -m pipeline first"
+                f"--warehouse={shown.address(uri)}: there is no table readings; run python -m pipeline first"
             )
         yield database
 
@@ -95,11 +96,11 @@ def _from_lake(database: duckdb.DuckDBPyConnection, uri: str) -> None:
         raise
     except Exception as error:
         raise ConfigError(
-            f"--lake={uri}: can't be listed ({error}); check the address and the credentials"
+            f"--lake={shown.address(uri)}: can't be listed ({error}); check the address and the credentials"
         ) from error
     if not found:
         raise ConfigError(
-            f"--lake={uri}: there is no {_FOLDER}/…/*.parquet in it; give the lake that python -m "
+            f"--lake={shown.address(uri)}: there is no {_FOLDER}/…/*.parquet in it; give the lake that python -m "
             "pipeline wrote"
         )
     if "://" in uri:
@@ -163,5 +164,5 @@ def _from_bigquery(uri: str) -> Iterator[pa.RecordBatch]:
     except GoogleAPIError as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"--warehouse={uri}: {reason}; check the dataset and that this account may read it"
+            f"--warehouse={shown.address(uri)}: {reason}; check the dataset and that this account may read it"
         ) from error

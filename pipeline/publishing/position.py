@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from pipeline.errors import ConfigError
+from pipeline.safe_open import fresh
 
 
 class Position:
@@ -63,8 +64,8 @@ class Position:
         temporary = self._path.with_name(f".{self._path.name}.partial")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("w") as file:
-                file.write(text)
+            with fresh(temporary) as file:
+                file.write(text.encode())
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self._path)

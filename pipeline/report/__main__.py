@@ -11,6 +11,7 @@ from typing import NoReturn
 from pipeline.errors import ConfigError
 from pipeline.report import page, tables
 from pipeline.report.marts import Marts
+from pipeline.shown import guard, say
 
 
 class _Flags(argparse.ArgumentParser):
@@ -40,6 +41,7 @@ def write(out: Path, text: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 2 for a wrong flag, warehouse or path."""
+    guard()
     parser = _Flags(prog="python -m pipeline.report", description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "--warehouse",
@@ -58,12 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             overview = marts.overview()
             write(flags.out, page.render(marts, overview))
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the command's own message
+        say(f"error: {error}", error=True)
         return 2
-    for line in tables.terminal(overview):
-        print(line)  # noqa: T201 - the report itself
+    say(*tables.terminal(overview))
     size = flags.out.stat().st_size / 1e6
-    print(f"report: {flags.out} ({size:.1f} MB, opens without a network)")  # noqa: T201 - as above
+    say(f"report: {flags.out} ({size:.1f} MB, opens without a network)")
     return 0
 
 

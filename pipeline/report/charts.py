@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ import pandas as pd
 from pipeline.report import plots, tables
 from pipeline.report.marts import Marts, Overview
 from pipeline.report.plots import Figure, Focus
+from pipeline.report.words import isolated, plotted
 
 # More machines than this are drawn as one.
 _MACHINES = 4
@@ -121,9 +121,9 @@ def _capacity_title(focus: Focus) -> str:
         return f"Capacity of {which.format(len(focus.cells))}, {ended} at end of life"
     cell = focus.table.iloc[0]
     if pd.isna(cell["capacity_ah"]):
-        return f"Capacity of {focus.cells[0]}, no valid cycle yet"
+        return f"Capacity of {isolated(focus.cells[0])}, no valid cycle yet"
     return (
-        f"Capacity of {focus.cells[0]}, from {tables.amount(cell['initial_capacity_ah'])} to "
+        f"Capacity of {isolated(focus.cells[0])}, from {tables.amount(cell['initial_capacity_ah'])} to "
         f"{tables.amount(cell['capacity_ah'])} Ah in {cell['cycles']:,.0f} cycles"
     )
 
@@ -269,7 +269,7 @@ def _machines(marts: Marts) -> list[Chart]:
             data.append(
                 {
                     "type": "scatter",
-                    "name": html.escape(str(machine)),
+                    "name": plotted(str(machine)),
                     "x": rows["day"].tolist(),
                     "y": plots.rounded(rows[mean]),
                     "mode": "lines+markers",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.report.words import known, number
+from pipeline.report.words import known, name, number
 
 # The most doubtful tests stand in the page, a few in the terminal; the rest is for a query.
 _MOST_ROWS = 50
@@ -70,17 +70,15 @@ def box(doubts: pd.DataFrame) -> str:
     lines = []
     for row in doubts[:_MOST_ROWS].to_dict("records"):
         values = (row["doubt"], known(row["test"]), known(row["dialect"]), cycles(row))
-        cells = "".join(f"<td>{html.escape(value)}</td>" for value in values)
-        lines.append(
-            f'<tr><th scope="row">{html.escape(str(row["equipment_id"]))}</th>{cells}</tr>'
-        )
+        cells = "".join(f"<td>{name(value)}</td>" for value in values)
+        lines.append(f'<tr><th scope="row">{name(row["equipment_id"])}</th>{cells}</tr>')
     heads = "".join(
         f'<th scope="col">{head}</th>' for head in ("Cell", "In doubt", "Test", "Read as", "Cycles")
     )
     named = sorted(set(doubts["doubt"]))
     meanings = "".join(
-        f"<dt>{html.escape(name)}</dt><dd>{html.escape(MEANING.get(name, ''))}</dd>"
-        for name in named
+        f"<dt>{html.escape(doubt)}</dt><dd>{html.escape(MEANING.get(doubt, ''))}</dd>"
+        for doubt in named
     )
     rest = ""
     if len(doubts) > _MOST_ROWS:

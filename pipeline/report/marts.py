@@ -14,6 +14,7 @@ import pandas as pd
 
 from pipeline.errors import ConfigError
 from pipeline.report.warehouse import opened
+from pipeline.shown import address
 from schemas.reading import QUALITY_FLAGS
 
 QUANTITIES = ("voltage_{}_v", "temperature_{}_c", "frequency_{}_hz")
@@ -385,7 +386,7 @@ def _check(database: duckdb.DuckDBPyConnection, warehouse: str) -> None:
         names = list(dict.fromkeys(missing))
         rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
         raise ConfigError(
-            f"--warehouse={warehouse}: the models are missing or of another version (no "
+            f"--warehouse={address(warehouse)}: the models are missing or of another version (no "
             f"{', '.join(names[:3])}{rest}); run make models WAREHOUSE={warehouse}, or "
-            f"python -m pipeline.models --warehouse={warehouse}"
+            f"python -m pipeline.models --warehouse={address(warehouse)}"
         )

@@ -17,6 +17,7 @@ from pipeline.report import charts, doubts, tables, uncounted
 from pipeline.report.charts import Chart
 from pipeline.report.marts import Marts, Overview
 from pipeline.report.plots import Focus
+from pipeline.report.words import isolated, name
 
 _HERE = Path(__file__).resolve().parent
 # A longer table than this is for a query, not for a page.
@@ -102,8 +103,8 @@ def _figures(overview: Overview) -> str:
     rejects = sum(overview.rejects.values())
     told.append(("dead letters", f"{rejects:,}", "messages refused"))
     tiles = (
-        f"<div><dt>{name}</dt><dd>{number}</dd><dd class=more>{more}</dd></div>"
-        for name, number, more in told
+        f"<div><dt>{what}</dt><dd>{number}</dd><dd class=more>{more}</dd></div>"
+        for what, number, more in told
     )
     return f'<dl class="figures">{"".join(tiles)}</dl>'
 
@@ -118,11 +119,10 @@ def _legend(focus: Focus) -> str:
         stroke = f'stroke="{colour}" stroke-width="3"' + (
             ' stroke-dasharray="6 3"' if dash == "dash" else ""
         )
-        name = html.escape(cell)
         buttons.append(
-            f'<button type="button" aria-pressed="true" data-cell="{html.escape(name)}">'
+            f'<button type="button" aria-pressed="true" data-cell="{html.escape(cell)}">'
             f'<svg width="24" height="8" aria-hidden="true"><path d="M0 4H24" {stroke}/></svg>'
-            f"{name}</button>"
+            f"{name(cell)}</button>"
         )
     others = ""
     if focus.rest:
@@ -135,14 +135,14 @@ def _chart(chart: Chart) -> str:
     menu = ""
     if len(chart.choices) > 1:
         options = "".join(
-            f'<option value="{place}">{html.escape(label)}</option>'
+            f'<option value="{place}">{html.escape(isolated(label))}</option>'
             for place, label in enumerate(chart.choices)
         )
         menu = f'<label>{chart.menu} <select data-chart="{chart.name}">{options}</select></label>'
     label = next(iter(chart.choices))
     title = html.escape(chart.title)
     if chart.name == "curves" and len(chart.choices) == 1:
-        title += f", {html.escape(label)}"
+        title += f", {html.escape(isolated(label))}"
     return (
         f'<section class="card"><header><h2>{title}</h2>{menu}</header>'
         f"<p>{html.escape(chart.note)}</p>"
@@ -158,9 +158,9 @@ def _cells(overview: Overview) -> str:
     heads = "".join(f'<th scope="col">{tables.HEAD[place][2]}</th>' for place in shown)
     lines = []
     for row in tables.rows(cells):
-        first, *others = (html.escape(row[place]) for place in shown)
-        values = "".join(f"<td>{value}</td>" for value in others)
-        lines.append(f'<tr><th scope="row">{first}</th>{values}</tr>')
+        first, *others = (row[place] for place in shown)
+        values = "".join(f"<td>{html.escape(value)}</td>" for value in others)
+        lines.append(f'<tr><th scope="row">{name(first)}</th>{values}</tr>')
     notes = [
         (
             "Lowest state of health first. Capacity: median of the last valid cycles. Efficiencies: "
@@ -195,8 +195,8 @@ def _bars(title: str, counts: Mapping[str, int]) -> str:
         return f"<div><h3>{title}</h3><p>None.</p></div>"
     most = max(counts.values())
     lines = "".join(
-        f'<tr><th scope="row">{html.escape(name)}</th><td>{count:,}</td>'
+        f'<tr><th scope="row">{name(rule)}</th><td>{count:,}</td>'
         f'<td class="bar"><i style="width:{100 * count / most:.1f}%"></i></td></tr>'
-        for name, count in counts.items()
+        for rule, count in counts.items()
     )
     return f'<div><h3>{title}</h3><table class="bars">{lines}</table></div>'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline.report.marts import Overview
+from pipeline.report.words import plotted
 
 Figure = dict[str, Any]
 Numbers = npt.NDArray[np.float64]
@@ -148,11 +148,10 @@ def rounded(numbers: Any) -> list[float]:
 
 def trace(name: str, points: tuple[Numbers, Numbers], **more: Any) -> Figure:
     """A Plotly trace; the page's own legend hides and shows it by its group."""
-    name = html.escape(name)  # Plotly reads names as a kind of HTML
     plain: Figure = {
         "type": "scatter",
-        "name": name,
-        "legendgroup": name,
+        "name": plotted(name),
+        "legendgroup": name,  # what the page's buttons know it by; shown nowhere
         "showlegend": False,
         "x": rounded(points[0]),
         "y": rounded(points[1]),
@@ -187,6 +186,7 @@ def figure(
         "height": 400,
         "margin": {"l": 64, "r": 16, "t": 28, "b": 52},
         "hovermode": "closest",
+        "hoverlabel": {"namelength": -1},
         "xaxis": {"title": {"text": x, "standoff": 10}, "zeroline": False},
         "yaxis": {"title": {"text": y, "standoff": 10}, "zeroline": False},
         "shapes": list(shapes),

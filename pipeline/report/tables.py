@@ -11,6 +11,7 @@ import pandas as pd
 
 from pipeline.report import doubts, uncounted
 from pipeline.report.marts import Overview
+from pipeline.shown import plain
 
 WIDTH = 100
 WORST = 20
@@ -130,9 +131,9 @@ def terminal(overview: Overview) -> list[str]:
     if overview.machines:
         lines.append(f"machines: {overview.machines:,}, {overview.machine_readings:,} readings")
     for line in [*uncounted.terminal(overview.uncounted), *doubts.terminal(overview.doubts)]:
-        told = _printable(line)
+        told = plain(line)
         lines += textwrap.wrap(told, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
-    told = _printable(f"data quality: {quality(overview)}")
+    told = plain(f"data quality: {quality(overview)}")
     return lines + textwrap.wrap(told, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
@@ -141,14 +142,9 @@ def _counts(counts: Mapping[str, int]) -> str:
     return f" ({told})" if told else ""
 
 
-def _printable(text: str) -> str:
-    """Without control characters: an id must not move the cursor or colour the terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
 def _aligned(table: Sequence[tuple[str, ...]], shown: Sequence[int]) -> list[str]:
     """The shown columns side by side, within WIDTH: what does not fit is cut from the ids."""
-    table = [tuple(_printable(row[place]) for place in shown) for row in table]
+    table = [tuple(plain(row[place]) for place in shown) for row in table]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     room = WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)
     widths[0] = min(widths[0], max(room, 8))

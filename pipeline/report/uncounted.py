@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import html
-
 import pandas as pd
 
-from pipeline.report.words import known, number
+from pipeline.report.words import known, name, number
 
 # The cells with most such cycles stand in the page, a few without any other in the terminal.
 _MOST_ROWS = 50
@@ -20,10 +18,8 @@ def box(uncounted: pd.DataFrame) -> str:
     lines = []
     for row in uncounted[:_MOST_ROWS].to_dict("records"):
         values = (f"{int(row['cycles']):,}", str(row["kind"]), known(row["reason"]))
-        cells = "".join(f"<td>{html.escape(value)}</td>" for value in values)
-        lines.append(
-            f'<tr><th scope="row">{html.escape(str(row["equipment_id"]))}</th>{cells}</tr>'
-        )
+        cells = "".join(f"<td>{name(value)}</td>" for value in values)
+        lines.append(f'<tr><th scope="row">{name(row["equipment_id"])}</th>{cells}</tr>')
     heads = "".join(f'<th scope="col">{head}</th>' for head in ("Cell", "Cycles", "Kind", "Why"))
     rest = ""
     if len(uncounted) > _MOST_ROWS:

@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 
 from pipeline.errors import ConfigError
+from pipeline.shown import address
 
 
 @contextlib.contextmanager
@@ -27,7 +28,7 @@ def opened(warehouse: str) -> Iterator[duckdb.DuckDBPyConnection]:
             yield database
     else:
         raise ConfigError(
-            f"--warehouse={warehouse}: the report reads duckdb:PATH, such as "
+            f"--warehouse={address(warehouse)}: the report reads duckdb:PATH, such as "
             "duckdb:data/warehouse.duckdb, or md:DATABASE"
         )
 
@@ -35,7 +36,7 @@ def opened(warehouse: str) -> Iterator[duckdb.DuckDBPyConnection]:
 def _file(warehouse: str, path: str) -> duckdb.DuckDBPyConnection:
     if not Path(path).is_file():
         raise ConfigError(
-            f"--warehouse={warehouse}: there is no such file; run python -m pipeline first"
+            f"--warehouse={address(warehouse)}: there is no such file; run python -m pipeline first"
         )
     try:
         return duckdb.connect(path, read_only=True)
@@ -46,7 +47,7 @@ def _file(warehouse: str, path: str) -> duckdb.DuckDBPyConnection:
             else "give the file that python -m pipeline wrote"
         )
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"--warehouse={warehouse}: {reason}; {fix}") from error
+        raise ConfigError(f"--warehouse={address(warehouse)}: {reason}; {fix}") from error
 
 
 @contextlib.contextmanager

@@ -7,14 +7,16 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import BinaryIO, cast
 
-from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from pipeline.safe_open import EVERYBODY, mode_of
 from pipeline.sinks.archive import hour_folder
 from pipeline.sinks.writing import Writing
 from pipeline.sources import RawFile
+from pipeline.sources.formats.meter import Refused
+from pipeline.sources.splits import opened
 from pipeline.stores import Store
 
 _COPY_BYTES = 4 * 1024 * 1024
@@ -29,30 +31,32 @@ class ArchiveFile(Writing):
 
 
 def archive_file(store: Store, file: RawFile) -> None:
-    """Copies one file, unless it is there."""
-    with _here(file.path) as local:
+    """Copies one file, unless it is there; whoever may not read it may not read the copy."""
+    try:
+        source = opened(file.path, file.root)
+    except Refused:  # the reader meets it too, and makes it a dead letter
+        return
+    with source, _here(file.path, source) as (local, mode):
         name = _digest(local)
         hour = hour_folder(file.arrived_at_us)
         path = f"raw/source=files/{hour}/{name}/{file.source_file}"
-        store.create_from(path, local, file.arrived_at_us)
+        store.create_from(path, local, file.arrived_at_us, mode)
 
 
 @contextmanager
-def _here(path: str) -> Iterator[Path]:
-    """The file, on this machine's disk."""
+def _here(path: str, source: BinaryIO) -> Iterator[tuple[BinaryIO, int]]:
+    """The file on this machine's disk, and the permissions of its copy at most."""
     if FileSystems.get_scheme(path) is None:
-        yield Path(path)
+        yield source, mode_of(source)
         return
-    with tempfile.NamedTemporaryFile() as local:
-        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as source:
-            shutil.copyfileobj(source, local, _COPY_BYTES)
-        local.flush()
-        yield Path(local.name)
+    with tempfile.TemporaryFile() as local:
+        shutil.copyfileobj(source, local, _COPY_BYTES)
+        yield cast("BinaryIO", local), EVERYBODY
 
 
-def _digest(path: Path) -> str:
+def _digest(file: BinaryIO) -> str:
     digest = hashlib.blake2b(digest_size=10)
-    with path.open("rb") as file:
-        while block := file.read(_COPY_BYTES):
-            digest.update(block)
+    file.seek(0)
+    while block := file.read(_COPY_BYTES):
+        digest.update(block)
     return digest.hexdigest()

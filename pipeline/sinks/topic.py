@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
 
+from pipeline import shown
 from pipeline.connect import topics
 from pipeline.connect.kafka import DELIVERY_S
 from pipeline.connect.topics import Receipt, Topic, Undelivered, topic_at
@@ -119,14 +120,16 @@ class _Publish(beam.DoFn):
             self._wait(receipt)
         if receipt.too_large:
             raise Undelivered(
-                f"{FLAG}={self._uri}: {len(receipt.too_large)} dead letters are larger than the "
+                f"{FLAG}={shown.address(self._uri)}: {len(receipt.too_large)} dead letters are larger than the "
                 "topic takes; raise its max.message.bytes to Kafka's default or more"
             )
 
     def _wait(self, receipt: Receipt) -> None:
         # The client's own time to deliver ends sooner, and tells why.
         if not receipt.wait(DELIVERY_S + 60):
-            raise Undelivered(f"{FLAG}={self._uri}: no acknowledgement within {DELIVERY_S} s")
+            raise Undelivered(
+                f"{FLAG}={shown.address(self._uri)}: no acknowledgement within {DELIVERY_S} s"
+            )
 
 
 class TopicSink(Sink):

@@ -18,12 +18,14 @@ class RawFile:
         source_file: its name with its folder, as readings carry it.
         arrived_at_us: its modification time, microseconds since 1970 UTC.
         size: bytes.
+        root: the folder that it must lie in, links followed; None: anywhere.
     """
 
     path: str
     source_file: str
     arrived_at_us: int
     size: int
+    root: str | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Iterable, Iterator
@@ -15,12 +16,22 @@ from apache_beam.metrics import Metrics
 
 from pipeline import outcome
 from pipeline.errors import ConfigError
+from pipeline.shown import address
 from pipeline.sources import Bounded, RawFile, Received
 from pipeline.sources.formats.content import Messages, Settings, Summaries
 from pipeline.sources.formats.messages import Packer
+from pipeline.sources.formats.meter import Refused
 from pipeline.sources.formats.parquet import NO_PAYLOAD
 from pipeline.sources.readahead import read_group
-from pipeline.sources.splits import Group, Split, grouped, list_files, planned, shown
+from pipeline.sources.splits import (
+    Group,
+    Split,
+    grouped,
+    list_files,
+    name_as_text,
+    odd_names,
+    planned,
+)
 from transforms import dead_letter, naming
 from transforms.batch import RawBatch
 from transforms.budget import MIB, USUAL, Budget
@@ -32,6 +43,10 @@ _LETTERS = 1000
 _LETTER_BYTES = 8 * MIB
 # Longer than any bucket needs to list, shorter than anybody waits.
 _LISTING_S = 30.0
+# So many files that are left out are named.
+_NAMED = 10
+
+_log = logging.getLogger(__name__)
 
 
 class FileSource(Bounded):
@@ -85,29 +100,43 @@ class FileSource(Bounded):
             raise
         except Exception as error:
             raise ConfigError(
-                f"--source={name} cannot be listed: {error}; check the path and that this "
+                f"--source={address(name)} cannot be listed: {error}; check the path and that this "
                 "account may read it"
             ) from error
         if not found:
             raise ConfigError(
-                f"--source={name} matches no file with data; name a file, a folder or a glob "
+                f"--source={address(name)} matches no file with data; name a file, a folder or a glob "
                 "(in quotes) that exists"
             )
+        self._warn(found)
         # A file that can't be opened is refused when its turn comes; if no file can, nothing is.
         local = FileSystems.get_scheme(found[0].path) is None
         failed: Exception | None = None
         for split in found if local else found[:1]:
             try:
-                with split.content(self.settings).open() as handle:
+                with split.open() as handle:
                     handle.read(1)
+            except Refused:  # the reader meets it again, and reports it
+                return
             except Exception as error:  # noqa: BLE001 - one file's, unless it is that of all
                 failed = failed or error
             else:
                 return
         raise ConfigError(
-            f"--source={name}: {shown(found[0].path)} cannot be opened: {failed}; check that this "
-            "account may read it"
+            f"--source={address(name)}: {name_as_text(found[0].path)} cannot be opened: {failed}; "
+            "check that this account may read it"
         ) from failed
+
+    def _warn(self, found: list[Split]) -> None:
+        """Names what is left out: a line for links, and one for what is no file."""
+        for names, why in (
+            ([split.path for split in found if split.outside], "lead out of the folder"),
+            (odd_names(self.pattern), "are pipes, sockets or devices"),
+        ):
+            if names:
+                more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+                listed = ", ".join(names[:_NAMED])
+                _log.warning("left out, since they %s: %s%s", why, listed, more)
 
     def _listed(self) -> list[Split]:
         """The files; without credentials a bucket's client would try for minutes."""
@@ -127,7 +156,7 @@ class FileSource(Bounded):
             found = outcome.get(timeout=_LISTING_S)
         except queue.Empty:
             raise ConfigError(
-                f"--source={self.settings.source} did not answer within {_LISTING_S:.0f} s; check "
+                f"--source={address(self.settings.source)} did not answer within {_LISTING_S:.0f} s; check "
                 "the network and the credentials (gs://: GOOGLE_APPLICATION_CREDENTIALS or gcloud "
                 "auth application-default login; s3://: AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY, or a profile)"
@@ -210,8 +239,8 @@ class _List(beam.DoFn):
     def process(self, _: Any) -> Iterator[Any]:
         found = list_files(self._pattern, self._skip)
         for split in found:
-            source_file = naming.source_file(shown(split.path))
-            file = RawFile(split.path, source_file, split.modified_us, split.size)
+            source_file = naming.source_file(name_as_text(split.path))
+            file = RawFile(split.path, source_file, split.modified_us, split.size, split.root)
             yield beam.pvalue.TaggedOutput("files", file)
         yield from grouped(found, self._settings)
 

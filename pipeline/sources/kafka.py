@@ -14,6 +14,7 @@ from pipeline.connect import kafka as connect
 from pipeline.connect import secrets
 from pipeline.errors import ConfigError, SourceFailed
 from pipeline.runner import Where
+from pipeline.shown import address
 from pipeline.sources import Received, Told, kafka_split
 from pipeline.sources.kafka_broker import KafkaBroker
 from pipeline.sources.kafka_client import commit_offsets
@@ -61,7 +62,7 @@ class KafkaSource(LiveSource):
         self._java = _is_java(uri, parameters.get("reader"), where, until_latest)
         if self._java and secrets.PARAMETER in parameters:
             raise ConfigError(
-                f"--source={uri}: with reader=java a secret would stand in the job's graph, where "
+                f"--source={address(uri)}: with reader=java a secret would stand in the job's graph, where "
                 "others can see it; drop reader=java"
             )
         self._decode = decode
@@ -151,10 +152,10 @@ class KafkaSource(LiveSource):
 
 def _is_java(uri: str, reader: str | None, where: Where, until_latest: bool) -> bool:
     if reader not in (None, "python", "java"):
-        raise ConfigError(f"--source={uri}: reader={reader} must be python or java")
+        raise ConfigError(f"--source={address(uri)}: reader={reader} must be python or java")
     if reader == "java" and (where is not Where.KEPT or until_latest):
         raise ConfigError(
-            f"--source={uri}: reader=java is for live reading on Dataflow or Flink; drop it"
+            f"--source={address(uri)}: reader=java is for live reading on Dataflow or Flink; drop it"
         )
     return reader == "java"
 
@@ -166,7 +167,7 @@ def _start(uri: str, start: str) -> str | int:
         moment = dt.datetime.fromisoformat(start)
     except ValueError as error:
         raise ConfigError(
-            f"--source={uri}: start={start} must be earliest, latest or a time such as "
+            f"--source={address(uri)}: start={start} must be earliest, latest or a time such as "
             "2024-06-01T12:00:00Z"
         ) from error
     if moment.tzinfo is None:

@@ -20,20 +20,29 @@ from pipeline.sources.kafka_unpack import POLL_BYTES
 from transforms.batch import RawBatch
 
 _MOST_ROWS = 5_000
-# kafka-python's names of what a Java client calls otherwise.
-_JAVA = {"security_protocol": "security.protocol", "sasl_mechanism": "sasl.mechanism"}
-_LOGIN = "org.apache.kafka.common.security.{}LoginModule"
+# kafka-python's name of what a Java client calls otherwise.
+_JAVA = {"security_protocol": "security.protocol"}
+_LOGIN = ("KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD", "KAFKA_SSL_PASSWORD")
 
 
 def consumer_config(
     address: KafkaAddress, group: str, start: str | int, environment: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
-    """The Java consumer's configuration, security from the environment.
+    """The Java consumer's configuration: where, from when on, and whether with TLS.
+
+    It stands in the job's graph, where others can see it.
 
     Raises:
-        ConfigError: it names files, which workers elsewhere do not have.
+        ConfigError: the environment has a login or a key's password, which must not stand there,
+            or names files, which workers elsewhere do not have.
     """
     settings = client_settings(environment)
+    login = [name for name in _LOGIN if environment.get(name)]
+    if login:
+        raise ConfigError(
+            f"{', '.join(login)}: with reader=java a login would stand in the job's graph, where "
+            "others can see it; drop reader=java"
+        )
     files = [name for name in settings if name.startswith("ssl_") and name.endswith("file")]
     if files:
         raise ConfigError(
@@ -47,14 +56,6 @@ def consumer_config(
         "enable.auto.commit": "false",
     }
     config |= {_JAVA[name]: value for name, value in settings.items() if name in _JAVA}
-    if "sasl_mechanism" in settings:
-        plain = settings["sasl_mechanism"] == "PLAIN"
-        module = _LOGIN.format("plain.Plain" if plain else "scram.Scram")
-        user, word = (
-            settings[name].replace("\\", "\\\\").replace('"', '\\"')
-            for name in ("sasl_plain_username", "sasl_plain_password")
-        )
-        config["sasl.jaas.config"] = f'{module} required username="{user}" password="{word}";'
     return config
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 from apache_beam.metrics import Metrics
 
 from pipeline.errors import ConfigError, SourceFailed
+from pipeline.shown import address
 from pipeline.sources import Told
 from pipeline.sources.watermark import NEVER, Watermark
 from pipeline.streaming.live import Polled
@@ -507,5 +508,5 @@ def disorder_us(uri: str, seconds: str | None) -> int:
     except ValueError:
         bound = -1.0
     if not 0 <= bound <= 86_400:
-        raise ConfigError(f"--source={uri}: disorder={seconds} must be 0 to 86400 seconds")
+        raise ConfigError(f"--source={address(uri)}: disorder={seconds} must be 0 to 86400 seconds")
     return round(bound * 1e6)

@@ -12,6 +12,7 @@ from apache_beam.metrics import Metrics
 
 from pipeline.errors import ConfigError
 from pipeline.progress import PROGRESS
+from pipeline.shown import address
 from pipeline.sources import Bounded, Received
 from pipeline.sources.simulation.config import FleetConfig
 from pipeline.sources.simulation.fleet import Fleet
@@ -72,7 +73,7 @@ class SimulatorSource(Bounded):
             parameters = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
         except ValueError as error:
             raise ConfigError(
-                f"--source={uri}: parameters look like simulator:?equipment=8&seed=2"
+                f"--source={address(uri)}: parameters look like simulator:?equipment=8&seed=2"
             ) from error
         self.config = FleetConfig.parse(parameters)
 

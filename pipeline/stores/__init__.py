@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
 import pyarrow as pa
 
 from pipeline.errors import ConfigError
+from pipeline.safe_open import EVERYBODY
+from pipeline.shown import address, refuse_login
+
+# What looks like an address is no folder's name.
+_OTHERS = re.compile("(bigquery|cassandra|duckdb|gs|kafka|md|pubsub|s3|simulator):", re.IGNORECASE)
 
 
 class Stored(NamedTuple):
@@ -57,13 +62,16 @@ class Store(Protocol):
         False also where an earlier attempt of this very call got there and its answer was lost.
         """
 
-    def create_from(self, path: str, local: Path, modified_us: int) -> bool:
+    def create_from(
+        self, path: str, file: BinaryIO, modified_us: int, mode: int = EVERYBODY
+    ) -> bool:
         """The same from a file on this machine, of any size.
 
         Args:
             path: where it goes.
-            local: the file.
+            file: open for reading; is read from its start.
             modified_us: its modification time, µs since 1970, which is kept.
+            mode: the permissions the copy has at most, where files have any.
         """
 
     def files(self, folder: str, since_s: float | None = None) -> Iterator[Stored]:
@@ -87,25 +95,21 @@ def store_at(uri: str) -> Store:
     Raises:
         ConfigError: it names none.
     """
+    refuse_login("--lake", uri)
     scheme, separator, rest = uri.partition("://")
-    if not separator:
+    if not separator and not _OTHERS.match(uri):
         from pipeline.stores.local import LocalStore
 
         return LocalStore(uri)
     bucket, _, prefix = rest.partition("/")
-    if "@" in bucket:
+    if scheme.lower() not in ("gs", "s3") or not separator:
         raise ConfigError(
-            f"--lake={scheme}://{bucket.rpartition('@')[2]}/{prefix}: a name or password must not "
-            "stand in the address, where others can see it; credentials come from the environment"
-        )
-    if scheme.lower() not in ("gs", "s3"):
-        raise ConfigError(
-            f"--lake={uri}: no such lake; give a folder, gs://BUCKET/PREFIX, s3://BUCKET/PREFIX "
+            f"--lake={address(uri)}: no such lake; give a folder, gs://BUCKET/PREFIX, s3://BUCKET/PREFIX "
             "or none"
         )
     if not bucket or any(sign in rest for sign in "*?[]#"):
         raise ConfigError(
-            f"--lake={uri}: must look like {scheme}://BUCKET/PREFIX, without any of * ? [ ] #"
+            f"--lake={address(uri)}: must look like {scheme}://BUCKET/PREFIX, without any of * ? [ ] #"
         )
     prefix = "/".join(part for part in prefix.split("/") if part)
     if scheme.lower() == "gs":

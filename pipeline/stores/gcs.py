@@ -8,7 +8,6 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import pyarrow as pa
@@ -21,6 +20,7 @@ from google.cloud.storage.exceptions import InvalidResponse
 
 from pipeline.connect import within
 from pipeline.errors import ConfigError
+from pipeline.safe_open import EVERYBODY
 from pipeline.stores import Stored
 from pipeline.stores.remote import (
     ANSWER_S,
@@ -78,7 +78,7 @@ class GcsStore:
         bucket: str,
         prefix: str,
         flag: str = "--lake",
-        roles: str = "roles/storage.objectUser",
+        roles: str = "roles/storage.objectCreator and roles/storage.objectViewer",
         region: str | None = None,
     ) -> None:
         self.uri = uri
@@ -147,10 +147,15 @@ class GcsStore:
         content = memoryview(data)
         return self._upload(path, io.BytesIO(content), content.nbytes, None)
 
-    def create_from(self, path: str, local: Path, modified_us: int) -> bool:
-        """Uploads a file, unless it is there."""
-        with local.open("rb") as file:
-            return self._upload(path, file, local.stat().st_size, modified_us)
+    def create_from(
+        self,
+        path: str,
+        file: BinaryIO,
+        modified_us: int,
+        mode: int = EVERYBODY,  # noqa: ARG002
+    ) -> bool:
+        """Uploads a file, unless it is there; who may read it is the bucket's to say."""
+        return self._upload(path, file, file.seek(0, os.SEEK_END), modified_us)
 
     def files(self, folder: str, since_s: float | None = None) -> Iterator[Stored]:
         """The objects below a folder, by name."""
@@ -191,6 +196,12 @@ class GcsStore:
                 retry=self._retry(path),
             )
         except exceptions.PreconditionFailed:
+            return False
+        except exceptions.Forbidden:
+            # Writing over an object takes the right to delete, which the account need not have:
+            # Cloud Storage may look at rights before it looks at the precondition.
+            if not self.exists(path):
+                raise
             return False
         return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -14,9 +15,12 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from pipeline.errors import ConfigError
+from pipeline.safe_open import EVERYBODY, fresh
+from pipeline.shown import address
 from pipeline.stores import Stored
 
 _DAY_S = 86_400
+_COPY_BYTES = 4 * 1024 * 1024
 
 # Whether a file is on the disk itself before it counts as written.
 _synced = False
@@ -54,7 +58,7 @@ class LocalStore:
                 pass
         except OSError as error:
             raise ConfigError(
-                f"--lake={self.uri}: can't be written ({error.strerror or error}); "
+                f"--lake={address(self.uri)}: can't be written ({error.strerror or error}); "
                 "give a folder you may write to, or none"
             ) from error
 
@@ -75,19 +79,23 @@ class LocalStore:
     def create(self, path: str, data: bytes | pa.Buffer) -> bool:
         """Writes a file, unless it is there."""
 
-        def fill(temporary: Path) -> None:
-            temporary.write_bytes(data)
+        def fill(temporary: BinaryIO) -> None:
+            temporary.write(data)
 
-        return self._put(path, fill)
+        return self._put(path, fill, EVERYBODY)
 
-    def create_from(self, path: str, local: Path, modified_us: int) -> bool:
+    def create_from(
+        self, path: str, file: BinaryIO, modified_us: int, mode: int = EVERYBODY
+    ) -> bool:
         """Copies a file, unless it is there."""
 
-        def fill(temporary: Path) -> None:
-            shutil.copyfile(local, temporary)
-            os.utime(temporary, ns=(modified_us * 1000, modified_us * 1000))
+        def fill(temporary: BinaryIO) -> None:
+            file.seek(0)
+            shutil.copyfileobj(file, temporary, _COPY_BYTES)
+            temporary.flush()
+            os.utime(temporary.fileno(), ns=(modified_us * 1000, modified_us * 1000))
 
-        return self._put(path, fill)
+        return self._put(path, fill, mode)
 
     def files(self, folder: str, since_s: float | None = None) -> Iterator[Stored]:
         """The files below a folder, by name."""
@@ -108,17 +116,18 @@ class LocalStore:
         """A file to read."""
         return (self._root / path).open("rb")
 
-    def _put(self, path: str, fill: Callable[[Path], None]) -> bool:
+    def _put(self, path: str, fill: Callable[[BinaryIO], None], mode: int) -> bool:
         target = self._root / path
         if target.exists():
             return False
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".partial")
+        temporary = target.parent / f".{secrets.token_hex(8)}.partial"
+        file = fresh(temporary, mode)
         try:
-            fill(Path(temporary))
-            os.fchmod(handle, 0o644)
+            fill(file)
+            file.flush()
             if _synced:
-                os.fsync(handle)
+                os.fsync(file.fileno())
             try:
                 os.link(temporary, target)
             except FileExistsError:
@@ -127,8 +136,8 @@ class LocalStore:
             if _synced:
                 _sync_folder(target.parent)
         finally:
-            os.close(handle)
-            Path(temporary).unlink()
+            file.close()
+            temporary.unlink()
         return True
 
 

@@ -9,7 +9,6 @@ import os
 import secrets
 from collections.abc import Iterator
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import boto3
@@ -21,6 +20,7 @@ from botocore.config import Config
 
 from pipeline.connect import within
 from pipeline.errors import ConfigError
+from pipeline.safe_open import EVERYBODY
 from pipeline.stores import Stored
 from pipeline.stores.remote import (
     ANSWER_S,
@@ -102,12 +102,17 @@ class S3Store:
         content = memoryview(data)
         return self._upload(path, io.BytesIO(content), content.nbytes, {})
 
-    def create_from(self, path: str, local: Path, modified_us: int) -> bool:
-        """Uploads a file, unless it is there."""
+    def create_from(
+        self,
+        path: str,
+        file: BinaryIO,
+        modified_us: int,
+        mode: int = EVERYBODY,  # noqa: ARG002
+    ) -> bool:
+        """Uploads a file, unless it is there; who may read it is the bucket's to say."""
         moment = dt.datetime.fromtimestamp(modified_us / 1e6, dt.UTC)
-        with local.open("rb") as file:
-            size = local.stat().st_size
-            return self._upload(path, file, size, {"modified": moment.isoformat()})
+        size = file.seek(0, os.SEEK_END)
+        return self._upload(path, file, size, {"modified": moment.isoformat()})
 
     def files(self, folder: str, since_s: float | None = None) -> Iterator[Stored]:
         """The objects below a folder, by name."""

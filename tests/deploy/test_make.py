@@ -7,6 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
+
+from tests.deploy.dockerfile import instructions, stages
 
 ROOT = Path(__file__).parents[2]
 GIVEN = ("PROJECT=my-project", "BUCKET=my-bucket", "TAG=1a2b3c")
@@ -44,11 +47,22 @@ def test_a_variable_that_is_missing_is_named(
 def test_the_template_is_built_and_written() -> None:
     said = commands("template", *GIVEN)
     config = (ROOT / "deploy" / "template" / "cloudbuild.yaml").read_text()
-    (substitution,) = set(re.findall(r"\$\{(_[A-Z]+)\}", config))
-    assert (
-        f"--config=deploy/template/cloudbuild.yaml --substitutions={substitution}={IMAGE} ." in said
-    )
+    assert set(re.findall(r"\$\{(_[A-Z]+)\}", config)) == {"_IMAGE", "_BEAM", "_LAUNCHER"}
+    assert f"--config=deploy/template/cloudbuild.yaml --substitutions=_IMAGE={IMAGE} ." in said
     assert f"deploy/template/spec.py --image={IMAGE} --out={TEMPLATE}" in said
+
+
+def test_the_image_s_bases_may_be_pinned_by_digest() -> None:
+    beam, launcher = (f"{name}@sha256:{'0' * 64}" for name in ("apache/beam", "gcr.io/launcher"))
+    given = (*GIVEN, f"BEAM={beam}", f"LAUNCHER={launcher}")
+    cloud = f"--substitutions=_IMAGE={IMAGE},_BEAM={beam},_LAUNCHER={launcher} ."
+    assert cloud in commands("template", *given)
+    here = f"--build-arg=BEAM={beam} --build-arg=LAUNCHER={launcher} --tag={IMAGE} ."
+    assert here in commands("template", *given, "DOCKER=1")
+    # Without them Cloud Build takes what the Dockerfile says.
+    config = yaml.safe_load((ROOT / "deploy" / "template" / "cloudbuild.yaml").read_text())
+    arguments, _ = stages(instructions(ROOT / "deploy" / "template" / "Dockerfile"))
+    assert {name[1:]: value for name, value in config["substitutions"].items()} == arguments
 
 
 def test_here_docker_builds_the_same_image() -> None:

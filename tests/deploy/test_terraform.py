@@ -179,8 +179,9 @@ def test_nobody_has_more_rights_than_this() -> None:
         "roles/pubsub.viewer": 2,
         "roles/secretmanager.secretAccessor": 1,
         "roles/storage.legacyBucketReader": 3,
-        "roles/storage.objectUser": 3,
-        "roles/storage.objectViewer": 1,
+        "roles/storage.objectCreator": 1,
+        "roles/storage.objectUser": 2,
+        "roles/storage.objectViewer": 2,
     }
 
 

@@ -90,8 +90,9 @@ def test_images_are_pinned_and_what_they_are_built_from_is_there(name: str) -> N
     build = service["build"]
     context, file = (build, "Dockerfile") if isinstance(build, str) else build.values()
     folder = (FILE.parent / context).resolve()
-    _, found = stages(instructions(folder / file))
-    bases = [one.text for stage in found for one in stage if one.name == "FROM"]
+    arguments, found = stages(instructions(folder / file))
+    named = [one.text for stage in found for one in stage if one.name == "FROM"]
+    bases = [arguments.get(base.strip("${}"), base) for base in named]
     assert bases and all(re.fullmatch(PINNED, base) for base in bases), bases
     for one in found[-1]:
         if one.name == "COPY":

@@ -22,6 +22,7 @@ from pipeline.connect import pubsub as pubsub_connect
 from pipeline.connect.kafka import KafkaAddress, client_settings
 from pipeline.connect.pubsub import PubSubAddress
 from pipeline.errors import ConfigError
+from pipeline.shown import address
 
 # An error has to be there before this.
 MOST_S = 15.0
@@ -61,7 +62,7 @@ def test_an_address_names_brokers_topic_and_parameters() -> None:
 def test_a_wrong_kafka_address_is_named_with_its_flag(uri: str, says: str) -> None:
     with pytest.raises(ConfigError) as raised:
         KafkaAddress.parse(uri, "--source", ("group", "start"))
-    assert str(raised.value).startswith(f"--source={uri}: ")
+    assert str(raised.value).startswith(f"--source={address(uri)}: ")
     assert says in str(raised.value)
 
 
@@ -283,7 +284,7 @@ def test_a_pubsub_address_names_project_and_topic() -> None:
 def test_a_wrong_pubsub_address_is_named_with_its_flag(uri: str, says: str) -> None:
     with pytest.raises(ConfigError) as raised:
         PubSubAddress.parse(uri, "--source", "subscription")
-    assert str(raised.value).startswith(f"--source={uri}: ")
+    assert str(raised.value).startswith(f"--source={address(uri)}: ")
     assert says in str(raised.value)
 
 

@@ -339,6 +339,31 @@ def test_names_from_the_data_are_only_text(
     assert not any("<" in name for name in names)
 
 
+TURNING = 'ab\u202e"{x}"&\'<b>'
+
+
+def test_no_name_turns_what_stands_around_it_or_is_escaped_twice(
+    warehouse: Warehouse, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse.add_cells(2, name=TURNING)
+    lines, page = report(warehouse, capsys)
+    assert "\u202e" not in "".join(lines)
+    shown = html.escape(TURNING.replace("\u202e", "\\u202e"))
+    assert f"<bdi>{shown}0</bdi></button>" in page.text
+    assert f'<th scope="row"><bdi>{shown}1</bdi></th>' in page.text
+    bare = page.text.replace(html.escape(f'data-cell="{TURNING}'), "")
+    assert html.escape(html.escape(TURNING)) not in bare
+    cells = {attributes.get("data-cell") for tag, attributes in page.tags if tag == "button"}
+    traces = page.charts["capacity"][0]["data"]
+    assert {trace["legendgroup"] for trace in traces} == cells == {f"{TURNING}{n}" for n in (0, 1)}
+    # Plotly knows these entities, and neither that of " nor that of '.
+    for trace in traces:
+        assert set(re.findall("&[^;]*;", trace["name"])) <= {"&amp;", "&lt;", "&gt;", "&#123;"}
+        assert html.unescape(trace["name"])[1:-1] in {
+            TURNING.replace("\u202e", "\\u202e") + n for n in "01"
+        }
+
+
 def test_the_page_loads_nothing(warehouse: Warehouse, capsys: pytest.CaptureFixture[str]) -> None:
     warehouse.add_cells(2)
     warehouse.add_machines(1)

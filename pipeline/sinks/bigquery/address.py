@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from pipeline import shown
 from pipeline.connect import google, split_uri
 from pipeline.errors import ConfigError
 
@@ -34,11 +35,13 @@ class Address:
         """
         project, dataset, query = split_uri(uri, "bigquery", _FORM, FLAG)
         if query:
-            raise ConfigError(f"{FLAG}={uri}: takes no parameters; must look like {_FORM}")
+            raise ConfigError(
+                f"{FLAG}={shown.address(uri)}: takes no parameters; must look like {_FORM}"
+            )
         google.check_project(project, uri, _FORM, FLAG)
         if not _DATASET.fullmatch(dataset):
             raise ConfigError(
-                f"{FLAG}={uri}: {dataset!r} can't be a dataset; a name has letters, digits and _"
+                f"{FLAG}={shown.address(uri)}: {dataset!r} can't be a dataset; a name has letters, digits and _"
             )
         return cls(project, dataset)
 

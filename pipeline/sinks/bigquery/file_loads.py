@@ -19,6 +19,7 @@ import requests as http
 from google.api_core import exceptions
 from google.cloud import bigquery
 
+from pipeline import shown
 from pipeline.errors import ConfigError, WarehouseFailed
 from pipeline.sinks.bigquery import client, tables
 from pipeline.sinks.bigquery.address import Address
@@ -79,7 +80,7 @@ def lake_in_cloud(lake: str | None) -> GcsStore:
     found = store_at(lake) if lake else None
     if not isinstance(found, GcsStore):
         raise ConfigError(
-            f"--lake={lake or 'none'}: load jobs read the lake's files from Cloud Storage; give "
+            f"--lake={shown.address(lake or 'none')}: load jobs read the lake's files from Cloud Storage; give "
             "--lake=gs://BUCKET/PREFIX, or another --bigquery_method"
         )
     return found

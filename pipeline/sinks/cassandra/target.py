@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pipeline import shown
 from pipeline.connect.cassandra import CassandraAddress
 from pipeline.errors import ConfigError
 from schemas.reading import READING, Kind
@@ -69,7 +70,7 @@ def _ttl_s(given: Mapping[str, str], uri: str) -> int:
         seconds = math.nan
     if not 1 <= seconds <= _LONGEST_TTL_S:
         raise ConfigError(
-            f"{FLAG}={uri}: ttl={text} must be the days until a row is gone, at most "
+            f"{FLAG}={shown.address(uri)}: ttl={text} must be the days until a row is gone, at most "
             f"{_LONGEST_TTL_S // _DAY_S}, such as ttl=90; leave it out to keep rows for ever"
         )
     return round(seconds)
@@ -84,16 +85,16 @@ def _digits(given: Mapping[str, str], uri: str) -> tuple[tuple[str, int], ...]:
         name, _, digits = part.partition(":")
         if name not in numbers:
             raise ConfigError(
-                f"{FLAG}={uri}: {name!r} can't be rounded; give round=FIELD:DIGITS[,…] of "
+                f"{FLAG}={shown.address(uri)}: {name!r} can't be rounded; give round=FIELD:DIGITS[,…] of "
                 f"{', '.join(numbers)}"
             )
         if not digits.isdecimal() or int(digits) > _MOST_DIGITS:
             raise ConfigError(
-                f"{FLAG}={uri}: round={part} needs a number of decimals from 0 to {_MOST_DIGITS}, "
+                f"{FLAG}={shown.address(uri)}: round={part} needs a number of decimals from 0 to {_MOST_DIGITS}, "
                 f"such as {name}:3"
             )
         if name in found:
-            raise ConfigError(f"{FLAG}={uri}: round names {name} twice; drop one")
+            raise ConfigError(f"{FLAG}={shown.address(uri)}: round names {name} twice; drop one")
         found[name] = int(digits)
     return tuple(found.items())
 
@@ -109,7 +110,7 @@ def _replication(given: Mapping[str, str], uri: str) -> tuple[tuple[str, int], .
         match = _DATACENTER.fullmatch(part)
         if match is None or not int(match[2]):
             raise ConfigError(
-                f"{FLAG}={uri}: replication={text} must be a number of copies, such as 3, or one "
+                f"{FLAG}={shown.address(uri)}: replication={text} must be a number of copies, such as 3, or one "
                 "for each data centre, such as eu:3,us:2"
             )
         found.append((match[1], int(match[2])))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from typing import BinaryIO, TypeVar
 import duckdb
 
 from pipeline.errors import ConfigError
+from pipeline.safe_open import lock_file
+from pipeline.shown import address
 from pipeline.sinks.duckdb.place import SETTINGS, Place, Writer
 from pipeline.sinks.duckdb.rows import run
 
@@ -27,6 +30,18 @@ _PATIENCE_AT_START_S = 5.0
 # How long the file stays open without being written, and at most.
 _IDLE_S = 1.0
 _HELD_S = 5.0
+# A scheme of DuckDB's extensions, or parameters.
+_ELSEWHERE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:|\?[^/?=]+=")
+
+
+def sign_in_name(path: str) -> str | None:
+    """Why the models could not be built on a file of that name, and the fix; None if they can.
+
+    dbt names the database after the file, and does not quote it.
+    """
+    if set("'\"`") & set(Path(path).name):
+        return "dbt can't build models on a file with quotes in its name; name it without"
+    return None
 
 
 class Busy(RuntimeError):
@@ -47,6 +62,14 @@ class File(Place):
         if not self.path or self.path == ":memory:":
             raise ConfigError(
                 "--warehouse=duckdb: needs a file, such as duckdb:./data/warehouse.duckdb"
+            )
+        if unbuildable := sign_in_name(self.path):
+            raise ConfigError(f"--warehouse={address(self.uri)}: {unbuildable}")
+        # DuckDB would take these for a database elsewhere, with a login in the address.
+        if _ELSEWHERE.search(self.path):
+            raise ConfigError(
+                f"--warehouse={address(self.uri)}: must name a file of this machine, such as "
+                "duckdb:./data/warehouse.duckdb (md:DATABASE names one at MotherDuck)"
             )
 
     @property
@@ -70,7 +93,7 @@ class File(Place):
             raise ConfigError(str(error)) from error
         except (duckdb.Error, OSError) as error:
             raise ConfigError(
-                f"--warehouse={self.uri}: can't be used as a DuckDB file "
+                f"--warehouse={address(self.uri)}: can't be used as a DuckDB file "
                 f"({str(error).splitlines()[0]}); give another path"
             ) from error
 
@@ -130,7 +153,7 @@ class Warehouse(Writer):
             self._close()
 
     def _open(self, patience_s: float) -> duckdb.DuckDBPyConnection:
-        self._lock = Path(f"{self._path}.lock").open("wb")  # noqa: SIM115 - held while it is open
+        self._lock = lock_file(f"{self._path}.lock")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
             self._database = _open(self._path, patience_s)

@@ -14,6 +14,7 @@ import duckdb
 
 from pipeline.connect import parameters, secrets, within
 from pipeline.errors import ConfigError, WarehouseFailed
+from pipeline.shown import address
 from pipeline.sinks.duckdb.place import SETTINGS, Place, Writer
 from pipeline.sinks.duckdb.rows import run
 
@@ -80,13 +81,13 @@ class MotherDuck(Place):
         name, _, query = uri.partition(":")[2].partition("?")
         if "token" in query.lower():
             raise ConfigError(
-                f"--warehouse=md:{name}: a token must not stand in the address, where others can "
+                f"--warehouse={address(f'md:{name}')}: a token must not stand in the address, where others can "
                 f"see it; export it as {TOKENS[0]}"
             )
         given = parameters(query, f"md:{name}", (secrets.PARAMETER,), "--warehouse")
         if not _NAME.fullmatch(name):
             raise ConfigError(
-                f"--warehouse=md:{name}: must look like {_FORM}; the name of a database begins "
+                f"--warehouse={address(f'md:{name}')}: must look like {_FORM}; the name of a database begins "
                 "with a letter and has letters, digits, _ and - only"
             )
         return cls(name, given.get(secrets.PARAMETER))

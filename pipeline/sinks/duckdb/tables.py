@@ -8,6 +8,7 @@ import duckdb
 import pyarrow as pa
 
 from pipeline.errors import ConfigError
+from pipeline.shown import address
 from pipeline.sinks.duckdb.rows import run
 from schemas import forms, profiles
 from schemas.profiles import Profile
@@ -48,7 +49,7 @@ def _missing(database: duckdb.DuckDBPyConnection, table: Table, uri: str) -> dic
     for name, kind in types.items():
         if there.get(name, kind) not in (kind, _SPELLED.get(kind)):
             raise ConfigError(
-                f"--warehouse={uri}: column {table.name}.{name} is {there[name]} and should be "
+                f"--warehouse={address(uri)}: column {table.name}.{name} is {there[name]} and should be "
                 f"{kind}; rename the table or give another warehouse"
             )
     return {name: kind for name, kind in types.items() if name not in there}

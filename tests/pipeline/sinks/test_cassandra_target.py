@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.connect.cassandra import CassandraAddress, client_settings
 from pipeline.errors import ConfigError
+from pipeline.shown import address
 from pipeline.sinks.cassandra import Target
 
 PLACE = "cassandra://h/fleet"
@@ -76,7 +77,7 @@ def test_what_is_not_given_has_the_usual_value() -> None:
 def test_a_wrong_address_is_told_with_the_fix(uri: str, says: str) -> None:
     with pytest.raises(ConfigError) as raised:
         Target.parse(uri)
-    assert str(raised.value).startswith(f"--warehouse={uri}: ")
+    assert str(raised.value).startswith(f"--warehouse={address(uri)}: ")
     assert says in str(raised.value)
 
 

@@ -122,6 +122,6 @@ def test_check_names_the_flag_and_the_fix(tmp_path: Path, monkeypatch: pytest.Mo
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("apache_beam.io.filesystems.FileSystems.open", refuse)
+    monkeypatch.setattr("pipeline.safe_open.reading", refuse)
     with pytest.raises(ConfigError, match=r"a\.csv cannot be opened.*check that this account"):
         FileSource(str(path), "here").check()

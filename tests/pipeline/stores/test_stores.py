@@ -12,9 +12,10 @@ import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from google.api_core.exceptions import Forbidden
 
 from pipeline.errors import ConfigError
-from pipeline.stores import store_at
+from pipeline.stores import Store, store_at
 from pipeline.stores.gcs import GcsStore
 from pipeline.stores.remote import LARGE_BYTES
 from tests.pipeline.conftest import Place, make_place
@@ -51,14 +52,19 @@ def test_nothing_is_written_over_another(place: Place) -> None:
         assert file.read() == b"first"
 
 
+def copied(store: Store, path: str, local: Path) -> bool:
+    with local.open("rb") as file:
+        return store.create_from(path, file, NOON_US)
+
+
 @pytest.mark.parametrize("size", [3, len(LARGE)])
 def test_a_file_is_taken_as_it_is(place: Place, tmp_path: Path, size: int) -> None:
     local = tmp_path / "local.zip"
     local.write_bytes(LARGE[:size])
-    assert place.store.create_from("raw/x/local.zip", local, NOON_US)
+    assert copied(place.store, "raw/x/local.zip", local)
     before = place.versions()
     local.write_bytes(b"other")
-    assert not place.store.create_from("raw/x/local.zip", local, NOON_US)
+    assert not copied(place.store, "raw/x/local.zip", local)
     after = place.versions()
     assert {name: after[name] for name in before if "raw/" in name} == {
         name: before[name] for name in before if "raw/" in name
@@ -160,10 +166,28 @@ def test_a_large_upload_is_tried_again(
     local.write_bytes(LARGE)
     assert remote.faults is not None
     remote.faults.plan(*faults)
-    remote.store.create_from("a", local, NOON_US)
+    copied(remote.store, "a", local)
     assert remote.faults.left == 0
     with remote.store.open("a") as file:
         assert file.read() == LARGE
+
+
+def test_an_account_that_may_not_write_over_an_object_finds_that_it_is_there(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    place = make_place("gs", request, tmp_path)
+    assert place.faults is not None
+    assert place.store.create("a", b"first")
+    # What a worker with objectCreator may be answered, who may not delete.
+    place.faults.plan(403, of="upload")
+    assert not place.store.create("a", b"second")
+    assert place.faults.left == 0
+    place.faults.plan(403, of="upload")
+    with pytest.raises(Forbidden):
+        place.store.create("b", b"first")
+    place.faults.plan()
+    with place.store.open("a") as file:
+        assert file.read() == b"first"
 
 
 def test_parts_of_a_very_large_upload(
@@ -179,19 +203,19 @@ def test_parts_of_a_very_large_upload(
     local.write_bytes(LARGE)
     # A part, another one, and putting them together.
     faults.plan(LOST, CUT, 503, of="uploadId")
-    assert place.store.create_from("a", local, NOON_US)
+    assert copied(place.store, "a", local)
     assert faults.left == 0
     with place.store.open("a") as file:
         assert file.read() == LARGE
     faults.plan(*[400] * 3, of="partNumber=2")
     with pytest.raises(Exception, match="400"):
-        place.store.create_from("b", local, NOON_US)
+        copied(place.store, "b", local)
     faults.plan()
     assert list(place.versions()) == ["the/lake/a"]
     assert not client.list_multipart_uploads(Bucket=bucket).get("Uploads")
     # Of putting them together the answer is lost.
     faults.plan(*[LOST] * 3, of="uploadId", methods="POST")
-    assert place.store.create_from("b", local, NOON_US)
+    assert copied(place.store, "b", local)
     with place.store.open("b") as file:
         assert file.read() == LARGE
 
@@ -218,7 +242,8 @@ def test_what_does_not_pass_is_an_error_at_once(remote: Place, fault: int) -> No
     remote.faults.plan(fault)
     with pytest.raises(Exception, match=str(fault)):
         remote.store.create("a", b"data")
-    assert len(remote.faults.seen) == 1 and not remote.versions()
+    sent = [path for method, path in remote.faults.seen if method in ("POST", "PUT")]
+    assert len(sent) == 1 and not remote.versions()
 
 
 def test_patience_ends(remote: Place, monkeypatch: pytest.MonkeyPatch) -> None:
