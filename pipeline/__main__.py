@@ -175,8 +175,9 @@ def _finished(
     shuffle = runner.local_shuffle(beam_options, source.live)
     # A live source here asks what is durable before it gives anything back.
     ahead = background.writing_ahead() if source.live and here else nullcontext()
-    kept_safe = local.synced() if source.live or kept else nullcontext()
-    with ahead, kept_safe, shuffle, _collecting(source.live), _progress_bar(source, shown):
+    # What a live source gave is forgotten; other input is read again if this run fails.
+    on_disk = nullcontext() if source.live or kept else local.synced_at_end()
+    with ahead, on_disk, shuffle, _collecting(source.live), _progress_bar(source, shown):
         pipeline = beam.Pipeline(runner=chosen, options=beam_options)
         job.build(pipeline, config, source, sinks, kept.remembered() if kept else None)
         source.start()

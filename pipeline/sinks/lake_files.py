@@ -13,6 +13,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.sinks.archive import hour_folder
+from pipeline.sinks.files import write_copy
 from pipeline.sinks.writing import Writing
 from pipeline.sources import RawFile
 from pipeline.stores import Store
@@ -34,7 +35,7 @@ def archive_file(store: Store, file: RawFile) -> None:
         name = _digest(local)
         hour = hour_folder(file.arrived_at_us)
         path = f"raw/source=files/{hour}/{name}/{file.source_file}"
-        store.create_from(path, local, file.arrived_at_us)
+        write_copy(store, path, local, file.arrived_at_us)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ class Stored(NamedTuple):
 
 
 class Store(Protocol):
-    """A place for files that are written once: whole or not at all, never over another.
+    """A place for files that are written once: whole or not at all, and only a damaged one is replaced.
 
     Paths are below it, with `/` between their parts. It can be pickled.
 
@@ -51,20 +51,44 @@ class Store(Protocol):
     def exists(self, path: str) -> bool:
         """Whether there is such a file."""
 
-    def create(self, path: str, data: bytes | pa.Buffer) -> bool:
-        """Puts a file there; False if there is one already, which stays as it is.
+    def complete(self) -> None:
+        """Finds out, when all is written, whether the place is still the one it was written to.
 
-        False also where an earlier attempt of this very call got there and its answer was lost.
+        Raises:
+            LakeFailed: it isn't.
         """
 
-    def create_from(self, path: str, local: Path, modified_us: int) -> bool:
+    def create(self, path: str, data: bytes | pa.Buffer, replace: bool = False) -> bool:
+        """Puts a file there; False if there is one already, which stays as it is.
+
+        False also where an earlier attempt of this very call got there and its answer was lost:
+        `holds` tells.
+
+        Args:
+            path: where it goes.
+            data: its content.
+            replace: puts it in the place of one that is damaged; then False means that this
+                account may not do that.
+        """
+
+    def create_from(self, path: str, local: Path, modified_us: int, replace: bool = False) -> bool:
         """The same from a file on this machine, of any size.
 
         Args:
             path: where it goes.
             local: the file.
             modified_us: its modification time, µs since 1970, which is kept.
+            replace: see `create`.
         """
+
+    def holds(self, path: str, data: bytes | pa.Buffer | Path) -> bool:
+        """Whether the file there has exactly this content, of memory or of a file of this machine.
+
+        A remote store compares size and checksum, as its server states them.
+        """
+
+    def keep(self, path: str) -> None:
+        """A file that was there already counts as written from now on."""
 
     def files(self, folder: str, since_s: float | None = None) -> Iterator[Stored]:
         """The files below a folder, none if there is no such folder; hidden ones are left out.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import io
 import os
@@ -11,6 +12,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
+import google_crc32c
 import pyarrow as pa
 import requests
 from google.api_core import exceptions
@@ -27,10 +29,12 @@ from pipeline.stores.remote import (
     CHECK_S,
     CONNECT_S,
     LARGE_BYTES,
+    blocks,
     hidden,
     passing,
     reader,
     retrying,
+    size_of,
 )
 
 _T = TypeVar("_T")
@@ -141,16 +145,32 @@ class GcsStore:
         """Whether there is such an object."""
         return bool(self._blob(path).exists(timeout=_TIMEOUT, retry=self._retry(path)))
 
-    def create(self, path: str, data: bytes | pa.Buffer) -> bool:
+    def complete(self) -> None:
+        """A bucket that holds objects can't be removed."""
+
+    def create(self, path: str, data: bytes | pa.Buffer, replace: bool = False) -> bool:
         """Uploads an object, unless it is there."""
         # An upload that fails half way begins again.
         content = memoryview(data)
-        return self._upload(path, io.BytesIO(content), content.nbytes, None)
+        return self._upload(path, io.BytesIO(content), content.nbytes, None, replace)
 
-    def create_from(self, path: str, local: Path, modified_us: int) -> bool:
+    def create_from(self, path: str, local: Path, modified_us: int, replace: bool = False) -> bool:
         """Uploads a file, unless it is there."""
         with local.open("rb") as file:
-            return self._upload(path, file, local.stat().st_size, modified_us)
+            return self._upload(path, file, local.stat().st_size, modified_us, replace)
+
+    def holds(self, path: str, data: bytes | pa.Buffer | Path) -> bool:
+        """Compares size and CRC32C, which Cloud Storage keeps of every object."""
+        found = self._found(path)
+        if found is None or found.size != size_of(data):
+            return False
+        checksum = 0
+        for block in blocks(data):
+            checksum = google_crc32c.extend(checksum, block)
+        return bool(found.crc32c == base64.b64encode(checksum.to_bytes(4, "big")).decode())
+
+    def keep(self, path: str) -> None:
+        """An object that is there stays."""
 
     def files(self, folder: str, since_s: float | None = None) -> Iterator[Stored]:
         """The objects below a folder, by name."""
@@ -173,8 +193,19 @@ class GcsStore:
             size = int(blob.size)
         return reader(size, partial(_fetch, blob, retry))
 
-    def _upload(self, path: str, file: Any, size: int, modified_us: int | None) -> bool:
-        if size > LARGE_BYTES and self.exists(path):
+    def _found(self, path: str) -> Any:
+        """The object with what the server knows of it; None if there is none."""
+        blob = self._blob(path)
+        try:
+            blob.reload(timeout=_TIMEOUT, retry=self._retry(path))
+        except exceptions.NotFound:
+            return None
+        return blob
+
+    def _upload(
+        self, path: str, file: Any, size: int, modified_us: int | None, replace: bool
+    ) -> bool:
+        if not replace and size > LARGE_BYTES and self.exists(path):
             return False
         blob = self._blob(path)
         blob.chunk_size = _CHUNK_BYTES
@@ -186,12 +217,17 @@ class GcsStore:
                 rewind=True,
                 size=size,
                 content_type="application/octet-stream",
-                if_generation_match=0,
+                if_generation_match=None if replace else 0,
                 timeout=_TIMEOUT,
                 retry=self._retry(path),
             )
         except exceptions.PreconditionFailed:
             return False
+        except exceptions.Forbidden:
+            # Writing over an object takes the right to delete it, which a job needs not have.
+            if replace:
+                return False
+            raise
         return True
 
     def _try(self) -> None:

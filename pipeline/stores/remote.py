@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import BinaryIO, cast
 
+import pyarrow as pa
 from google.api_core.retry import Retry
 
 # A server that is down for longer ends the job, which can be started again.
@@ -19,6 +21,8 @@ ANSWER_S = 60.0
 LARGE_BYTES = 8 * 1024 * 1024
 # A Parquet file's footer mostly fits in it.
 _BUFFER_BYTES = 64 * 1024
+# Content is looked at in pieces; the parts of an upload are a multiple of it.
+BLOCK_BYTES = 1024 * 1024
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +48,18 @@ def retrying(what: str, soon_over: Callable[[Exception], bool]) -> Retry:
         told = True
 
     return Retry(predicate=soon_over, initial=0.25, maximum=15.0, timeout=PATIENCE_S, on_error=tell)
+
+
+def size_of(data: bytes | pa.Buffer | Path) -> int:
+    """Bytes."""
+    return data.stat().st_size if isinstance(data, Path) else memoryview(data).nbytes
+
+
+def blocks(data: bytes | pa.Buffer | Path) -> Iterator[bytes]:
+    """The content piece by piece."""
+    with data.open("rb") if isinstance(data, Path) else io.BytesIO(data) as file:
+        while block := file.read(BLOCK_BYTES):
+            yield block
 
 
 def hidden(path: str) -> bool:
