@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
-import re
 import sys
 import threading
 import time
@@ -21,9 +19,9 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.runner import PipelineResult
 from tqdm import tqdm
 
-from pipeline import account, dataflow, describe, job, options, outcome, registry, runner
+from pipeline import account, dataflow, describe, failures, job, options, outcome, registry, runner
 from pipeline.checkpoint import Checkpoint
-from pipeline.errors import ConfigError, SourceFailed, WarehouseFailed
+from pipeline.errors import ConfigError
 from pipeline.options import JobConfig
 from pipeline.progress import PROGRESS
 from pipeline.runner import Where
@@ -32,8 +30,6 @@ from pipeline.sources import Source, Told
 from pipeline.stopping import stop_on_signals
 from pipeline.stores import local
 from pipeline.watch import Watch
-
-_WAREHOUSE_FAILED = re.compile(rf"{WarehouseFailed.__name__}: (.+?)(?: \[while running|\n|$)")
 
 
 @contextmanager
@@ -209,23 +205,16 @@ def _follow_dataflow(result: PipelineResult, beam_options: PipelineOptions) -> N
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 2 for a flag or resource the user can mend."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    argv = sys.argv[1:] if argv is None else argv
+    failures.begin(argv)
     try:
-        beam_options = options.parse(sys.argv[1:] if argv is None else argv)
+        beam_options = options.parse(argv)
         return run(options.config_from(beam_options), beam_options)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    except SourceFailed as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 1
-    except (KeyboardInterrupt, RuntimeError) as error:
+    except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - each ends in one line
         # A runner wraps what a step raised.
-        if failed := _WAREHOUSE_FAILED.search(f"{type(error).__name__}: {error}"):
-            print(f"error: {failed[1]}", file=sys.stderr)  # noqa: T201
-            return 1
-        if isinstance(error, RuntimeError) and "KeyboardInterrupt" not in str(error):
-            raise
+        wrapped = isinstance(error, RuntimeError) and "KeyboardInterrupt" in str(error)
+        if isinstance(error, Exception) and not wrapped:
+            return failures.ended(error, argv)
         print("interrupted; running it again goes on safely", file=sys.stderr)  # noqa: T201
         return 130
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 
 _AGAIN = "then run the job again"
-_FIXES = {
+# What to do about an error of the system.
+FIXES = {
     errno.ENOSPC: f"free disk space, {_AGAIN}",
     errno.EDQUOT: f"free disk space or raise the quota, {_AGAIN}",
     errno.EFBIG: f"raise the limit on the size of a file (ulimit -f), {_AGAIN}",
@@ -62,5 +63,5 @@ def not_written(flag: str, path: object, error: OSError) -> str:
         path: the file.
         error: what the system said.
     """
-    fix = _FIXES.get(error.errno or 0, f"check the disk, {_AGAIN}")
+    fix = FIXES.get(error.errno or 0, f"check the disk, {_AGAIN}")
     return f"{flag}: {path} can't be written ({error.strerror or error}); {fix}"

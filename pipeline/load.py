@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 
-from pipeline.errors import ConfigError, WarehouseFailed
+from pipeline import failures
 from pipeline.sinks.bigquery import Address, file_loads, preflight, tables
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 1 if files could not be loaded, 2 for a wrong flag."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.load",
         description="Loads the Parquet files of a lake that are not in BigQuery yet.",
@@ -22,15 +20,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--lake", required=True, help="gs://BUCKET/PREFIX")
     parser.add_argument("--warehouse", required=True, help="bigquery://PROJECT/DATASET")
+    failures.add_flag(parser)
+    argv = sys.argv[1:] if argv is None else argv
     flags = parser.parse_args(argv)
+    failures.begin(argv)
     try:
         return _load(flags.lake, Address.parse(flags.warehouse))
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    except WarehouseFailed as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 1
+    except Exception as error:  # noqa: BLE001 - each ends in one line
+        return failures.ended(error, argv)
 
 
 def _load(lake: str, address: Address) -> int:

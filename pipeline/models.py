@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline import model_warnings
+from pipeline import failures, model_warnings
 from pipeline.errors import ConfigError
 from pipeline.report.warehouse import opened
 from pipeline.sinks.duckdb.motherduck import MotherDuck
@@ -150,13 +150,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--full_refresh", action="store_true",
         help="build everything from all readings, after a change of the models' formulas",
     )  # fmt: skip
+    failures.add_flag(parser)
+    argv = sys.argv[1:] if argv is None else argv
     flags = parser.parse_args(argv)
+    failures.begin(argv)
     started = time.monotonic()
     try:
         success, counts = build(flags.warehouse, flags.select, flags.unit_tests, flags.full_refresh)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
+    except Exception as error:  # noqa: BLE001 - each ends in one line
+        return failures.ended(error, argv)
     if counts.get("WARN"):
         print("\n".join(warned(flags.warehouse)))  # noqa: T201
     told = ", ".join(f"{status} {count}" for status, count in counts.items())

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
 
+from pipeline import failures
 from pipeline.errors import ConfigError
 from schemas import profiles
 from schemas.profiles import Profile, ProfileError
@@ -182,6 +183,7 @@ class JobOptions(PipelineOptions):
             action="store_true",
             help="show no progress bar",
         )
+        failures.add_flag(group)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from pipeline.stores.remote import (
     CHECK_S,
     CONNECT_S,
     LARGE_BYTES,
+    answered,
     blocks,
     hidden,
     passing,
@@ -200,6 +201,7 @@ class GcsStore:
             blob.reload(timeout=_TIMEOUT, retry=self._retry(path))
         except exceptions.NotFound:
             return None
+        answered(f"gs://{self.bucket}")
         return blob
 
     def _upload(
@@ -228,6 +230,7 @@ class GcsStore:
             if replace:
                 return False
             raise
+        answered(f"gs://{self.bucket}")
         return True
 
     def _try(self) -> None:
@@ -247,7 +250,7 @@ class GcsStore:
         return _client().bucket(self.bucket).blob(f"{self._prefix}{path}")
 
     def _retry(self, path: str) -> Retry:
-        return retrying(f"gs://{self.bucket}/{self._prefix}{path}", _soon_over)
+        return retrying(f"gs://{self.bucket}", f"{self._prefix}{path}", _soon_over)
 
     def _wrong(self, what: str, fix: str) -> ConfigError:
         return ConfigError(f"{self._flag}={self.uri}: {what}; {fix}")
@@ -257,6 +260,7 @@ def _fetch(blob: Any, retry: Retry, start: int, end: int) -> bytes:
     data = blob.download_as_bytes(
         start=start, end=end - 1, raw_download=True, timeout=_TIMEOUT, retry=retry
     )
+    answered(f"gs://{blob.bucket.name}")
     return cast("bytes", data)
 
 

@@ -8,7 +8,7 @@ import hashlib
 import io
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -30,6 +30,7 @@ from pipeline.stores.remote import (
     CONNECT_S,
     LARGE_BYTES,
     Ranged,
+    answered,
     blocks,
     hidden,
     passing,
@@ -165,7 +166,7 @@ class S3Store:
             )
             return cast("bytes", found["Body"].read())
 
-        return cast("bytes", self._retrying(path)(fetch)())
+        return cast("bytes", self._tried(path, fetch))
 
     def _upload(
         self, path: str, file: Any, size: int, metadata: dict[str, str], replace: bool
@@ -231,10 +232,13 @@ class S3Store:
                 given["Body"].seek(0)
             return getattr(_client(), action)(**given)
 
-        return self._retrying(path)(call)()
+        return self._tried(path, call)
 
-    def _retrying(self, path: str) -> Any:
-        return retrying(f"s3://{self.bucket}/{self._prefix}{path}", _soon_over)
+    def _tried(self, path: str, request: Callable[[], Any]) -> Any:
+        place = f"s3://{self.bucket}"
+        answer = retrying(place, f"{self._prefix}{path}", _soon_over)(request)()
+        answered(place)
+        return answer
 
     def _try(self) -> None:
         client, key = _client(), f"{self._prefix}.check-{secrets.token_hex(8)}"

@@ -168,7 +168,9 @@ def test_a_full_disk_is_told_in_one_line_with_the_file(held: Warehouse, path: st
         pytest.raises(WarehouseFailed) as raised,
     ):
         held.write(
-            lambda database: database.execute("INSERT INTO t SELECT random() * 1e9 FROM range(1e6)")
+            lambda database: database.execute(
+                "INSERT INTO t SELECT random() * 1e9 FROM range(1000000)"
+            )
         )
     said = str(raised.value)
     assert said.startswith(f"--warehouse=duckdb:{path}: can't be written (") and "\n" not in said
