@@ -227,7 +227,8 @@ def usable(store: Store, path: str, look: Callable[[], _T]) -> _T | None:
             _named.add((store.uri, path))
         if new:
             _log.warning(
-                "--lake=%s: %s %s; it is left out, and what it may have held is written again",
+                "--lake=%s: %s %s; it is left out, and what is read again of it is written again: "
+                "restore or remove it",
                 store.uri, path, error,
             )  # fmt: skip
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from pipeline.sinks.writing import Writing
 from pipeline.sources import RawFile
 from pipeline.stores import Store
 
+_log = logging.getLogger(__name__)
 _COPY_BYTES = 4 * 1024 * 1024
 
 
@@ -30,7 +32,15 @@ class ArchiveFile(Writing):
 
 
 def archive_file(store: Store, file: RawFile) -> None:
-    """Copies one file, unless it is there."""
+    """Copies one file, unless it is there; one that is gone by now is named and left out."""
+    try:
+        _copy(store, file)
+    except FileNotFoundError:
+        # Its reader says the same, in a dead letter.
+        _log.warning("%s was removed while the job ran; it is not in the raw archive", file.path)
+
+
+def _copy(store: Store, file: RawFile) -> None:
     with _here(file.path) as local:
         name = _digest(local)
         hour = hour_folder(file.arrived_at_us)

@@ -178,6 +178,9 @@ class LocalStore:
     def keep(self, path: str) -> None:
         """Has it outlive a power cut."""
         try:
+            if _later is None:
+                with (self._root / path).open("rb") as file:
+                    os.fsync(file.fileno())
             self._sync(self._root / path)
         except OSError as error:
             raise self._failed(path, error) from error

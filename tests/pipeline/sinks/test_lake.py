@@ -425,6 +425,17 @@ def test_a_file_is_archived_once_with_its_name_and_content(place: Place, tmp_pat
     assert len([path for path in place.versions() if "raw" in path]) == 2
 
 
+def test_a_file_that_is_gone_by_now_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = store_at(str(tmp_path / "lake"))
+    store.prepare()
+    archive_file(store, RawFile(str(tmp_path / "C1.csv"), "C1.csv", 0, 8))
+    assert list(store.files("")) == []
+    (line,) = caplog.messages
+    assert line.startswith(f"{tmp_path}/C1.csv was removed while the job ran")
+
+
 def test_what_lies_in_the_archive_is_not_archived_again(tmp_path: Path) -> None:
     for lake, source, whole in (
         ("gs://b/lake", "gs://b/lake/raw", False),
