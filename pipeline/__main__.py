@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import re
 import sys
 import threading
 import time
@@ -20,9 +19,9 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.runner import PipelineResult
 from tqdm import tqdm
 
-from pipeline import account, dataflow, describe, job, options, outcome, registry, runner
+from pipeline import account, dataflow, describe, failures, job, options, outcome, registry, runner
 from pipeline.checkpoint import Checkpoint
-from pipeline.errors import ConfigError, SourceFailed, WarehouseFailed
+from pipeline.errors import ConfigError
 from pipeline.options import JobConfig
 from pipeline.progress import PROGRESS
 from pipeline.runner import Where
@@ -32,8 +31,6 @@ from pipeline.sources import Source, Told
 from pipeline.stopping import stop_on_signals
 from pipeline.stores import local
 from pipeline.watch import Watch
-
-_WAREHOUSE_FAILED = re.compile(rf"{WarehouseFailed.__name__}: (.+?)(?: \[while running|\n|$)")
 
 
 @contextmanager
@@ -175,8 +172,9 @@ def _finished(
     shuffle = runner.local_shuffle(beam_options, source.live)
     # A live source here asks what is durable before it gives anything back.
     ahead = background.writing_ahead() if source.live and here else nullcontext()
-    kept_safe = local.synced() if source.live or kept else nullcontext()
-    with ahead, kept_safe, shuffle, _collecting(source.live), _progress_bar(source, shown):
+    # What a live source gave is forgotten; other input is read again if this run fails.
+    on_disk = nullcontext() if source.live or kept else local.synced_at_end()
+    with ahead, on_disk, shuffle, _collecting(source.live), _progress_bar(source, shown):
         pipeline = beam.Pipeline(runner=chosen, options=beam_options)
         job.build(pipeline, config, source, sinks, kept.remembered() if kept else None)
         source.start()
@@ -208,23 +206,17 @@ def _follow_dataflow(result: PipelineResult, beam_options: PipelineOptions) -> N
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 2 for a flag or resource the user can mend."""
+    argv = sys.argv[1:] if argv is None else argv
+    failures.begin(argv)
     guard()
     try:
-        beam_options = options.parse(sys.argv[1:] if argv is None else argv)
+        beam_options = options.parse(argv)
         return run(options.config_from(beam_options), beam_options)
-    except ConfigError as error:
-        say(f"error: {error}", error=True)
-        return 2
-    except SourceFailed as error:
-        say(f"error: {error}", error=True)
-        return 1
-    except (KeyboardInterrupt, RuntimeError) as error:
+    except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - each ends in one line
         # A runner wraps what a step raised.
-        if failed := _WAREHOUSE_FAILED.search(f"{type(error).__name__}: {error}"):
-            say(f"error: {failed[1]}", error=True)
-            return 1
-        if isinstance(error, RuntimeError) and "KeyboardInterrupt" not in str(error):
-            raise
+        wrapped = isinstance(error, RuntimeError) and "KeyboardInterrupt" in str(error)
+        if isinstance(error, Exception) and not wrapped:
+            return failures.ended(error, argv)
         say("interrupted; running it again goes on safely", error=True)
         return 130
 

@@ -1,13 +1,67 @@
-"""The errors a user is told in a line: what went wrong, and the fix."""
+"""The errors that are shown in one line: what went wrong, where, and what to do."""
+
+from __future__ import annotations
+
+import errno
+
+_AGAIN = "then run the job again"
+# What to do about an error of the system.
+FIXES = {
+    errno.ENOSPC: f"free disk space, {_AGAIN}",
+    errno.EDQUOT: f"free disk space or raise the quota, {_AGAIN}",
+    errno.EFBIG: f"raise the limit on the size of a file (ulimit -f), {_AGAIN}",
+    errno.EACCES: f"give this account the right to write there, {_AGAIN}",
+    errno.EPERM: f"give this account the right to write there, {_AGAIN}",
+    errno.EROFS: f"make the file system writable, {_AGAIN}",
+    errno.ENOENT: f"put the folder back, {_AGAIN}",
+    errno.EMFILE: f"raise the limit on open files (ulimit -n), {_AGAIN}",
+}
 
 
 class ConfigError(ValueError):
     """A flag, URI or resource is wrong; raised before the first message is read."""
 
 
-class SourceFailed(RuntimeError):
+class JobFailed(RuntimeError):
+    """The job can't continue; the message is the one line that is shown."""
+
+
+class SourceFailed(JobFailed):
     """Reading a live source came to an end that waiting does not mend; the message says why."""
 
 
-class WarehouseFailed(RuntimeError):
+class WarehouseFailed(JobFailed):
     """A warehouse can't be written, and waiting does not mend it; the message says the fix."""
+
+
+class LakeFailed(JobFailed):
+    """The lake can't be written; the message names the file and the fix."""
+
+
+class CheckpointFailed(JobFailed):
+    """The checkpoint can't be written; the message names the file and the fix."""
+
+
+class SpillFailed(JobFailed):
+    """What the local runner keeps on disk can't be written or read."""
+
+
+# A runner hands on the text of an error alone: by these names it is found there again.
+SHOWN = tuple(
+    kind.__name__
+    for kind in (
+        JobFailed, SourceFailed, WarehouseFailed, LakeFailed, CheckpointFailed, SpillFailed
+    )
+)  # fmt: skip
+
+
+def not_written(flag: str, path: object, error: OSError) -> str:
+    """The one line of a file that can't be written.
+
+    Args:
+        flag: what named its place, such as `--lake=data/lake`.
+        path: the file.
+        error: what the system said.
+    """
+    fix = FIXES.get(error.errno or 0, f"check the disk, {_AGAIN}")
+    return f"{flag}: {path} can't be written ({error.strerror or error}); {fix}"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import duckdb
 from tqdm import tqdm
 
+from pipeline import failures
 from pipeline.errors import ConfigError
 from pipeline.exporting import files, rows, selection, source
 from pipeline.exporting.options import Export, export
@@ -101,9 +102,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: exported; 1: there was nothing, or the disk did not take it; 2: a flag or resource that can
     be fixed; 130: interrupted.
     """
+    argv = sys.argv[1:] if argv is None else argv
+    failures.begin(argv)
     guard()
     try:
-        return _export(export(sys.argv[1:] if argv is None else argv))
+        return _export(export(argv))
     except ConfigError as error:
         _warn(f"error: {error}")
         return 2
@@ -113,6 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _warn("interrupted; files that are complete stay, --overwrite replaces them")
         return 130
+    except Exception as error:  # noqa: BLE001 - each ends in one line
+        return failures.ended(error, argv)
 
 
 if __name__ == "__main__":

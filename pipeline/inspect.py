@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import options, registry
+from pipeline import failures, options, registry
 from pipeline.errors import ConfigError
 from pipeline.shown import address, guard, plain_json, say
 from pipeline.sources.files import FileSource
@@ -282,13 +282,16 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(name, help="as for python -m pipeline")
     for name in ("--dialect", "--equipment_profile"):
         parser.add_argument(name, action="append", default=[], help="as for python -m pipeline")
+    failures.add_flag(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 1 if a file gives no reading, 2 for a wrong flag."""
+    argv = sys.argv[1:] if argv is None else argv
     guard()
     given = _parser().parse_args(argv)
+    failures.begin(argv)
     shared = [
         f"--{name}={value}"
         for name in ("time_zone", "date_order", "equipment_id")
@@ -311,6 +314,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         said = str(error).removeprefix("--source=")
         say(f"error: {said}", error=True)
         return 2
+    except Exception as error:  # noqa: BLE001 - each ends in one line
+        return failures.ended(error, argv)
     return status
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pipeline.errors import ConfigError, WarehouseFailed
+from pipeline import failures
 from pipeline.shown import guard, say
 from pipeline.sinks.bigquery import Address, file_loads, preflight, tables
 
@@ -22,15 +22,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--lake", required=True, help="gs://BUCKET/PREFIX")
     parser.add_argument("--warehouse", required=True, help="bigquery://PROJECT/DATASET")
+    failures.add_flag(parser)
+    argv = sys.argv[1:] if argv is None else argv
     flags = parser.parse_args(argv)
+    failures.begin(argv)
     try:
         return _load(flags.lake, Address.parse(flags.warehouse))
-    except ConfigError as error:
-        say(f"error: {error}", error=True)
-        return 2
-    except WarehouseFailed as error:
-        say(f"error: {error}", error=True)
-        return 1
+    except Exception as error:  # noqa: BLE001 - each ends in one line
+        return failures.ended(error, argv)
 
 
 def _load(lake: str, address: Address) -> int:

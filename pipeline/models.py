@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline import model_warnings, shown
+from pipeline import failures, model_warnings, shown
 from pipeline.errors import ConfigError
 from pipeline.report.warehouse import opened
 from pipeline.shown import guard, say
@@ -154,14 +154,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--full_refresh", action="store_true",
         help="build everything from all readings, after a change of the models' formulas",
     )  # fmt: skip
+    failures.add_flag(parser)
+    argv = sys.argv[1:] if argv is None else argv
     guard()
     flags = parser.parse_args(argv)
+    failures.begin(argv)
     started = time.monotonic()
     try:
         success, counts = build(flags.warehouse, flags.select, flags.unit_tests, flags.full_refresh)
-    except ConfigError as error:
-        say(f"error: {error}", error=True)
-        return 2
+    except Exception as error:  # noqa: BLE001 - each ends in one line
+        return failures.ended(error, argv)
     if counts.get("WARN"):
         say(*warned(flags.warehouse))
     told = ", ".join(f"{status} {count}" for status, count in counts.items())

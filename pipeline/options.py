@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
 
+from pipeline import failures
 from pipeline.errors import ConfigError
 from pipeline.shown import address, refuse_login
 from schemas import profiles
@@ -183,6 +184,7 @@ class JobOptions(PipelineOptions):
             action="store_true",
             help="show no progress bar",
         )
+        failures.add_flag(group)
 
 
 @dataclass(frozen=True)

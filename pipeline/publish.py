@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
-from pipeline import registry
+from pipeline import failures, registry
 from pipeline.connect.topics import Topic, Undelivered, topic_at
 from pipeline.errors import ConfigError
 from pipeline.options import JobConfig
@@ -279,19 +279,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: published, or stopped by a signal; 1: the broker did not take everything; 2: a flag or
     resource the user can mend; 130: interrupted twice.
     """
+    argv = sys.argv[1:] if argv is None else argv
+    failures.begin(argv)
     guard()
     # During an outage it prints every try; what matters of it is told here.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     try:
-        what = publication(sys.argv[1:] if argv is None else argv)
+        what = publication(argv)
         with _stoppable() as stop:
             return _publish(what, stop)
-    except ConfigError as error:
-        _warn(f"error: {error}")
-        return 2
     except KeyboardInterrupt:
         _warn("interrupted; what was acknowledged is published")
         return 130
+    except Exception as error:  # noqa: BLE001 - each ends in one line
+        return failures.ended(error, argv)
 
 
 if __name__ == "__main__":

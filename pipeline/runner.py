@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
+from tempfile import gettempdir
 
 import pyarrow as pa
 from apache_beam.options.pipeline_options import (
@@ -19,6 +20,7 @@ from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
+from pipeline.errors import SpillFailed, not_written
 from pipeline.streaming import live as streaming_live
 from pipeline.streaming import mendings
 from transforms import batch
@@ -48,8 +50,12 @@ class SpillStore(batch.BatchStore):
             start, self._end = self._end, self._end + data.size
         view = memoryview(data)
         written = 0
-        while written < data.size:
-            written += os.pwrite(self._file.fileno(), view[written:], start + written)
+        try:
+            while written < data.size:
+                written += os.pwrite(self._file.fileno(), view[written:], start + written)
+        except OSError as error:
+            shown = not_written("TMPDIR", f"the local runner's file in {gettempdir()}", error)
+            raise SpillFailed(f"{shown}; TMPDIR may name another folder") from error
         return b"\x01" + start.to_bytes(8, "big") + int(data.size).to_bytes(8, "big")
 
     def get(self, handle: bytes) -> pa.Buffer:

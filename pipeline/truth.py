@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from pipeline import failures
 from pipeline.errors import ConfigError
 from pipeline.shown import address, guard, say
 from pipeline.sources.simulation import truth
@@ -60,13 +61,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", default="data/truth", help="the folder to write to; default: %(default)s"
     )
+    failures.add_flag(parser)
+    argv = sys.argv[1:] if argv is None else argv
     guard()
     given = parser.parse_args(argv)
+    failures.begin(argv)
     try:
         rows = write(given.source, Path(given.out))
-    except ConfigError as error:
-        say(f"error: {error}", error=True)
-        return 2
+    except Exception as error:  # noqa: BLE001 - each ends in one line
+        return failures.ended(error, argv)
     for name, count in rows.items():
         say(f"{Path(given.out) / name}.parquet: {count:,} rows")
     return 0

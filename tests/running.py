@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable
+import resource
+import signal
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,19 @@ def sql(warehouse: Path, query: str) -> list[tuple[Any, ...]]:
     with duckdb.connect(str(warehouse), read_only=True) as database:
         database.execute("SET TimeZone = 'UTC'")
         return database.execute(query).fetchall()
+
+
+@contextlib.contextmanager
+def limited_file_size(size: int) -> Iterator[None]:
+    """Within it a file can't grow beyond so many bytes, as on a full disk."""
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, former[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def run(target: Path, source: str | Path, *flags: str) -> Ran:

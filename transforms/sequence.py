@@ -26,6 +26,14 @@ _TAIL = (
     "step_index", "source_row", "profile", "id_high", "id_low", "stuck_run", "last_delta",
 )  # fmt: skip
 
+# Of these a tail must have each, of this type; its equipments are strings, as a dictionary or not.
+_TAIL_TYPES = {
+    "recorded_at": pa.timestamp("us", "UTC"), "ingested_at": pa.timestamp("us", "UTC"),
+    "voltage_v": pa.float64(), "current_a": pa.float64(), "profile": pa.int32(),
+    "id_high": pa.uint64(), "id_low": pa.uint64(), "stuck_run": pa.int64(),
+    "last_delta": pa.float64(),
+}  # fmt: skip
+
 # Later than any reading.
 NOTHING_RECENT = 2**62
 
@@ -203,6 +211,18 @@ def sequence(
         duplicates,
         _new_tail(table, run, is_new) if keep_from_us == NOTHING_RECENT else None,
     )
+
+
+def tail_problem(schema: pa.Schema) -> str | None:
+    """Why a table of this schema can't be a tail; None if it can."""
+    for name, kind in _TAIL_TYPES.items():
+        if name not in schema.names or schema.field(name).type != kind:
+            return f"has no column {name} of type {kind}"
+    ids = schema.field("equipment_id").type if "equipment_id" in schema.names else None
+    if ids not in (pa.string(), pa.dictionary(pa.int32(), pa.string())):
+        return "has no column equipment_id of type string"
+    unknown = set(schema.names) - set(_TAIL)
+    return f"has a column {min(unknown)}, which no reading has" if unknown else None
 
 
 def gathered(tails: Sequence[pa.Table], keep_from_us: int) -> pa.Table:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from pipeline import failures
 from pipeline.errors import ConfigError
 from pipeline.shown import address
 
@@ -65,6 +66,7 @@ def _parser() -> _Parser:
         "a file per test, with a metadata file next to each.",
         allow_abbrev=False,
     )
+    failures.add_flag(parser)
     add = parser.add_argument
     add("--warehouse", help="duckdb:PATH, md:DATABASE or bigquery://PROJECT/DATASET; default: "
         + _DEFAULT)  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline import options
+from pipeline import failures, options
 from pipeline.connect.pubsub import SCHEME as PUBSUB
 from pipeline.errors import ConfigError
 from pipeline.options import JobConfig
@@ -56,6 +56,7 @@ def _parser() -> _Parser:
         "keyed by equipment.",
         allow_abbrev=False,
     )
+    failures.add_flag(parser)
     add = parser.add_argument
     add("--source", default="simulator:", help="as the job's; default: simulator:")
     add("--to", required=True, help="kafka://HOST:PORT[,…]/TOPIC or pubsub://PROJECT/TOPIC"

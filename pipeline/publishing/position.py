@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -34,7 +35,7 @@ class Position:
         begin_anew = "delete it to begin anew, or give another file"
         try:
             found = json.loads(self._path.read_text())
-            acknowledged, what = found["acknowledged"], found["publication"]
+            acknowledged, what = found["acknowledged"], dict(found["publication"])
         except FileNotFoundError:
             self.save(0)  # finds out now whether it can be written
             return 0
@@ -52,6 +53,12 @@ class Position:
                 raise ConfigError(
                     f"--resume={self._path}: belongs to another publication: {shown}; {begin_anew}"
                 )
+        # Older versions wrote none.
+        if "checksum" in found and found["checksum"] != _digest(acknowledged, what):
+            raise ConfigError(
+                f"--resume={self._path}: is not what was written: its checksum differs; "
+                f"{begin_anew}"
+            )
         if not isinstance(acknowledged, int) or acknowledged < 0:
             raise ConfigError(f"--resume={self._path}: holds no position; {begin_anew}")
         return acknowledged
@@ -60,7 +67,8 @@ class Position:
         """Replaces the file as a whole, so that a crash leaves the old or the new one."""
         if self._path is None:
             return
-        text = json.dumps({"acknowledged": acknowledged, "publication": self._what})
+        content = {"acknowledged": acknowledged, "publication": self._what}
+        text = json.dumps(content | {"checksum": _digest(acknowledged, self._what)})
         temporary = self._path.with_name(f".{self._path.name}.partial")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,3 +82,8 @@ class Position:
                 f"--resume={self._path}: can't be written ({error.strerror or error}); give a "
                 "file in a folder you may write to"
             ) from error
+
+
+def _digest(acknowledged: object, what: object) -> str:
+    content = json.dumps([acknowledged, what], sort_keys=True).encode()
+    return hashlib.blake2b(content, digest_size=8).hexdigest()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from pipeline import failures
 from pipeline.errors import ConfigError
 from pipeline.report import page, tables
 from pipeline.report.marts import Marts
@@ -54,14 +55,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=Path("data/report.html"),
         help="the HTML file to write; default: %(default)s",
     )
+    failures.add_flag(parser)
+    argv = sys.argv[1:] if argv is None else argv
+    failures.begin(argv)
     try:
         flags = parser.parse_args(argv)
         with Marts.open(flags.warehouse) as marts:
             overview = marts.overview()
             write(flags.out, page.render(marts, overview))
-    except ConfigError as error:
-        say(f"error: {error}", error=True)
-        return 2
+    except Exception as error:  # noqa: BLE001 - each ends in one line
+        return failures.ended(error, argv)
     say(*tables.terminal(overview))
     size = flags.out.stat().st_size / 1e6
     say(f"report: {flags.out} ({size:.1f} MB, opens without a network)")

@@ -9,15 +9,17 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.sinks.files import digest, write_parquet
+from pipeline.sinks.files import read, usable, write_parquet
 from pipeline.stores import Store, Stored, store_at
+from transforms.batch import MESSAGES
 
 _HOUR_US = 3_600_000_000
 # Hours whose files are known by heart; a stream writes into one or two at a time.
@@ -25,6 +27,8 @@ _HOURS = 8
 # And of these so many files' messages, which a restart reads once more.
 _FILES = 8
 _RANGES = b"offsets"
+# What a message is known by.
+_IDENTITY = ("payload", "position")
 # So many footers are read at once where a server has to be asked.
 _LOOKERS = 8
 
@@ -53,12 +57,13 @@ class _Known:
         self._uri = store.uri
         self._ranges: dict[str, list[tuple[int, int, str]]] = {}
         self._ids: set[tuple[str, int]] = set()
-        files = list(store.files(folder))
+        there = list(store.files(folder))
         with ThreadPoolExecutor(1 if store.near else _LOOKERS) as pool:
-            found = pool.map(lambda stored: _told_by(store, stored), files)
-            for stored, ranges in zip(files, found, strict=True):
-                if ranges is not None:
-                    self.add_ranges(ranges, stored.path)
+            for stored, told in zip(there, pool.map(partial(_told_by, store), there), strict=True):
+                if told is None:
+                    continue
+                if told.ranges is not None:
+                    self.add_ranges(told.ranges, stored.path)
                 else:
                     self._ids |= _messages(store.uri, stored.path)
 
@@ -82,11 +87,24 @@ class _Known:
         return set().union(*(_messages(self._uri, path) for path in near))
 
 
-def _told_by(store: Store, stored: Stored) -> Mapping[str, tuple[int, int]] | None:
-    """What a file's footer says of the offsets in it."""
-    with store.open(stored.path, stored.size) as file:
-        found = (pq.read_schema(file).metadata or {}).get(_RANGES)
-    return None if found is None else json.loads(found)
+class _Footer(NamedTuple):
+    """What a file's footer says of the offsets in it; None where it has none."""
+
+    ranges: Mapping[str, tuple[int, int]] | None
+
+
+def _told_by(store: Store, stored: Stored) -> _Footer | None:
+    """None for a file that can't be used."""
+
+    def look() -> _Footer:
+        with store.open(stored.path, stored.size) as file:
+            found = (pq.read_schema(file).metadata or {}).get(_RANGES)
+        if found is None:
+            return _Footer(None)
+        told = json.loads(found)
+        return _Footer({name: (int(first), int(last)) for name, (first, last) in told.items()})
+
+    return usable(store, stored.path, look)
 
 
 def _identities(table: pa.Table) -> set[tuple[str, int]]:
@@ -94,11 +112,16 @@ def _identities(table: pa.Table) -> set[tuple[str, int]]:
     return set(zip(table.column("position").to_pylist(), map(hash, payloads), strict=True))
 
 
-@lru_cache(maxsize=_FILES)
 def _messages(uri: str, path: str) -> frozenset[tuple[str, int]]:
-    """Position and hash of the payload of each of a file's messages."""
-    with store_at(uri).open(path) as file:
-        return frozenset(_identities(pq.read_table(file, columns=["position", "payload"])))
+    """Position and hash of the payload of each of a file's messages; none if it can't be used."""
+    return usable(store_at(uri), path, lambda: _messages_of(uri, path)) or frozenset()
+
+
+# One that can't be read is not kept here: it may be written again.
+@lru_cache(maxsize=_FILES)
+def _messages_of(uri: str, path: str) -> frozenset[tuple[str, int]]:
+    columns = [MESSAGES.field(name) for name in _IDENTITY]
+    return frozenset(_identities(read(store_at(uri), path, columns)))
 
 
 # Per process: DoFns come and go, and what was written must not be looked up again and again.
@@ -163,13 +186,7 @@ def write_named(
     """The path of the file it writes."""
     if ranges is not None:
         table = table.replace_schema_metadata({_RANGES: json.dumps(ranges)})
-    path = f"{folder}/{_name(table)}.parquet"
-    write_parquet(store, path, table)
-    return path
-
-
-def _name(table: pa.Table) -> str:
-    return digest([table.column("payload"), table.column("position")])
+    return write_parquet(store, folder, table, _IDENTITY)
 
 
 def ranges_of(positions: pa.ChunkedArray) -> dict[str, tuple[int, int]] | None:

@@ -124,6 +124,10 @@ class LakeSink(Sink):
         else:
             self._gathered(tables, kind, label)
 
+    def complete(self) -> None:
+        """Finds out whether what was written is still there."""
+        self._store.complete()
+
     def look_again(self, since_s: float) -> None:
         """Finds out what others, or an earlier run, have put here since `since_s`."""
         archive.look_again()

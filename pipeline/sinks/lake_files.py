@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,12 +14,14 @@ from apache_beam.io.filesystems import FileSystems
 
 from pipeline.safe_open import EVERYBODY, mode_of
 from pipeline.sinks.archive import hour_folder
+from pipeline.sinks.files import write_copy
 from pipeline.sinks.writing import Writing
 from pipeline.sources import RawFile
 from pipeline.sources.formats.meter import Refused
-from pipeline.sources.splits import opened
+from pipeline.sources.splits import name_as_text, opened
 from pipeline.stores import Store
 
+_log = logging.getLogger(__name__)
 _COPY_BYTES = 4 * 1024 * 1024
 
 
@@ -31,16 +34,23 @@ class ArchiveFile(Writing):
 
 
 def archive_file(store: Store, file: RawFile) -> None:
-    """Copies one file, unless it is there; whoever may not read it may not read the copy."""
+    """Copies one file, unless it is there; whoever may not read it may not read the copy.
+
+    One that is gone by now, or must not be read, is left out: its reader makes it a dead letter.
+    """
     try:
         source = opened(file.path, file.root)
-    except Refused:  # the reader meets it too, and makes it a dead letter
+    except Refused:
+        return
+    except (FileNotFoundError, PermissionError) as error:
+        why = error.strerror or "is gone"
+        _log.warning("%s is not in the raw archive: %s", name_as_text(file.path), why)
         return
     with source, _here(file.path, source) as (local, mode):
         name = _digest(local)
         hour = hour_folder(file.arrived_at_us)
         path = f"raw/source=files/{hour}/{name}/{file.source_file}"
-        store.create_from(path, local, file.arrived_at_us, mode)
+        write_copy(store, path, local, file.arrived_at_us, mode)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from pipeline.sinks.files import digest, write_parquet
+from pipeline.sinks.files import write_parquet
 from pipeline.sinks.recent import left_out
 from pipeline.sinks.writing import Writing
 from pipeline.stores import Store
@@ -55,8 +55,7 @@ def write_day(store: Store, kind: Kind, day: str, table: pa.Table) -> None:
     """Writes what isn't there yet of one day's rows, as a file named by their keys."""
     table = left_out(store, kind.root, f"dt={day}", kind.key, kind.when, table)
     if table.num_rows:
-        name = digest([table.column(kind.key)])
-        write_parquet(store, f"{kind.root}/dt={day}/{name}.parquet", table)
+        write_parquet(store, f"{kind.root}/dt={day}", table, [kind.key])
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from pipeline.sinks import files
 from pipeline.stores import Store
 
 # Clocks of a file system and of the machine may differ by this.
@@ -63,7 +65,8 @@ def left_out(store: Store, root: str, day: str, key: str, when: str, rows: pa.Ta
     place = (store.uri, root, day)
     if place not in _recent:
         # Another thread may do the same and find more: what is there is there.
-        _recent[place] = _found(store, f"{root}/{day}", since_s - _SLACK_S, key, when)
+        columns = [rows.schema.field(key), rows.schema.field(when)]
+        _recent[place] = _found(store, f"{root}/{day}", since_s - _SLACK_S, columns)
     recent = _recent[place]
     if recent is None or pc.min(rows.column(when)).as_py() > recent.latest:
         return rows
@@ -71,13 +74,17 @@ def left_out(store: Store, root: str, day: str, key: str, when: str, rows: pa.Ta
     return rows.filter(pc.invert(known)) if pc.any(known).as_py() else rows
 
 
-def _found(store: Store, folder: str, since_s: float, key: str, when: str) -> _Recent | None:
+def _found(
+    store: Store, folder: str, since_s: float, columns: Sequence[pa.Field]
+) -> _Recent | None:
     keys: list[pa.Array] = []
     latest = None
     for stored in store.files(folder, since_s):
-        with store.open(stored.path, stored.size) as file:
-            table = pq.read_table(file, columns=[key, when])
-        keys += table.column(key).chunks
-        newest = pc.max(table.column(when)).as_py()
-        latest = newest if latest is None else max(latest, newest)
-    return _Recent(pa.concat_arrays(keys), latest) if keys else None
+        look = partial(files.read, store, stored.path, columns, stored.size)
+        table = files.usable(store, stored.path, look)
+        if table is None or not table.num_rows:
+            continue
+        keys += table.column(0).chunks
+        newest = pc.max(table.column(1)).as_py()
+        latest = newest if latest is None else max(latest, newest or latest)
+    return _Recent(pa.concat_arrays(keys), latest) if latest is not None else None

@@ -113,9 +113,11 @@ class _Publish(beam.DoFn):
         if receipt.too_large:
             # The topic takes less than its default: what was wrong and where fits into any.
             again = letters.take(pa.array(receipt.too_large, pa.int64()))
-            # kafka-python's producer refuses everything once a broker has refused it one for size.
+            # A producer that a broker has refused one for size was seen to be refused small ones.
             with _lock:
-                _topics.pop(self._uri, None)
+                refused = _topics.pop(self._uri, None)
+            if refused is not None:
+                refused.close()
             receipt = _topic(self._uri).send(messages(again, most=0))
             self._wait(receipt)
         if receipt.too_large:

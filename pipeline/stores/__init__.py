@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol, TypeAlias
 
 import pyarrow as pa
 
@@ -14,6 +14,10 @@ from pipeline.shown import address, refuse_login
 
 # What looks like an address is no folder's name.
 _OTHERS = re.compile("(bigquery|cassandra|duckdb|gs|kafka|md|pubsub|s3|simulator):", re.IGNORECASE)
+
+
+# What a file is to hold: in memory, or in a file that is open for reading.
+Content: TypeAlias = bytes | pa.Buffer | BinaryIO
 
 
 class Stored(NamedTuple):
@@ -31,7 +35,7 @@ class Stored(NamedTuple):
 
 
 class Store(Protocol):
-    """A place for files that are written once: whole or not at all, never over another.
+    """A place for files that are written once: whole or not at all, and only a damaged one is replaced.
 
     Paths are below it, with `/` between their parts. It can be pickled.
 
@@ -56,14 +60,33 @@ class Store(Protocol):
     def exists(self, path: str) -> bool:
         """Whether there is such a file."""
 
-    def create(self, path: str, data: bytes | pa.Buffer) -> bool:
+    def complete(self) -> None:
+        """Finds out, when all is written, whether the place is still the one it was written to.
+
+        Raises:
+            LakeFailed: it isn't.
+        """
+
+    def create(self, path: str, data: bytes | pa.Buffer, replace: bool = False) -> bool:
         """Puts a file there; False if there is one already, which stays as it is.
 
-        False also where an earlier attempt of this very call got there and its answer was lost.
+        False also where an earlier attempt of this very call got there and its answer was lost:
+        `holds` tells.
+
+        Args:
+            path: where it goes.
+            data: its content.
+            replace: puts it in the place of one that is damaged; then False means that this
+                account may not do that.
         """
 
     def create_from(
-        self, path: str, file: BinaryIO, modified_us: int, mode: int = EVERYBODY
+        self,
+        path: str,
+        file: BinaryIO,
+        modified_us: int,
+        mode: int = EVERYBODY,
+        replace: bool = False,
     ) -> bool:
         """The same from a file on this machine, of any size.
 
@@ -72,7 +95,17 @@ class Store(Protocol):
             file: open for reading; is read from its start.
             modified_us: its modification time, µs since 1970, which is kept.
             mode: the permissions the copy has at most, where files have any.
+            replace: see `create`.
         """
+
+    def holds(self, path: str, data: Content) -> bool:
+        """Whether the file there has exactly this content, of memory or of a file of this machine.
+
+        A remote store compares size and checksum, as its server states them.
+        """
+
+    def keep(self, path: str) -> None:
+        """A file that was there already counts as written from now on."""
 
     def files(self, folder: str, since_s: float | None = None) -> Iterator[Stored]:
         """The files below a folder, none if there is no such folder; hidden ones are left out.

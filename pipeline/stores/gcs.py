@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import io
 import os
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
+import google_crc32c
 import pyarrow as pa
 import requests
 from google.api_core import exceptions
@@ -21,16 +23,19 @@ from google.cloud.storage.exceptions import InvalidResponse
 from pipeline.connect import within
 from pipeline.errors import ConfigError
 from pipeline.safe_open import EVERYBODY
-from pipeline.stores import Stored
+from pipeline.stores import Content, Stored
 from pipeline.stores.remote import (
     ANSWER_S,
     CHECK_S,
     CONNECT_S,
     LARGE_BYTES,
+    answered,
+    blocks,
     hidden,
     passing,
     reader,
     retrying,
+    size_of,
 )
 
 _T = TypeVar("_T")
@@ -141,11 +146,14 @@ class GcsStore:
         """Whether there is such an object."""
         return bool(self._blob(path).exists(timeout=_TIMEOUT, retry=self._retry(path)))
 
-    def create(self, path: str, data: bytes | pa.Buffer) -> bool:
+    def complete(self) -> None:
+        """A bucket that holds objects can't be removed."""
+
+    def create(self, path: str, data: bytes | pa.Buffer, replace: bool = False) -> bool:
         """Uploads an object, unless it is there."""
         # An upload that fails half way begins again.
         content = memoryview(data)
-        return self._upload(path, io.BytesIO(content), content.nbytes, None)
+        return self._upload(path, io.BytesIO(content), content.nbytes, None, replace)
 
     def create_from(
         self,
@@ -153,9 +161,23 @@ class GcsStore:
         file: BinaryIO,
         modified_us: int,
         mode: int = EVERYBODY,  # noqa: ARG002
+        replace: bool = False,
     ) -> bool:
         """Uploads a file, unless it is there; who may read it is the bucket's to say."""
-        return self._upload(path, file, file.seek(0, os.SEEK_END), modified_us)
+        return self._upload(path, file, file.seek(0, os.SEEK_END), modified_us, replace)
+
+    def holds(self, path: str, data: Content) -> bool:
+        """Compares size and CRC32C, which Cloud Storage keeps of every object."""
+        found = self._found(path)
+        if found is None or found.size != size_of(data):
+            return False
+        checksum = 0
+        for block in blocks(data):
+            checksum = google_crc32c.extend(checksum, block)
+        return bool(found.crc32c == base64.b64encode(checksum.to_bytes(4, "big")).decode())
+
+    def keep(self, path: str) -> None:
+        """An object that is there stays."""
 
     def files(self, folder: str, since_s: float | None = None) -> Iterator[Stored]:
         """The objects below a folder, by name."""
@@ -178,8 +200,20 @@ class GcsStore:
             size = int(blob.size)
         return reader(size, partial(_fetch, blob, retry))
 
-    def _upload(self, path: str, file: Any, size: int, modified_us: int | None) -> bool:
-        if size > LARGE_BYTES and self.exists(path):
+    def _found(self, path: str) -> Any:
+        """The object with what the server knows of it; None if there is none."""
+        blob = self._blob(path)
+        try:
+            blob.reload(timeout=_TIMEOUT, retry=self._retry(path))
+        except exceptions.NotFound:
+            return None
+        answered(f"gs://{self.bucket}")
+        return blob
+
+    def _upload(
+        self, path: str, file: Any, size: int, modified_us: int | None, replace: bool
+    ) -> bool:
+        if not replace and size > LARGE_BYTES and self.exists(path):
             return False
         blob = self._blob(path)
         blob.chunk_size = _CHUNK_BYTES
@@ -191,18 +225,19 @@ class GcsStore:
                 rewind=True,
                 size=size,
                 content_type="application/octet-stream",
-                if_generation_match=0,
+                if_generation_match=None if replace else 0,
                 timeout=_TIMEOUT,
                 retry=self._retry(path),
             )
         except exceptions.PreconditionFailed:
             return False
         except exceptions.Forbidden:
-            # Writing over an object takes the right to delete, which the account need not have:
+            # Writing over an object takes the right to delete it, which a job needs not have; and
             # Cloud Storage may look at rights before it looks at the precondition.
-            if not self.exists(path):
+            if not replace and not self.exists(path):
                 raise
             return False
+        answered(f"gs://{self.bucket}")
         return True
 
     def _try(self) -> None:
@@ -222,7 +257,7 @@ class GcsStore:
         return _client().bucket(self.bucket).blob(f"{self._prefix}{path}")
 
     def _retry(self, path: str) -> Retry:
-        return retrying(f"gs://{self.bucket}/{self._prefix}{path}", _soon_over)
+        return retrying(f"gs://{self.bucket}", f"{self._prefix}{path}", _soon_over)
 
     def _wrong(self, what: str, fix: str) -> ConfigError:
         return ConfigError(f"{self._flag}={self.uri}: {what}; {fix}")
@@ -232,6 +267,7 @@ def _fetch(blob: Any, retry: Retry, start: int, end: int) -> bytes:
     data = blob.download_as_bytes(
         start=start, end=end - 1, raw_download=True, timeout=_TIMEOUT, retry=retry
     )
+    answered(f"gs://{blob.bucket.name}")
     return cast("bytes", data)
 
 

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, cast
 
+import pyarrow as pa
 from google.api_core.retry import Retry
+
+from pipeline.stores import Content
 
 # A server that is down for longer ends the job, which can be started again.
 PATIENCE_S = 180.0
@@ -19,7 +25,14 @@ ANSWER_S = 60.0
 LARGE_BYTES = 8 * 1024 * 1024
 # A Parquet file's footer mostly fits in it.
 _BUFFER_BYTES = 64 * 1024
+# Content is looked at in pieces; the parts of an upload are a multiple of it.
+BLOCK_BYTES = 1024 * 1024
 
+# A log says once in so many seconds that an outage lasts.
+_EVERY_S = 60.0
+# By store: since when requests fail, and when that was logged last; monotonic clock.
+_outages: dict[str, tuple[float, float | None]] = {}
+_lock = threading.Lock()
 _log = logging.getLogger(__name__)
 
 
@@ -28,22 +41,52 @@ def passing(status: int | None) -> bool:
     return status is not None and (status in (408, 429) or (500 <= status != 501))
 
 
-def retrying(what: str, soon_over: Callable[[Exception], bool]) -> Retry:
-    """Tries again for PATIENCE_S, at growing intervals; logs the first failure.
+def retrying(place: str, path: str, soon_over: Callable[[Exception], bool]) -> Retry:
+    """Tries again for PATIENCE_S, at growing intervals; logs the first failure, and then one a minute.
 
     Args:
-        what: the file, for the log.
+        place: the store, for the log.
+        path: the file in it.
         soon_over: whether it is worth to try again after an error.
     """
-    told = False
 
     def tell(error: Exception) -> None:
-        nonlocal told
-        if not told:
-            _log.warning("%s: %s; trying again for %.0f s", what, error, PATIENCE_S)
-        told = True
+        now = time.monotonic()
+        with _lock:
+            began, told = _outages.get(place, (now, None))
+            if told is not None and now - told < _EVERY_S:
+                return
+            _outages[place] = (began, now)
+        lasted = f" (for {now - began:.0f} s by now)" if told else ""
+        said = " ".join(str(error).split())
+        _log.warning("%s/%s: %s%s; trying again for %.0f s", place, path, said, lasted, PATIENCE_S)
 
     return Retry(predicate=soon_over, initial=0.25, maximum=15.0, timeout=PATIENCE_S, on_error=tell)
+
+
+def answered(place: str) -> None:
+    """A request succeeded: what was logged as an outage is over."""
+    if place not in _outages:
+        return
+    with _lock:
+        began, _ = _outages.pop(place, (None, None))
+    if began is not None:
+        _log.warning("%s answers again, after %.1f s", place, time.monotonic() - began)
+
+
+def size_of(data: Content) -> int:
+    """Bytes."""
+    if isinstance(data, bytes | pa.Buffer):
+        return memoryview(data).nbytes
+    return data.seek(0, os.SEEK_END)
+
+
+def blocks(data: Content) -> Iterator[bytes]:
+    """The content piece by piece."""
+    file = io.BytesIO(data) if isinstance(data, bytes | pa.Buffer) else data
+    file.seek(0)
+    while block := file.read(BLOCK_BYTES):
+        yield block
 
 
 def hidden(path: str) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import hashlib
 import io
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import Any, BinaryIO, cast
 
@@ -21,17 +22,20 @@ from botocore.config import Config
 from pipeline.connect import within
 from pipeline.errors import ConfigError
 from pipeline.safe_open import EVERYBODY
-from pipeline.stores import Stored
+from pipeline.stores import Content, Stored
 from pipeline.stores.remote import (
     ANSWER_S,
     CHECK_S,
     CONNECT_S,
     LARGE_BYTES,
     Ranged,
+    answered,
+    blocks,
     hidden,
     passing,
     reader,
     retrying,
+    size_of,
 )
 
 # The most that S3 takes at once; larger files go up in parts and appear when all are there.
@@ -97,10 +101,13 @@ class S3Store:
             return False
         return True
 
-    def create(self, path: str, data: bytes | pa.Buffer) -> bool:
+    def complete(self) -> None:
+        """A bucket that holds objects can't be removed."""
+
+    def create(self, path: str, data: bytes | pa.Buffer, replace: bool = False) -> bool:
         """Uploads an object, unless it is there."""
         content = memoryview(data)
-        return self._upload(path, io.BytesIO(content), content.nbytes, {})
+        return self._upload(path, io.BytesIO(content), content.nbytes, {}, replace)
 
     def create_from(
         self,
@@ -108,11 +115,30 @@ class S3Store:
         file: BinaryIO,
         modified_us: int,
         mode: int = EVERYBODY,  # noqa: ARG002
+        replace: bool = False,
     ) -> bool:
         """Uploads a file, unless it is there; who may read it is the bucket's to say."""
         moment = dt.datetime.fromtimestamp(modified_us / 1e6, dt.UTC)
         size = file.seek(0, os.SEEK_END)
-        return self._upload(path, file, size, {"modified": moment.isoformat()})
+        return self._upload(path, file, size, {"modified": moment.isoformat()}, replace)
+
+    def holds(self, path: str, data: Content) -> bool:
+        """Compares size and ETag; where that is no checksum, with KMS's encryption, every byte."""
+        try:
+            found = self._call(path, "head_object")
+        except exceptions.ClientError as error:
+            if _status(error) != 404:
+                raise
+            return False
+        if found["ContentLength"] != size_of(data):
+            return False
+        if found.get("ServerSideEncryption", "").startswith("aws:kms"):
+            with self.open(path, found["ContentLength"]) as there:
+                return all(there.read(len(block)) == block for block in blocks(data))
+        return bool(found["ETag"].strip('"') == _etag(data))
+
+    def keep(self, path: str) -> None:
+        """An object that is there stays."""
 
     def files(self, folder: str, since_s: float | None = None) -> Iterator[Stored]:
         """The objects below a folder, by name."""
@@ -144,26 +170,32 @@ class S3Store:
             )
             return cast("bytes", found["Body"].read())
 
-        return cast("bytes", self._retrying(path)(fetch)())
+        return cast("bytes", self._tried(path, fetch))
 
-    def _upload(self, path: str, file: Any, size: int, metadata: dict[str, str]) -> bool:
-        if size > LARGE_BYTES and self.exists(path):
+    def _upload(
+        self, path: str, file: Any, size: int, metadata: dict[str, str], replace: bool
+    ) -> bool:
+        if not replace and size > LARGE_BYTES and self.exists(path):
             return False
+        condition = None if replace else "*"
         try:
             if size > _SINGLE_BYTES:
-                self._upload_parts(path, file, size, metadata)
+                self._upload_parts(path, file, size, metadata, condition)
             else:
                 self._call(
                     path, "put_object", Body=file, ContentLength=size, Metadata=metadata,
-                    IfNoneMatch="*",
+                    IfNoneMatch=condition,
                 )  # fmt: skip
         except exceptions.ClientError as error:
-            if _status(error) != _THERE:
+            # A bucket may refuse every write without the condition.
+            if _status(error) != _THERE and not (replace and _status(error) == 403):
                 raise
             return False
         return True
 
-    def _upload_parts(self, path: str, file: Any, size: int, metadata: dict[str, str]) -> None:
+    def _upload_parts(
+        self, path: str, file: Any, size: int, metadata: dict[str, str], condition: str | None
+    ) -> None:
         upload = self._call(path, "create_multipart_upload", Metadata=metadata)["UploadId"]
         parts = []
         try:
@@ -174,17 +206,19 @@ class S3Store:
                     Body=_part(file, start, length), ContentLength=length,
                 )  # fmt: skip
                 parts.append({"PartNumber": number, "ETag": sent["ETag"]})
-            self._complete(path, upload, parts)
+            self._complete(path, upload, parts, condition)
         except BaseException:
             # Parts are kept, and cost, until somebody says that no more will come.
             with contextlib.suppress(exceptions.ClientError):
                 self._call(path, "abort_multipart_upload", UploadId=upload)
             raise
 
-    def _complete(self, path: str, upload: str, parts: list[dict[str, Any]]) -> None:
+    def _complete(
+        self, path: str, upload: str, parts: list[dict[str, Any]], condition: str | None
+    ) -> None:
         try:
             self._call(
-                path, "complete_multipart_upload", UploadId=upload, IfNoneMatch="*",
+                path, "complete_multipart_upload", UploadId=upload, IfNoneMatch=condition,
                 MultipartUpload={"Parts": parts},
             )  # fmt: skip
         except exceptions.ClientError as error:
@@ -202,10 +236,13 @@ class S3Store:
                 given["Body"].seek(0)
             return getattr(_client(), action)(**given)
 
-        return self._retrying(path)(call)()
+        return self._tried(path, call)
 
-    def _retrying(self, path: str) -> Any:
-        return retrying(f"s3://{self.bucket}/{self._prefix}{path}", _soon_over)
+    def _tried(self, path: str, request: Callable[[], Any]) -> Any:
+        place = f"s3://{self.bucket}"
+        answer = retrying(place, f"{self._prefix}{path}", _soon_over)(request)()
+        answered(place)
+        return answer
 
     def _try(self) -> None:
         client, key = _client(), f"{self._prefix}.check-{secrets.token_hex(8)}"
@@ -247,6 +284,24 @@ class S3Store:
 
     def _wrong(self, what: str, fix: str) -> ConfigError:
         return ConfigError(f"--lake={self.uri}: {what}; {fix}")
+
+
+def _etag(data: Content) -> str:
+    """What S3 makes of content that was uploaded as we do it."""
+    if size_of(data) <= _SINGLE_BYTES:
+        whole = hashlib.md5(usedforsecurity=False)
+        for block in blocks(data):
+            whole.update(block)
+        return whole.hexdigest()
+    parts: list[Any] = []
+    seen = 0
+    for block in blocks(data):
+        if seen == len(parts) * _PART_BYTES:
+            parts.append(hashlib.md5(usedforsecurity=False))
+        parts[-1].update(block)
+        seen += len(block)
+    joined = b"".join(part.digest() for part in parts)
+    return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(parts)}"
 
 
 def _part(file: Any, start: int, size: int) -> Ranged:

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 from pipeline import checkpoint
 from pipeline.checkpoint import Checkpoint
-from pipeline.errors import ConfigError
+from pipeline.errors import CheckpointFailed, ConfigError
 from pipeline.sinks import Produced
 from tests.messages import SECOND, START_US, limits
 from tests.properties import use_profile
+from tests.running import limited_file_size
 from tests.transforms.test_sequence import cell, table_of
 from transforms.batch import PackedBatch
 from transforms.order import Tail
@@ -272,20 +273,59 @@ def damaged(path: str, spoil: Callable[[bytes], bytes]) -> None:
     Path(path).write_bytes(spoil(Path(path).read_bytes()))
 
 
-def test_a_damaged_file_counts_as_none_and_is_replaced(path: str) -> None:
-    for spoil in (lambda whole: whole[: len(whole) // 2], lambda whole: b"", lambda whole: b"[]"):
-        run(path, (0, tail(1, 2)))
-        damaged(path, spoil)
+@pytest.mark.parametrize(
+    "spoil", [lambda whole: whole[: len(whole) // 2], lambda _: b"", lambda _: b"[]"]
+)
+def test_a_damaged_file_is_set_aside_and_all_that_is_there_is_looked_at(
+    path: str, spoil: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    run(path, (0, tail(1, 2)))
+    damaged(path, spoil)
+    spoiled = Path(path).read_bytes()
+    other = Checkpoint(path)  # a job that shares the source asks since when the others wrote
+    assert other.others_since_s == other.since_s == 0.0 and other.remembered() is None
+    other.prepare()
+    (line,) = caplog.messages
+    assert line.startswith(f"--checkpoint={path}: ") and f"set aside as {path}.damaged," in line
+    assert Path(f"{path}.damaged").read_bytes() == spoiled
+    # Until this run has committed all that it took, the next one has to look at everything too.
+    assert other.since_s == 0.0
+    other.save(None)
+    assert other.since_s == 0.0 and other.others_since_s == 0.0
+    other.save(700.0)
+    assert other.since_s == other.others_since_s == 700.0
+    other.finish()
+
+
+def test_what_was_set_aside_before_is_kept(path: str) -> None:
+    for number in range(2):
+        damaged_twice = f"damaged {number}".encode()
+        run(path)
+        Path(path).write_bytes(damaged_twice)
         kept = Checkpoint(path)
-        assert kept.since_s is None and kept.remembered() is None
         kept.prepare()
-        assert kept.since_s is not None
         kept.finish()
+    aside = sorted(Path(path).parent.glob("*.damaged*"))
+    assert [each.read_bytes() for each in aside] == [b"damaged 0", b"damaged 1"]
+
+
+def test_no_bit_can_be_another(path: str) -> None:
+    run(path, (0, tail(1, 2)))
+    whole = Path(path).read_bytes()
+    for place in range(len(whole)):
+        spoiled = bytearray(whole)
+        spoiled[place] ^= 1 << place % 8
+        Path(path).write_bytes(spoiled)
+        with pytest.raises(checkpoint.Damaged):
+            checkpoint._read(Path(path))
+    Path(path).write_bytes(whole + b"0")
+    with pytest.raises(checkpoint.Damaged, match="checksum"):
+        checkpoint._read(Path(path))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(part=st.floats(0, 1), zeros=st.booleans())
-def test_however_it_was_cut_off_it_counts_as_none_or_as_it_was(
+def test_however_it_was_cut_off_it_is_damaged_or_as_it_was(
     tmp_path: Path, part: float, zeros: bool
 ) -> None:
     path = str(tmp_path / "cut")
@@ -294,10 +334,103 @@ def test_however_it_was_cut_off_it_counts_as_none_or_as_it_was(
         Path(path).rename(f"{path}.whole")
     whole = Path(f"{path}.whole").read_bytes()
     left = whole[: int(part * len(whole))]
-    Path(path).write_bytes(left.ljust(len(whole), b"\0") if zeros else left)
-    found = checkpoint._read(Path(path))
-    assert found is None or seconds_of(found) == [1, 2]
-    assert checkpoint._since_s(Path(path)) in (None, 100.0)
+    left = left.ljust(len(whole), b"\0") if zeros else left
+    Path(path).write_bytes(left)
+    if left == whole:
+        found = checkpoint._read(Path(path))
+        assert found is not None and seconds_of(found.table) == [1, 2]
+    else:
+        with pytest.raises(checkpoint.Damaged):
+            checkpoint._read(Path(path))
+    assert checkpoint._since_s(Path(path)) == (100.0 if left == whole else 0.0)
+
+
+def older(path: str) -> bytes:
+    """What an older version would have written in place of a checkpoint: no checksum."""
+    whole = Path(path).read_bytes()
+    return whole[checkpoint._HEAD :]
+
+
+def test_one_of_an_older_version_is_used_and_replaced(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(path, (0, tail(1, 2)))
+    Path(path).write_bytes(older(path))
+    kept = Checkpoint(path)
+    kept.prepare()
+    assert kept.since_s == 100.0 and seconds_of(kept.remembered()) == [1, 2]
+    assert len(caplog.messages) == 1 and "no checksum" in caplog.messages[0]
+    kept.save(200.0)
+    kept.finish()
+    assert checkpoint._read(Path(path)) == checkpoint._Content(200.0, None, checked=True)
+
+
+@pytest.mark.parametrize("at", [0.3, 0.6, 0.9])
+def test_one_of_an_older_version_that_was_cut_off_is_damaged(path: str, at: float) -> None:
+    run(path, (0, tail(1, 2)))
+    whole = older(path)
+    Path(path).write_bytes(whole[: int(len(whole) * at)])
+    with pytest.raises(checkpoint.Damaged):
+        checkpoint._read(Path(path))
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"x": [1]}, "has no column recorded_at of type"),
+        ({"profile": pa.array([0], pa.int64())}, "has no column profile of type int32"),
+        ({"equipment_id": pa.array([1])}, "has no column equipment_id of type string"),
+        ({"secret": ["x"]}, "has a column secret"),
+    ],
+)
+def test_what_is_whole_and_no_tail_does_not_reach_the_steps(
+    path: str, columns: dict[str, Any], said: str
+) -> None:
+    run(path, (0, tail(1)))
+    table = remembered(path)
+    assert table is not None
+    table = table if "x" not in columns else pa.table({"x": [0]})
+    for name, values in columns.items():
+        if name in table.column_names:
+            table = table.drop_columns([name])
+        table = table.append_column(name, pa.array(values) if type(values) is list else values)
+    kept = Checkpoint(path)
+    kept._replace(table, 100.0)
+    kept.finish()
+    with pytest.raises(checkpoint.Damaged, match=said):
+        checkpoint._read(Path(path))
+
+
+def test_a_lock_that_is_removed_is_taken_again_unless_another_job_has_it(path: str) -> None:
+    kept = Checkpoint(path)
+    kept.prepare()
+    Path(f"{path}.lock").unlink()
+    kept.save(100.0)
+    other = Checkpoint(path)
+    assert other._path == f"{path}.2"
+    other.finish()
+    Path(f"{path}.lock").unlink()
+    thief = Checkpoint(path)
+    assert thief._path == path
+    with pytest.raises(CheckpointFailed, match=r"lock .*was removed and another job has taken it"):
+        kept.save(200.0)
+    thief.finish()
+    kept.finish()
+
+
+def test_a_full_disk_is_named_with_the_file(path: str) -> None:
+    kept = Checkpoint(path)
+    kept.prepare()
+    with (
+        limited_file_size(10),
+        pytest.raises(CheckpointFailed, match=rf"^--checkpoint={path}: {path} can't be written"),
+    ):
+        kept.save(100.0)
+    assert sorted(each.name for each in Path(path).parent.iterdir()) == [
+        "live.checkpoint", "live.checkpoint.lock"
+    ]  # fmt: skip
+    assert kept.since_s is not None and kept.since_s > 100.0
+    kept.finish()
 
 
 def arrow_file(path: Path, table: pa.Table) -> None:

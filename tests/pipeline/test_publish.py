@@ -328,6 +328,8 @@ def test_a_position_is_found_again_and_replaced_as_a_whole(tmp_path: Path) -> No
     [
         ("{", "can't be read as a position"),
         ('{"acknowledged": 3}', "can't be read as a position"),
+        ('{"acknowledged": 3, "publication": "x"}', "can't be read as a position"),
+        ('{"acknowledged": 7, "publication": {"--source": "a"}, "checksum": "x"}', "checksum"),
         ('{"acknowledged": -3, "publication": {"--source": "a"}}', "holds no position"),
         ('{"acknowledged": 3, "publication": {"--source": "b"}}', "--source was b and is a"),
     ],

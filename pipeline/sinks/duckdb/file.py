@@ -15,8 +15,9 @@ from typing import BinaryIO, TypeVar
 
 import duckdb
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, WarehouseFailed
 from pipeline.safe_open import lock_file
+from pipeline.same import Identity, held, identity
 from pipeline.shown import address
 from pipeline.sinks.duckdb.place import SETTINGS, Place, Writer
 from pipeline.sinks.duckdb.rows import run
@@ -44,7 +45,19 @@ def sign_in_name(path: str) -> str | None:
     return None
 
 
-class Busy(RuntimeError):
+# What to do about an error, by words of its message.
+_FIXES = {
+    "No space left": "free disk space",
+    "quota": "free disk space or raise the quota",
+    "File too large": "raise the limit on the size of a file (ulimit -f)",
+    "Read-only file system": "make the file system writable",
+    "Permission denied": "give this account the right to write there",
+    "Catalog Error": "let nothing else change the tables while the job runs",
+    "Out of Memory": "give the machine more memory",
+}
+
+
+class Busy(WarehouseFailed):
     """Another program holds the warehouse's file."""
 
 
@@ -89,6 +102,9 @@ class File(Place):
             path.parent.mkdir(parents=True, exist_ok=True)
             with connection(self.path, _PATIENCE_AT_START_S) as database:
                 yield database
+            if create:
+                # From now on it is this file that is written, and no other.
+                warehouse(self.path).expect(held(path))
         except Busy as error:
             raise ConfigError(str(error)) from error
         except (duckdb.Error, OSError) as error:
@@ -118,6 +134,31 @@ class Warehouse(Writer):
         self._database: duckdb.DuckDBPyConnection | None = None
         self._opened_at = self._used_at = 0.0
         self._openings = 0
+        # Which file it is; None before that is known.
+        self._identity: Identity | None = None
+
+    def expect(self, found: Identity | None) -> None:
+        """From now on the path has to be this file; see `pipeline.same`."""
+        with self._turn:
+            self._close()
+            self._identity = found
+
+    def check(self) -> None:
+        """Finds out whether what was opened is what is there.
+
+        Raises:
+            WarehouseFailed: the file was removed or replaced.
+        """
+        if self._identity is None:
+            return
+        found = identity(self._path)
+        if found != self._identity:
+            became = "removed" if found is None else "replaced by another"
+            raise WarehouseFailed(
+                f"--warehouse=duckdb:{self._path}: the file was {became} while the job wrote to "
+                "it, and what was written is not in it; put it back and run the job again, or "
+                "load what is missing from the lake"
+            )
 
     @contextlib.contextmanager
     def borrowed(self, patience_s: float | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -141,10 +182,14 @@ class Warehouse(Writer):
 
     def write(self, work: Callable[[duckdb.DuckDBPyConnection], _T]) -> _T:
         """Does `work` within one transaction."""
-        with self.borrowed() as database:
-            database.begin()
-            result = work(database)
-            database.commit()
+        try:
+            with self.borrowed() as database:
+                database.begin()
+                result = work(database)
+                self.check()
+                database.commit()
+        except duckdb.Error as error:
+            raise WarehouseFailed(_said(self._path, error)) from error
         return result
 
     def close(self) -> None:
@@ -153,10 +198,13 @@ class Warehouse(Writer):
             self._close()
 
     def _open(self, patience_s: float) -> duckdb.DuckDBPyConnection:
-        self._lock = lock_file(f"{self._path}.lock")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        # DuckDB would make a file where there is none any more.
+        self.check()
+        self._lock = _locked(self._path)
         try:
             self._database = _open(self._path, patience_s)
+            self._identity = self._identity or identity(self._path)
+            self.check()
         except BaseException:
             self._close()
             raise
@@ -183,6 +231,28 @@ class Warehouse(Writer):
                 if time.monotonic() - max(self._used_at, self._opened_at) >= _IDLE_S:
                     self._close()
                     return
+
+
+def _locked(path: str) -> BinaryIO:
+    """The lock beside the file, once it is this worker's turn."""
+    while True:
+        lock = lock_file(f"{path}.lock")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # One that was removed meanwhile is not the lock that others ask for.
+        stat = os.fstat(lock.fileno())
+        if identity(f"{path}.lock") == (stat.st_dev, stat.st_ino):
+            return lock
+        lock.close()
+
+
+def _said(path: str, error: duckdb.Error) -> str:
+    """In one line what DuckDB does not take, where, and what to do."""
+    line = str(error).strip().partition("\n")[0]
+    fix = "check the disk"
+    for words, what in _FIXES.items():
+        if words in line:
+            fix = what
+    return f"--warehouse=duckdb:{path}: can't be written ({line}); {fix}, then run the job again"
 
 
 _warehouses: dict[str, Warehouse] = {}

@@ -25,6 +25,9 @@ class Writer(ABC):
     def write(self, work: Callable[[duckdb.DuckDBPyConnection], _T]) -> _T:
         """Does `work` within one transaction, again if it must be; returns what it returns."""
 
+    def check(self) -> None:  # noqa: B027 - a server tells by itself
+        """Finds out whether what was written is still there; raises WarehouseFailed."""
+
     @abstractmethod
     def close(self) -> None:
         """Lets go of the connection; the next write opens another."""

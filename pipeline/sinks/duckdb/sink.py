@@ -105,6 +105,12 @@ class _TablesSink(Sink):
     def _insert(self, table: Table, rows: beam.PCollection) -> None:
         _ = rows | f"{self._label}_{table.name}" >> beam.ParDo(_Insert(self._place, table))
 
+    def complete(self) -> None:
+        """Writes all that is in memory to the file, and finds out whether it is still there."""
+        writer = self._place.writer()
+        writer.close()
+        writer.check()
+
     def finish(self) -> None:
         """Closes the connection."""
         self._place.writer().close()

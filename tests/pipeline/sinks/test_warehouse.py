@@ -20,7 +20,7 @@ import pytest
 from apache_beam.metrics.metric import MetricsFilter
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, WarehouseFailed
 from pipeline.sinks import Produced
 from pipeline.sinks.duckdb import (
     Busy,
@@ -35,6 +35,7 @@ from pipeline.sinks.duckdb import (
 from schemas import forms
 from schemas.reading import CYCLE_SUMMARY, READING, TABLES, TEST_DIALECT, WINDOW_STATS, Kind, Table
 from tests.messages import PROFILES, START
+from tests.running import limited_file_size
 
 ROOT = Path(__file__).parents[3]
 
@@ -98,6 +99,83 @@ def shell(path: str) -> Iterator[subprocess.Popen[str]]:
             yield other
         finally:
             other.kill()
+
+
+# --- removed, replaced, full ---------------------------------------------------------------------
+
+
+def insert(held: Warehouse, number: int) -> None:
+    held.write(lambda database: database.execute("INSERT INTO t VALUES (?)", [number]))
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_file_that_is_removed_or_replaced_is_not_written(
+    held: Warehouse, path: str, replaced: bool, closed: bool
+) -> None:
+    put(held, 1)
+    if closed:
+        held.close()
+    else:
+        insert(held, 2)
+    Path(path).rename(f"{path}.moved")
+    if replaced:
+        with duckdb.connect(f"{path}.other") as other:
+            other.execute("CREATE TABLE t (n INTEGER)")
+        Path(f"{path}.other").rename(path)
+    told = "replaced by another" if replaced else "removed"
+    for _ in range(2):
+        with pytest.raises(WarehouseFailed, match=rf"^--warehouse=duckdb:{path}: .*{told} while"):
+            insert(held, 3)
+        with pytest.raises(WarehouseFailed, match=told):
+            held.check()
+    assert Path(path).exists() is replaced
+    assert read(f"{path}.moved") == ([1] if closed else [1, 2])
+    if replaced:
+        held.close()
+        assert duckdb.connect(path, read_only=True).sql("FROM t").fetchall() == []
+
+
+def test_a_job_whose_file_is_removed_at_its_very_end_fails(path: str) -> None:
+    target = DuckDBSink(path, PROFILES)
+    target.prepare()
+    target.complete()
+    target.finish()
+    target.prepare()
+    Path(path).unlink()
+    Path(path).touch()  # another of that name, which must not have its number either
+    with pytest.raises(WarehouseFailed, match="replaced by another while the job wrote"):
+        target.complete()
+    Path(path).unlink()
+    target.prepare()  # another run makes it
+    target.complete()
+    target.finish()
+
+
+def test_a_lock_that_was_removed_is_asked_for_again(held: Warehouse, path: str) -> None:
+    put(held, 1)
+    Path(f"{path}.lock").unlink()
+    held.close()
+    put(held, 2)
+    assert Path(f"{path}.lock").exists()
+
+
+def test_a_full_disk_is_told_in_one_line_with_the_file(held: Warehouse, path: str) -> None:
+    put(held, 1)
+    held.close()
+    with (
+        limited_file_size(Path(path).stat().st_size + 100_000),
+        pytest.raises(WarehouseFailed) as raised,
+    ):
+        held.write(
+            lambda database: database.execute(
+                "INSERT INTO t SELECT random() * 1e9 FROM range(1000000)"
+            )
+        )
+    said = str(raised.value)
+    assert said.startswith(f"--warehouse=duckdb:{path}: can't be written (") and "\n" not in said
+    assert "; raise the limit on the size of a file (ulimit -f), then run the job again" in said
+    assert read(path) == [1]
 
 
 # --- open and closed ----------------------------------------------------------------------------

@@ -11,9 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
 # What may happen to a request: an HTTP status is answered in the server's place; LOST is done by
-# the server, but its answer does not arrive; CUT is neither.
+# the server, but its answer does not arrive; CUT is neither; PASSED is no fault.
 LOST = "lost"
 CUT = "cut"
+PASSED = "passed"
 Fault = int | str
 
 _HOP = ("connection", "transfer-encoding", "keep-alive", "content-length", "date", "server")

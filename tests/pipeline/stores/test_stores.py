@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from google.api_core.exceptions import Forbidden
 
-from pipeline.errors import ConfigError
-from pipeline.stores import Store, store_at
+from pipeline.errors import ConfigError, LakeFailed
+from pipeline.stores import Store, local, store_at
 from pipeline.stores.gcs import GcsStore
 from pipeline.stores.remote import LARGE_BYTES
 from tests.pipeline.conftest import Place, make_place
@@ -373,3 +373,66 @@ def test_addresses_may_be_written_in_several_ways(gcs_environment: object) -> No
         store = store_at(uri)
         assert (store.bucket, store._prefix) == ("b", "a/c/")  # type: ignore[attr-defined]
     assert store_at("gs://b")._prefix == ""  # type: ignore[attr-defined]
+
+
+# --- on the disk itself -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What was put on the disk itself, in order."""
+    found: list[Path] = []
+    really = os.fsync
+
+    def fsync(handle: int) -> None:
+        found.append(Path(f"/proc/self/fd/{handle}").readlink())
+        really(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return found
+
+
+def test_a_file_and_every_new_folder_are_on_the_disk_before_it_counts(
+    tmp_path: Path, synced: list[Path]
+) -> None:
+    store = store_at(str(tmp_path / "lake"))
+    store.prepare()
+    store.create("a/dt=1/x", b"x")
+    lake = tmp_path / "lake"
+    assert synced[0].parent == lake / "a" / "dt=1"
+    assert synced[1:] == [lake / "a" / "dt=1", lake / "a", lake, tmp_path]
+    synced.clear()
+    store.create("a/dt=1/y", b"y")
+    assert synced[1:] == [lake / "a" / "dt=1"]
+    synced.clear()
+    store.keep("a/dt=1/x")
+    assert synced == [lake / "a" / "dt=1" / "x", lake / "a" / "dt=1"]
+
+
+def test_a_run_s_files_are_on_the_disk_at_its_end(tmp_path: Path, synced: list[Path]) -> None:
+    store = store_at(str(tmp_path / "lake"))
+    store.prepare()
+    store.create("a/before", b"x")
+    synced.clear()
+    with local.synced_at_end():
+        store.create("a/x", b"x")
+        store.keep("a/before")
+        assert not synced
+    lake = tmp_path / "lake"
+    assert set(synced) == {lake / "a" / "x", lake / "a" / "before", lake / "a", lake, tmp_path}
+
+
+@pytest.mark.parametrize("left", [None, b"", b"other"])
+def test_a_run_whose_files_are_gone_at_its_end_fails(tmp_path: Path, left: bytes | None) -> None:
+    store = store_at(str(tmp_path))
+    path = tmp_path / "a" / "x"
+
+    def run() -> None:
+        with local.synced_at_end():
+            store.create("a/x", b"x")
+            path.unlink()
+            if left is not None:
+                path.write_bytes(left)
+
+    with pytest.raises(LakeFailed, match=rf"^--lake: {path} was written by this run and "):
+        run()
