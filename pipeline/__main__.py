@@ -25,7 +25,7 @@ from pipeline.errors import ConfigError
 from pipeline.options import JobConfig
 from pipeline.progress import PROGRESS
 from pipeline.runner import Where
-from pipeline.shown import guard, say
+from pipeline.shown import say
 from pipeline.sinks import Sink, background
 from pipeline.sources import Source, Told
 from pipeline.stopping import stop_on_signals
@@ -208,7 +208,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 2 for a flag or resource the user can mend."""
     argv = sys.argv[1:] if argv is None else argv
     failures.begin(argv)
-    guard()
     try:
         beam_options = options.parse(argv)
         return run(options.config_from(beam_options), beam_options)

@@ -12,7 +12,7 @@ from pipeline import failures
 from pipeline.errors import ConfigError
 from pipeline.exporting import files, rows, selection, source
 from pipeline.exporting.options import Export, export
-from pipeline.shown import guard, say
+from pipeline.shown import say
 
 _SHOWN = 5
 
@@ -104,7 +104,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     failures.begin(argv)
-    guard()
     try:
         return _export(export(argv))
     except ConfigError as error:

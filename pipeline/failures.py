@@ -18,13 +18,12 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import FIXES, SHOWN, ConfigError, JobFailed
-from pipeline.shown import say
+from pipeline.shown import guard, say
 from transforms.batch import BatchKind, RawBatch
 
 _FLAG = "--debug"
 _HELP = "show the traceback of an error, and all that Beam logs"
 _DEBUG = f"{_FLAG} shows the traceback"
-_FORMAT = "%(levelname)s %(name)s: %(message)s"
 # A warning that comes again and again is shown once in so many seconds.
 _EVERY_S = 60.0
 _LENGTH = 500
@@ -50,7 +49,7 @@ def begin(argv: Sequence[str]) -> None:
     Args:
         argv: the command's flags.
     """
-    logging.basicConfig(level=logging.WARNING, format=_FORMAT)
+    guard()
     _FIRST.clear()
     steps = logging.getLogger("apache_beam.runners.common")
     if not any(isinstance(handler, _Steps) for handler in steps.handlers):

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from pipeline import failures, options, registry
 from pipeline.errors import ConfigError
-from pipeline.shown import address, guard, plain_json, say
+from pipeline.shown import address, plain_json, say
 from pipeline.sources.files import FileSource
 from pipeline.sources.formats.content import Summaries
 from schemas.forms import flag_names
@@ -289,9 +289,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 1 if a file gives no reading, 2 for a wrong flag."""
     argv = sys.argv[1:] if argv is None else argv
-    guard()
-    given = _parser().parse_args(argv)
     failures.begin(argv)
+    given = _parser().parse_args(argv)
     shared = [
         f"--{name}={value}"
         for name in ("time_zone", "date_order", "equipment_id")

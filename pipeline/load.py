@@ -7,13 +7,12 @@ import sys
 from collections.abc import Sequence
 
 from pipeline import failures
-from pipeline.shown import guard, say
+from pipeline.shown import say
 from pipeline.sinks.bigquery import Address, file_loads, preflight, tables
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 1 if files could not be loaded, 2 for a wrong flag."""
-    guard()
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.load",
         description="Loads the Parquet files of a lake that are not in BigQuery yet.",
@@ -24,8 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--warehouse", required=True, help="bigquery://PROJECT/DATASET")
     failures.add_flag(parser)
     argv = sys.argv[1:] if argv is None else argv
-    flags = parser.parse_args(argv)
     failures.begin(argv)
+    flags = parser.parse_args(argv)
     try:
         return _load(flags.lake, Address.parse(flags.warehouse))
     except Exception as error:  # noqa: BLE001 - each ends in one line

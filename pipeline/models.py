@@ -17,7 +17,7 @@ from tqdm import tqdm
 from pipeline import failures, model_warnings, shown
 from pipeline.errors import ConfigError
 from pipeline.report.warehouse import opened
-from pipeline.shown import guard, say
+from pipeline.shown import say
 from pipeline.sinks.duckdb.file import sign_in_name
 from pipeline.sinks.duckdb.motherduck import MotherDuck
 
@@ -156,9 +156,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     failures.add_flag(parser)
     argv = sys.argv[1:] if argv is None else argv
-    guard()
-    flags = parser.parse_args(argv)
     failures.begin(argv)
+    flags = parser.parse_args(argv)
     started = time.monotonic()
     try:
         success, counts = build(flags.warehouse, flags.select, flags.unit_tests, flags.full_refresh)

@@ -29,7 +29,7 @@ from pipeline.publishing.options import Publication, publication
 from pipeline.publishing.pacing import Pace
 from pipeline.publishing.position import Position
 from pipeline.publishing.window import GaveUp, Window
-from pipeline.shown import address, guard, say
+from pipeline.shown import address, say
 from pipeline.sources.files import FileSource
 from pipeline.sources.simulator import SimulatorSource
 from transforms.batch import RawBatch
@@ -281,7 +281,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     failures.begin(argv)
-    guard()
     # During an outage it prints every try; what matters of it is told here.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     try:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline import failures
 from pipeline.errors import ConfigError
-from pipeline.shown import address, guard, say
+from pipeline.shown import address, say
 from pipeline.sources.simulation import truth
 from pipeline.sources.simulator import SCHEME, SimulatorSource
 
@@ -63,9 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     failures.add_flag(parser)
     argv = sys.argv[1:] if argv is None else argv
-    guard()
-    given = parser.parse_args(argv)
     failures.begin(argv)
+    given = parser.parse_args(argv)
     try:
         rows = write(given.source, Path(given.out))
     except Exception as error:  # noqa: BLE001 - each ends in one line

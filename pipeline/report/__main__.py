@@ -12,7 +12,7 @@ from pipeline import failures
 from pipeline.errors import ConfigError
 from pipeline.report import page, tables
 from pipeline.report.marts import Marts
-from pipeline.shown import guard, say
+from pipeline.shown import say
 
 
 class _Flags(argparse.ArgumentParser):
@@ -42,7 +42,6 @@ def write(out: Path, text: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 2 for a wrong flag, warehouse or path."""
-    guard()
     parser = _Flags(prog="python -m pipeline.report", description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "--warehouse",

@@ -433,7 +433,7 @@ def test_a_file_that_is_gone_by_now_is_named(
     archive_file(store, RawFile(str(tmp_path / "C1.csv"), "C1.csv", 0, 8))
     assert list(store.files("")) == []
     (line,) = caplog.messages
-    assert line.startswith(f"{tmp_path}/C1.csv was removed while the job ran")
+    assert line.startswith(f"{tmp_path}/C1.csv is not in the raw archive: No such file")
 
 
 def test_what_lies_in_the_archive_is_not_archived_again(tmp_path: Path) -> None:
