@@ -31,8 +31,8 @@ def packed(members: dict[str, bytes]) -> bytes:
 
 
 def many_rows(rows: int) -> bytes:
-    """A table of one column and no time, in a zip."""
-    return packed({"a.csv": b"a\n" + b"1\n" * rows})
+    """A table without any time, in a zip."""
+    return packed({"a.csv": b"voltage_v,current_a\n" + b"3,1\n" * rows})
 
 
 def json_array(items: int) -> bytes:

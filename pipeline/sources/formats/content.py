@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -181,10 +182,9 @@ class Content:
         """The dead letter for this file as a whole."""
         payload = None
         if self.size <= PAYLOAD_LIMIT:
-            try:
+            # What can't be opened or unpacked has no bytes to show.
+            with contextlib.suppress(Exception):
                 payload = self.read_all()
-            except Refused:  # what is refused because it cannot be unpacked has no bytes to show
-                payload = None
         if payload is not None and len(payload) > PAYLOAD_LIMIT:
             payload = None
         return self.letter(settings, refusal.error_type, refusal.message, payload)
