@@ -19,7 +19,7 @@ from tests import hostile
 from tests.hostile import GOOD, LINE, MIB, packed
 from tests.workbooks import xlsx
 from transforms.batch import RawBatch
-from transforms.budget import ABOUT, Budget, BudgetError, budget_from
+from transforms.budget import ABOUT, USUAL, Budget, BudgetError, budget_from
 from transforms.decode import decode
 
 from .reading import Found, read, read_file
@@ -220,4 +220,9 @@ def test_limits_as_flags() -> None:
     for given in ("cells", "cells=", "cells=-1", "cells=0", "cells=x", "cells=1e9", "cell=5"):
         with pytest.raises(BudgetError, match=re.escape(given)):
             budget_from([given])
-    assert all(ABOUT.values())
+
+
+def test_the_page_of_limits_has_them_all() -> None:
+    page = Path("pipeline/sources/LIMITS.md").read_text(encoding="utf-8")
+    rows = [f"| `{name}` | {getattr(USUAL, name):,} | {about} |" for name, about in ABOUT.items()]
+    assert "\n".join(rows) in page
