@@ -165,7 +165,7 @@ class JobOptions(PipelineOptions):
             "--limit",
             action="append",
             default=[],
-            metavar="NAME=NUMBER",
+            metavar="NAME=NUMBER[,…]",
             help="allows a file or message more than usual, where it was refused as too_large; "
             "the dead letter names the limit; may be given more than once",
         )

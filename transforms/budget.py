@@ -70,13 +70,13 @@ ABOUT = {each.name: str(each.metadata["about"]) for each in fields(Budget)}
 
 
 def budget_from(given: Iterable[str]) -> Budget:
-    """The limits with those that a user gives as `NAME=NUMBER`.
+    """The limits with those that a user gives as `NAME=NUMBER[,NAME=NUMBER…]`.
 
     Raises:
         BudgetError: there is no such limit, or the number is none.
     """
     values: dict[str, int] = {}
-    for each in given:
+    for each in (part for text in given for part in text.split(",")):
         name, _, number = each.partition("=")
         if name not in ABOUT:
             raise BudgetError(f"{each}: no such limit; there are {', '.join(ABOUT)}")

@@ -215,8 +215,8 @@ def test_a_disk_that_fails_is_everybodys(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_limits_as_flags() -> None:
-    assert budget_from(["rows_nobody=3"][:0]) == Budget()
-    assert budget_from(["cells=5", "text=9"]) == Budget(cells=5, text=9)
+    assert budget_from([]) == Budget()
+    assert budget_from(["cells=5,names=3", "text=9"]) == Budget(cells=5, names=3, text=9)
     for given in ("cells", "cells=", "cells=-1", "cells=0", "cells=x", "cells=1e9", "cell=5"):
         with pytest.raises(BudgetError, match=re.escape(given)):
             budget_from([given])
