@@ -233,15 +233,36 @@ for _field, _labels in bdf.LABELS.items():
         if normalise(_label.text) not in _BASES and not READING.field(_field).derived:
             _BDF.setdefault(normalise(_label.text), (_field, _label.unit, 20 + _rank))
 
-_BRACKETED = re.compile(
-    r"^(?P<base>.*?)[\s_/,]*[(\[{<]\s*(?P<unit>[^()\[\]{}]*?)\s*[)\]}>]\s*$", re.DOTALL
-)
+# No export has a longer name of a column, nor one with more slashes; what a sender makes up that
+# is beyond is nobody's field, and is not worth more time than its length.
+LONGEST_NAME = 256
+_MOST_SLASHES = 8
 _DIMENSIONLESS = frozenset({"", "1", "-", "#", "none", "dimensionless", "no", "n"})
 
 
 def dimension_of(field: str) -> Dimension:
     """What a field measures."""
     return _DIMENSIONS.get(field, Dimension.NONE)
+
+
+def _bracketed(name: str) -> tuple[str, str] | None:
+    """A name and the text in the brackets that it ends in: `Current [mA]` is `Current`, `mA`.
+
+    A unit may hold angle brackets (`<I>/mA` is a name of BioLogic's), but none of the others.
+    """
+    text = name.rstrip()
+    if text[-1:] not in (")", "]", "}", ">"):
+        return None
+    end = len(text) - 1
+    opened = max(text.rfind(sign, 0, end) for sign in "()[]{}")
+    if opened < 0 or text[opened] in ")]}":
+        opened = text.find("<", opened + 1, end)
+    if opened < 0:
+        return None
+    until = opened
+    while until and (text[until - 1] in "_/," or text[until - 1].isspace()):
+        until -= 1
+    return text[:until], text[opened + 1 : end].strip()
 
 
 def _with_unit(base: str, unit: str) -> Meaning | None:
@@ -276,17 +297,19 @@ def meaning(name: str) -> Meaning | None:
     >>> meaning("Current(furlong)")
     Meaning(field='current_a', unit=None, unknown='furlong', rank=1)
     """
+    if len(name) > LONGEST_NAME:
+        return None
     text = canonical(name).strip()
     key = normalise(text)
     whole = _BASES.get(key)
     if whole and (key in _WHOLE or key == text):
         field, rank = whole[0]
         return Meaning(field, rank=rank)
-    if (found := _BRACKETED.match(text)) and found["base"].strip(" _<"):
-        bracketed = _with_unit(found["base"], found["unit"])
+    if (found := _bracketed(text)) and found[0].strip(" _<"):
+        bracketed = _with_unit(*found)
         if bracketed is not None:
             return bracketed
-    slashes = [place.start() for place in re.finditer("/", text)]
+    slashes = [place.start() for place in re.finditer("/", text)][-_MOST_SLASHES:]
     cut = [_with_unit(text[:at], text[at + 1 :]) for at in slashes if text[:at].strip()]
     found_all = [found for found in cut if found is not None]
     # The last slash as a rule; one whose unit is understood before all (`Q charge/discharge/mA.h`).
@@ -321,9 +344,9 @@ def unit_in(name: str, field: str) -> Meaning:
         return Meaning(field, found.unit, found.unknown)
     text = canonical(name).strip()
     if dimension not in (Dimension.NONE, Dimension.INSTANT):
-        if (bracketed := _BRACKETED.match(text)) and bracketed["unit"].strip():
-            unit = parse(bracketed["unit"], dimension)
-            return Meaning(field, unit, None if unit else bracketed["unit"])
+        if (bracketed := _bracketed(text)) and bracketed[1]:
+            unit = parse(bracketed[1], dimension)
+            return Meaning(field, unit, None if unit else bracketed[1])
         _, slash, end = text.rpartition("/")
         if slash and (unit := parse(end, dimension)) is not None:
             return Meaning(field, unit)

@@ -12,7 +12,7 @@ from schemas.units import Dimension
 # Rows of a sheet among which the header is looked for.
 SEARCHED_ROWS = 200
 
-_NUMBER = re.compile(r"\s*[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][+-]?\d+)?\s*")
+_NUMBER = re.compile(r"\s*[+-]?(?:\d++(?:[.,]\d*+)?|[.,]\d++)(?:[eE][+-]?\d++)?\s*")
 _BRACKETS = "()[]{}<> \t"
 
 
@@ -71,7 +71,7 @@ def with_units(names: Sequence[str], cells: Sequence[Any]) -> list[str] | None:
         if cell is not None and not isinstance(cell, str):
             return None
         unit = (cell or "").strip(_BRACKETS)
-        if _NUMBER.fullmatch(unit) or len(unit) > 20:
+        if len(unit) > 20 or _NUMBER.fullmatch(unit):
             return None
         units.append(unit)
     combined = list(names)
