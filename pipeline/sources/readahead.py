@@ -10,6 +10,7 @@ from pipeline.sources.formats import packed, reader
 from pipeline.sources.formats.content import MIB, Content, Output, Outputs, Refused, Settings
 from pipeline.sources.formats.detect import extension
 from pipeline.sources.splits import Group, Members, Split
+from transforms import naming
 
 # How many files are loaded ahead. Two keep a second core busy while the first one works
 # downstream (loading a workbook lets go of Python's lock for most of the time).
@@ -109,8 +110,9 @@ def _member_jobs(split: Split, span: Members, settings: Settings) -> Iterator[_J
     try:
         with packed.opened_zip(content) as archive:
             tiny: _Job = []
+            firsts = naming.first_parts(archive.namelist())
             for info in packed.data_members(archive)[span.start : span.end]:
-                member = packed.member_content(archive, info, content, settings)
+                member = packed.member_content(archive, info, content, settings, firsts)
                 yield from _gather(tiny, member)
             if tiny:
                 yield tiny
