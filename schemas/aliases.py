@@ -235,7 +235,7 @@ for _field, _labels in bdf.LABELS.items():
 
 # No export has a longer name of a column, nor one with more slashes; what a sender makes up that
 # is beyond is nobody's field, and is not worth more time than its length.
-LONGEST_NAME = 256
+_LONGEST_NAME = 200
 _MOST_SLASHES = 8
 _DIMENSIONLESS = frozenset({"", "1", "-", "#", "none", "dimensionless", "no", "n"})
 
@@ -297,7 +297,7 @@ def meaning(name: str) -> Meaning | None:
     >>> meaning("Current(furlong)")
     Meaning(field='current_a', unit=None, unknown='furlong', rank=1)
     """
-    if len(name) > LONGEST_NAME:
+    if len(name) > _LONGEST_NAME:
         return None
     text = canonical(name).strip()
     key = normalise(text)

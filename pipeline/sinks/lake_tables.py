@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,6 +11,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
+from pipeline.sinks.cuts import by_number
 from pipeline.sinks.files import digest, write_parquet
 from pipeline.sinks.recent import left_out
 from pipeline.sinks.writing import Writing
@@ -46,19 +46,8 @@ CYCLE_SUMMARIES = Kind("cycle_summaries", "summary_id", "ingested_at")
 def by_day(table: pa.Table, column: str) -> Iterator[tuple[str, pa.Table]]:
     """Cuts a table by the UTC day of a timestamp column; rows keep their order."""
     days = table.column(column).cast(pa.int64()).to_numpy() // _DAY_US
-    if not len(days):
-        return
-    if (days == days[0]).all():
-        yield str(np.datetime64(int(days[0]), "D")), table
-        return
-    # Brought together once, not looked for anew for each day: whoever sends decides how many
-    # days there are.
-    order = np.argsort(days, kind="stable")
-    together, days = table.take(pa.array(order)), days[order]
-    edges = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(days)]
-    for begin, end in itertools.pairwise(edges):
-        day = str(np.datetime64(int(days[begin]), "D"))
-        yield day, together.slice(begin, end - begin)
+    for day, part in by_number(table, days):
+        yield str(np.datetime64(day, "D")), part
 
 
 def write_day(store: Store, kind: Kind, day: str, table: pa.Table) -> None:
