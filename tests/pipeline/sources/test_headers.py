@@ -25,6 +25,6 @@ def test_a_sheet_of_texts_is_searched_up_to_a_number_of_them(monkeypatch):
     assert headers.find_header(tall) == 150
     assert headers.find_header([["note"] * 100_000, header]) is None
     looked = []
-    monkeypatch.setattr(headers, "meaning", lambda name: looked.append(name))
+    monkeypatch.setattr(headers, "meaning", looked.append)
     headers.find_header([[f"text {row}"] * 2_000 for row in range(200)])
     assert len(looked) == headers.SEARCHED_TEXTS  # of 400,000
