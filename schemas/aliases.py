@@ -233,9 +233,7 @@ for _field, _labels in bdf.LABELS.items():
         if normalise(_label.text) not in _BASES and not READING.field(_field).derived:
             _BDF.setdefault(normalise(_label.text), (_field, _label.unit, 20 + _rank))
 
-# No export has a longer name of a column, nor one with more slashes; what a sender makes up that
-# is beyond is nobody's field, and is not worth more time than its length.
-_LONGEST_NAME = 200
+# Each may stand before the unit; no name has as many.
 _MOST_SLASHES = 8
 _DIMENSIONLESS = frozenset({"", "1", "-", "#", "none", "dimensionless", "no", "n"})
 
@@ -297,8 +295,29 @@ def meaning(name: str) -> Meaning | None:
     >>> meaning("Current(furlong)")
     Meaning(field='current_a', unit=None, unknown='furlong', rank=1)
     """
+    return _in_full(name) if _may_mean(name) else None
+
+
+# Every name that is understood begins with one of these words, unless it is a unit alone.
+_FIRST_WORDS = {key.partition("_")[0] for key in (*_BASES, *_UNIT_BASES, *_BDF)}
+_LONGEST_UNIT = 24
+# Longer than any name that is understood, with its unit.
+_LONGEST_NAME = 200
+
+
+def _may_mean(name: str) -> bool:
+    """Whether it is worth looking at closely; thousands of names that mean nothing may come."""
     if len(name) > _LONGEST_NAME:
-        return None
+        return False
+    key = normalise(name)
+    if key.partition("_")[0] in _FIRST_WORDS:
+        return True
+    if normalise(_spaced(canonical(name))).partition("_")[0] in _FIRST_WORDS:
+        return True
+    return len(name) <= _LONGEST_UNIT and not any(map(str.isdigit, name))
+
+
+def _in_full(name: str) -> Meaning | None:
     text = canonical(name).strip()
     key = normalise(text)
     whole = _BASES.get(key)

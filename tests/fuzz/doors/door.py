@@ -32,7 +32,8 @@ class Door:
         pack: puts an input's parts together again so that checksums are right; None if it has none.
         unpack: takes them apart: what is changed then is what a checksum would hide.
         words: texts that mean something to it.
-        unsaid: whether an input may end without a reading or a refusal, as white space does.
+        unsaid: whether an input may end without a reading or a refusal: a table that has only a
+            header.
     """
 
     name: str

@@ -19,8 +19,7 @@ from pipeline.sources.formats import reader
 from pipeline.sources.formats.content import Content, Messages, Settings, Summaries
 from pipeline.sources.formats.messages import Packer
 from schemas import profiles
-from tests.cyclers import _BESIDE as SAMPLES
-from tests.cyclers import mpr
+from tests.cyclers import mpr, samples
 from tests.fuzz.doors.door import CORPUS, Door, Taken, Unaccounted
 from tests.workbooks import xlsx
 from transforms import dead_letter
@@ -92,11 +91,13 @@ def run(name: str, data: bytes) -> Taken:
         take(batch)
     if letters:
         refused += dead_letter.table(letters).num_rows
-    return Taken(readings, refused)
+    return Taken(readings + said, refused)
 
 
 def _texts() -> list[bytes]:
-    paths = [path for path in sorted(_CYCLERS.rglob("*")) if path.is_file() and path.suffix != ".md"]
+    paths = [
+        path for path in sorted(_CYCLERS.rglob("*")) if path.is_file() and path.suffix != ".md"
+    ]
     plain = b"time,voltage,current\n" + b"".join(
         b"2024-06-01T12:00:%02dZ,3.7,%d\n" % (second, second % 3 - 1) for second in range(40)
     )
@@ -114,8 +115,13 @@ def _messages() -> list[bytes]:
         b'{"equipment_id":"c","recorded_at":"2024-06-01T12:00:%02dZ","voltage_v":3.7,"current_a":1,'
         b'"test_time_s":%d,"note":{"a":[1,null,"x"]}}\n'
     )
-    other = b'{"Cell ID":"B","Timestamp":1717243200.5,"Voltage(mV)":3700,"I [mA]":-5,"Temp":"25,5"}\n'
-    return [b"".join(reading % (second, second) for second in range(30)), other * 3 + reading % (1, 1)]
+    other = (
+        b'{"Cell ID":"B","Timestamp":1717243200.5,"Voltage(mV)":3700,"I [mA]":-5,"Temp":"25,5"}\n'
+    )
+    return [
+        b"".join(reading % (second, second) for second in range(30)),
+        other * 3 + reading % (1, 1),
+    ]
 
 
 def _documents() -> list[bytes]:
@@ -149,7 +155,8 @@ def _parquets() -> list[bytes]:
 
 
 _ROWS = [["Date_Time", "Test_Time(s)", "Voltage(V)", "Current(A)", "Cycle_Index"]] + [
-    [f"2024-06-01 12:00:{second:02d}", float(second), 3.7, 0.5, second // 20] for second in range(60)
+    [f"2024-06-01 12:00:{second:02d}", float(second), 3.7, 0.5, second // 20]
+    for second in range(60)
 ]
 
 
@@ -238,7 +245,7 @@ def _mprs() -> list[bytes]:
 
 def _samples(*names: str) -> list[bytes]:
     """Files that lie outside the repository, where they are at hand."""
-    paths = [SAMPLES / "binary" / name for name in names]
+    paths = [samples() / name for name in names]
     return [path.read_bytes() for path in paths if path.is_file()]
 
 
@@ -272,19 +279,19 @@ def _door(name: str, file: str, seeds: Any, **more: Any) -> Door:
 _UNITS = [b"mA", b"(mV)", b"Voltage", b"Current", b"Cycle ID", b"Date_Time", b"Step", b"State"]
 _ZIPPED = {"unpack": unzip, "pack": rezip}
 DOORS: Sequence[Door] = (
-    _door("delimited", "lab/cell_A.csv", _texts, words=_UNITS),
+    _door("delimited", "lab/cell_A.csv", _texts, words=_UNITS, unsaid=True),
     _door("ndjson", "lab/cell_A.ndjson", _messages, words=_UNITS),
     _door("json", "lab/cell_A.json", _documents, words=_UNITS),
     _door("parquet", "lab/cell_A.parquet", _parquets),
-    _door("workbook", "lab/cell_A.xlsx", _workbooks, words=[b'r="XFD9"', b"<c "], **_ZIPPED),
-    _door("zip", "lab/cells.zip", _zips, **_ZIPPED),
+    _door("workbook", "lab/cell_A.xlsx", _workbooks, words=[b'r="XFD9"', b"<c "], unsaid=True, **_ZIPPED),
+    _door("zip", "lab/cells.zip", _zips, unsaid=True, **_ZIPPED),
     _door("gz", "lab/cell_A.csv.gz", lambda: [gzip.compress(t, 1, mtime=0) for t in _texts()],
-          unpack=_gunzip, pack=_gzip),
+          unpack=_gunzip, pack=_gzip, unsaid=True),
     _door("nda", "lab/cell_A.nda", _ndas),
     _door("ndax", "lab/cell_A.ndax", _ndaxes, **_ZIPPED),
     _door("mpr", "lab/cell_A.mpr", _mprs),
     _door("res", "lab/cell_A.res", _accesses),
     # By no name: its first bytes say what it is.
     Door("unnamed", partial(run, "lab/unnamed"),
-         lambda: [s for make in (_texts, _documents, _parquets, _zips, _mprs) for s in make()[:2]]),
+         lambda: [s for make in (_texts, _documents, _parquets, _zips, _mprs) for s in make()[:2]], unsaid=True),
 )  # fmt: skip

@@ -23,7 +23,7 @@ from tests.fuzz.doors.door import Door, Taken, Unaccounted
 from tests.messages import limits, messages, reading, valid
 from transforms.batch import PackedBatch
 from transforms.order import Tail
-from transforms.sequence import NOTHING_RECENT, sequence
+from transforms.sequence import NOTHING_RECENT, Sequenced, sequence
 
 _SINCE_S = 1_700_000_000.0
 
@@ -36,7 +36,9 @@ def _folder() -> Iterator[Path]:
 
 def _readings() -> Sequenced:
     sent = [
-        reading(recorded_at=f"2024-06-01T12:00:{second:02d}Z", test_time_s=second, record_index=second)
+        reading(
+            recorded_at=f"2024-06-01T12:00:{second:02d}Z", test_time_s=second, record_index=second
+        )
         for second in range(30)
     ]
     return sequence(valid(sent), None, limits(), NOTHING_RECENT)
@@ -115,7 +117,9 @@ def _lake(data: bytes) -> Taken:
         finally:
             recent.forget(store, READINGS.root)
         written = sum(
-            pq.read_metadata(path).num_rows for path in place.iterdir() if path.name != "other.parquet"
+            pq.read_metadata(path).num_rows
+            for path in place.iterdir()
+            if path.name != "other.parquet"
         )
         # What the file holds is left out; of a damaged one nothing is.
         return Taken(written, rows.num_rows - written)
@@ -133,7 +137,9 @@ def _archived(data: bytes) -> Taken:
         archive.look_again()
         write_messages(store, "raw/x", table)
         written = sum(
-            pq.read_metadata(path).num_rows for path in place.iterdir() if path.name != "other.parquet"
+            pq.read_metadata(path).num_rows
+            for path in place.iterdir()
+            if path.name != "other.parquet"
         )
         return Taken(written, table.num_rows - written)
 
