@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import random
 import re
@@ -122,6 +123,7 @@ def _forked(work: Callable[[Callable[[str], None]], None]) -> tuple[list[str], i
             os.close(out)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             # A test runner may have its own use for them.
+            faulthandler.disable()
             for each in (signal.SIGALRM, signal.SIGVTALRM):
                 signal.signal(each, signal.SIG_DFL)
             nothing = os.open(os.devnull, os.O_WRONLY)
