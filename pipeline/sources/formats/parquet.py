@@ -144,12 +144,28 @@ def _tables(file: pq.ParquetFile, kind: Kind, groups: range, size: int) -> Itera
         names = [name for name in names if name not in derived]
     repeated = len(set(names)) < len(names)
     wanted = None if repeated else names
-    for batch in file.iter_batches(batch_size=size, row_groups=list(groups), columns=wanted):
+    for batch in _batches(file, groups, size, wanted):
         if batch.num_rows:
             table = pa.Table.from_batches([batch])
             if repeated:
                 table = table.rename_columns(unique_names(table.column_names))
             yield table
+
+
+def _batches(
+    file: pq.ParquetFile, groups: range, size: int, columns: list[str] | None
+) -> Iterator[pa.RecordBatch]:
+    """The rows of some row groups; Arrow itself ends without a word where pages are missing."""
+    expected = sum(file.metadata.row_group(group).num_rows for group in groups)
+    rows = 0
+    for batch in file.iter_batches(batch_size=size, row_groups=list(groups), columns=columns):
+        rows += batch.num_rows
+        yield batch
+    if rows != expected:
+        raise Refused(
+            "corrupt_parquet",
+            f"{rows:,} of its {expected:,} rows could be read, the others are missing; send it again",
+        )
 
 
 def _reading(
@@ -179,9 +195,7 @@ def _messages(
 ) -> Outputs:
     wanted = MESSAGES.names if kind is Kind.ENVELOPES else DEAD_LETTER.names
     total = max(file.metadata.num_rows, 1)
-    for batch in file.iter_batches(
-        batch_size=settings.batch_rows, row_groups=list(groups), columns=wanted
-    ):
+    for batch in _batches(file, groups, settings.batch_rows, wanted):
         table = pa.Table.from_batches([batch])
         count = table.num_rows
         if kind is Kind.DEAD_LETTERS:
