@@ -26,7 +26,8 @@ _HOSTS = re.compile(
     r"(\[[0-9A-Fa-f:.]*\]|[^\[\]:,/?#@]+)(:\d{0,5})?(,(\[[0-9A-Fa-f:.]*\]|[^\[\]:,/?#@]+)(:\d{0,5})?)*"
 )
 _BUCKET = re.compile(r"[A-Za-z0-9._*?\[\]-]*")
-_LOGIN_IN_PATH = re.compile(r"[^/@:\s]*:[^/@\s]*@(?=[^/@\s])")
+# From where a part of the path begins, or a row of colons would take the square of its length.
+_LOGIN_IN_PATH = re.compile(r"(?<![^/@\s])[^/@:\s]*+:[^/@\s]*+@(?=[^/@\s])")
 _PARAMETERS = re.compile(r"[?#][^/?#=&;]*=")
 _IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>`]+")
 # An `@` in an object's name is a sign like others there, and `?` a wildcard.
