@@ -50,6 +50,11 @@ def test_good_inputs_are_read(name: str) -> None:
     assert any(door.run(data).readings for data in door.seeds())
 
 
+@pytest.mark.parametrize("name", DOORS)
+def test_seeds_are_the_same_every_time(name: str) -> None:
+    assert DOORS[name].inputs() == DOORS[name].inputs()
+
+
 def test_inputs_are_the_same_for_a_seed() -> None:
     door = DOORS["delimited"]
     seeds = door.inputs()
