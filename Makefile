@@ -57,7 +57,7 @@ FIND_PYTHON = for candidate in python3.11 python3 python; do \
 	echo "Python 3.11 was not found as python3.11, python3 or python. Install it and run this again." >&2; \
 	exit 1
 
-.PHONY: help install run models test test-long lint format bench chaos soak fuzz template deploy lock audit clean
+.PHONY: help install run models test test-long lint format bench chaos soak fuzz fuzz-doors template deploy lock audit clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -121,6 +121,11 @@ chaos: install ## Kill the live job and the broker again and again; nothing may 
 
 soak: install ## Run the live job for half an hour at a steady rate; shows memory, lag, latency (ARGS: --help)
 	@$(PYTHON) -m tests.endurance soak $(ARGS)
+
+# Inputs that are changed by chance, through every way in; none may break one (FUZZ_INPUTS: how many).
+FUZZ_INPUTS ?= 1000000
+fuzz-doors: install ## Give a million changed inputs to every reader of bytes from outside (ARGS: --help)
+	@$(PYTHON) -m tests.fuzz.doors --inputs=$(FUZZ_INPUTS) $(ARGS)
 
 # Exports of a dozen cyclers' brands, drawn with a seed; none may be wrong without a word.
 fuzz: install ## Make 500 cyclers' exports with known truth and judge what comes of them (ARGS: --help)

@@ -71,7 +71,7 @@ def _bigquery(warehouse: str) -> dict[str, str]:
     }
 
 
-_NODE = re.compile(r"(\d+) of (\d+) (?!START)[A-Z]")
+_NODE = re.compile(r"(?<!\d)(\d+) of (\d+) (?!START)[A-Z]")
 _COUNTS = re.compile(r"\b([A-Z-]+)=(\d+)")
 
 

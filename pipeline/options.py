@@ -236,12 +236,16 @@ def _within(flag: str, value: float, least: float, most: float) -> float:
     return value
 
 
+_LONGEST_ZONE = 100
+
+
 def _time_zone(name: str) -> str:
     try:
-        return ZoneInfo(name).key
+        # Beyond that it is no zone's name, and makes the import system run out of its stack.
+        return ZoneInfo(name if len(name) <= _LONGEST_ZONE else "").key
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ConfigError(
-            f"--time_zone={name}: no such time zone; give a name such as UTC or Europe/Berlin"
+            f"--time_zone={name[:_LONGEST_ZONE]}: no such time zone; give a name such as UTC or Europe/Berlin"
         ) from error
 
 

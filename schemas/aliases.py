@@ -233,9 +233,6 @@ for _field, _labels in bdf.LABELS.items():
         if normalise(_label.text) not in _BASES and not READING.field(_field).derived:
             _BDF.setdefault(normalise(_label.text), (_field, _label.unit, 20 + _rank))
 
-_BRACKETED = re.compile(
-    r"^(?P<base>.*?)[\s_/,]*[(\[{<]\s*(?P<unit>[^()\[\]{}]*?)\s*[)\]}>]\s*$", re.DOTALL
-)
 # Each may stand before the unit; no name has as many.
 _MOST_SLASHES = 8
 _DIMENSIONLESS = frozenset({"", "1", "-", "#", "none", "dimensionless", "no", "n"})
@@ -244,6 +241,26 @@ _DIMENSIONLESS = frozenset({"", "1", "-", "#", "none", "dimensionless", "no", "n
 def dimension_of(field: str) -> Dimension:
     """What a field measures."""
     return _DIMENSIONS.get(field, Dimension.NONE)
+
+
+def _bracketed(name: str) -> tuple[str, str] | None:
+    """A name and the text in the brackets that it ends in: `Current [mA]` is `Current`, `mA`.
+
+    A unit may hold angle brackets (`<I>/mA` is a name of BioLogic's), but none of the others.
+    """
+    text = name.rstrip()
+    if text[-1:] not in (")", "]", "}", ">"):
+        return None
+    end = len(text) - 1
+    opened = max(text.rfind(sign, 0, end) for sign in "()[]{}")
+    if opened < 0 or text[opened] in ")]}":
+        opened = text.find("<", opened + 1, end)
+    if opened < 0:
+        return None
+    until = opened
+    while until and (text[until - 1] in "_/," or text[until - 1].isspace()):
+        until -= 1
+    return text[:until], text[opened + 1 : end].strip()
 
 
 def _with_unit(base: str, unit: str) -> Meaning | None:
@@ -307,8 +324,8 @@ def _in_full(name: str) -> Meaning | None:
     if whole and (key in _WHOLE or key == text):
         field, rank = whole[0]
         return Meaning(field, rank=rank)
-    if (found := _BRACKETED.match(text)) and found["base"].strip(" _<"):
-        bracketed = _with_unit(found["base"], found["unit"])
+    if (found := _bracketed(text)) and found[0].strip(" _<"):
+        bracketed = _with_unit(*found)
         if bracketed is not None:
             return bracketed
     slashes = [place.start() for place in re.finditer("/", text)][-_MOST_SLASHES:]
@@ -346,9 +363,9 @@ def unit_in(name: str, field: str) -> Meaning:
         return Meaning(field, found.unit, found.unknown)
     text = canonical(name).strip()
     if dimension not in (Dimension.NONE, Dimension.INSTANT):
-        if (bracketed := _BRACKETED.match(text)) and bracketed["unit"].strip():
-            unit = parse(bracketed["unit"], dimension)
-            return Meaning(field, unit, None if unit else bracketed["unit"])
+        if (bracketed := _bracketed(text)) and bracketed[1]:
+            unit = parse(bracketed[1], dimension)
+            return Meaning(field, unit, None if unit else bracketed[1])
         _, slash, end = text.rpartition("/")
         if slash and (unit := parse(end, dimension)) is not None:
             return Meaning(field, unit)

@@ -91,8 +91,17 @@ _ZONES = re.compile(
 )
 
 
+# Putting a run of accents in order takes the square of its length.
+_LONGEST_TEXT = 1024
+
+
 def canonical(text: str) -> str:
-    """A text in one spelling of its signs: full-width and look-alike characters as plain ones."""
+    """A text in one spelling of its signs: full-width and look-alike characters as plain ones.
+
+    A text of more than 1,024 characters is no name and no unit, and stays as it is.
+    """
+    if len(text) > _LONGEST_TEXT:
+        return text
     # NFKC makes µ (micro sign) the Greek μ, ℃ two signs, full-width brackets plain ones; the
     # ohm sign becomes the Greek capital.
     return unicodedata.normalize("NFKC", text)

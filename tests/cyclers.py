@@ -14,9 +14,14 @@ import pytest
 _BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data" / "cyclers"
 
 
+def samples() -> Path:
+    """Where the samples are, if they are at hand."""
+    return Path(os.environ.get("CYCLERS_DIR") or _BESIDE) / "binary"
+
+
 def sample(name: str) -> Path:
     """A sample file; skips the test where it is not at hand."""
-    folder = Path(os.environ.get("CYCLERS_DIR") or _BESIDE) / "binary"
+    folder = samples()
     path = folder / name
     if not path.is_file():
         pytest.skip(f"no {name} in {folder}; set CYCLERS_DIR to the folder that has binary/{name}")

@@ -6,9 +6,14 @@ import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-# Cyclers append the upload's date, or a running number, to the cell's name.
-_SUFFIX = re.compile(
-    r"(?:[ _.-]+(?:\d{1,2}[ _.-]\d{1,2}[ _.-]\d{2,4}|\d{4}[ _.-]\d{1,2}[ _.-]\d{1,2}|\d{8,}))+$"
+# Names come from whoever sends a file or a message: each of these takes time in proportion to the
+# name's length, and what is longer than a path of any file system is looked at from its end.
+_LONGEST_PATH = 4096
+
+# Cyclers append the upload's date, or a running number, to the cell's name. Read from the end,
+# where each number can be of one kind only, so that there is nothing to try again.
+_SUFFIX_BACKWARDS = re.compile(
+    r"(?:(?:\d{8,}+|\d{2,4}[ _.-]\d{1,2}[ _.-]\d{1,2}|\d{1,2}[ _.-]\d{1,2}[ _.-]\d{4})[ _.-]++)++"
 )
 # What browsers and file managers add to a second copy.
 _COPY = re.compile(r"(?i)^copy of |(?: ?\(\d+\)| - copy(?: \(\d+\))?)$")
@@ -17,7 +22,8 @@ _GENERIC = re.compile(
     r"(?:streams?|data|dataset|tests?|cycl(?:e|es|ing)|raw|parts?|batch(?:es)?|battery|batteries"
     r"|readings?|measurements?|timeseries|messages?|events?|sensors?|sensor_data|telemetry|logs?"
     r"|files?|outputs?|exports?|chunks?|records?|results?|sheet|channel|json|payloads?)?"
-    r"(?:[ _.-]?\d+(?:[ _.-]of[ _.-]\d+)?)*",
+    # a number within `1 of 31 of 3` ends one pair and begins another: it needs a digit for each
+    r"(?:[ _.-]?\d++(?:[ _.-]of[ _.-](?:\d{2,}+|\d(?![ _.-]of[ _.-])))*+)*+",
     re.IGNORECASE,
 )
 # Cyclers number the parts of one test, and say what a file is.
@@ -25,18 +31,35 @@ _PART = re.compile(
     r"(?:(?:_Channel_\d+)?(?:_Wb_\d+|_Statistic(?:s|ByCycle|ByStep)?(?:_\d+)?)|_Channel_\d+)$",
     re.IGNORECASE,
 )
-_EXTENSIONS = re.compile(
-    r"\.(xlsx|xlsm|xls|xlsb|ods|csv|tsv|txt|json|jsonl|ndjson|parquet|gz|bz2|xz|zip|bdf|nda|ndax"
-    r"|mpr|mpt|res|asc|dat|\d{3})$",
-    re.IGNORECASE,
-)
+_EXTENSIONS = frozenset(
+    (
+        "xlsx", "xlsm", "xls", "xlsb", "ods", "csv", "tsv", "txt", "json", "jsonl", "ndjson",
+        "parquet", "gz", "bz2", "xz", "zip", "bdf", "nda", "ndax", "mpr", "mpt", "res", "asc", "dat",
+    )
+)  # fmt: skip
+_LONGEST_EXTENSION = max(map(len, _EXTENSIONS))
 
 
 def stem(name: str) -> str:
     """A file's name without its (possibly double) data extension: `a.ndjson.gz` gives `a`."""
-    while _EXTENSIONS.search(name):
-        name = _EXTENSIONS.sub("", name)
-    return name
+    end = len(name)
+    while (dot := name.rfind(".", max(end - _LONGEST_EXTENSION - 1, 0), end)) >= 0:
+        extension = name[dot + 1 : end]
+        numbered = len(extension) == 3 and extension.isdecimal()
+        if not numbered and extension.lower() not in _EXTENSIONS:
+            break
+        end = dot
+    return name[:end]
+
+
+def _before_suffix(name: str) -> int:
+    """Where the dates and running numbers at a name's end begin; its length if there are none."""
+    found = _SUFFIX_BACKWARDS.match(name[::-1])
+    return len(name) - (found.end() if found is not None else 0)
+
+
+def _parts_of(path: str) -> tuple[str, ...]:
+    return PurePosixPath(path[-_LONGEST_PATH:].replace("\\", "/")).parts
 
 
 def is_generic(name: str) -> bool:
@@ -66,15 +89,15 @@ def equipment_from_path(path: str) -> str:
     >>> equipment_from_path("cell_A/data_1.csv")
     'cell_A'
     """
-    parts = PurePosixPath(path.replace("\\", "/")).parts
+    parts = _parts_of(path)
     name = _PART.sub("", _COPY.sub("", stem(parts[-1]))) if parts else ""
     if len(parts) > 1:
         folder = parts[-2]
         rest = name[len(folder) :]
         if folder and name.casefold().startswith(folder.casefold()) and not rest[:1].isalnum():
             return folder
-    own = _SUFFIX.sub("", name)
-    dated = _SUFFIX.fullmatch(f"_{name}") is not None
+    own = name[: _before_suffix(name)]
+    dated = _before_suffix(f"_{name}") == 0
     if dated or is_generic(own):
         # The nearest folder that says something; `dt=2024-01-01` is a partition.
         for folder in reversed(parts[:-1]):
@@ -85,7 +108,7 @@ def equipment_from_path(path: str) -> str:
 
 def folder_tells(path: str) -> bool:
     """Whether folder and file name agree on an equipment: `CS2_35/CS2_35_8_18_10.xlsx`."""
-    parts = PurePosixPath(path.replace("\\", "/")).parts
+    parts = _parts_of(path)
     return len(parts) > 1 and equipment_from_path(path) == parts[-2]
 
 

@@ -26,6 +26,9 @@ from transforms.limits import F64, Limits, codes
 STEP = "validate"
 FLAG = {name: 1 << bit for bit, name in enumerate(QUALITY_FLAGS)}
 MOST_AHEAD_US = 5 * 60 * 1_000_000
+# 1970, when no cell had a digital log. With the limit ahead it bounds the days, of which each has
+# a file of its own in the lake, by some 20,000, whatever somebody sends.
+EARLIEST_US = 0
 # Far more tests than a bundle's files hold.
 _MOST_TOLD = 100_000
 
@@ -162,6 +165,12 @@ def _reject(
                 refuse(below, "negative", field, f"{field} must not be below 0")
     _reject_beyond_bounds(cols, limits, refuse)
     recorded = table.column("recorded_at").cast(pa.int64()).to_numpy()
+    refuse(
+        recorded < EARLIEST_US,
+        "time_behind",
+        "recorded_at",
+        "recorded_at is before 1970: the sender's clock was never set; set it and send it again",
+    )
     ahead = recorded > now_us + MOST_AHEAD_US
     if ahead.any():
         arrived = table.column("ingested_at").cast(pa.int64()).to_numpy()

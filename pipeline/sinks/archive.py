@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.sinks.cuts import by_number
 from pipeline.sinks.files import read, usable, write_parquet
 from pipeline.stores import Store, Stored, store_at
 from transforms.batch import MESSAGES
@@ -138,9 +138,8 @@ def look_again() -> None:
 def by_hour(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
     """Cuts messages (schema MESSAGES) by the hour of their arrival, its start in µs since 1970."""
     hours = table.column("arrived_at").cast(pa.int64()).fill_null(0).to_numpy() // _HOUR_US
-    for hour in np.unique(hours).tolist():
-        mine = hours == hour
-        yield hour * _HOUR_US, table if mine.all() else table.filter(pa.array(mine))
+    for hour, part in by_number(table, hours):
+        yield hour * _HOUR_US, part
 
 
 def write_messages(store: Store, root: str, table: pa.Table) -> None:

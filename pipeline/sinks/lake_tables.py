@@ -11,6 +11,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
+from pipeline.sinks.cuts import by_number
 from pipeline.sinks.files import write_parquet
 from pipeline.sinks.recent import left_out
 from pipeline.sinks.writing import Writing
@@ -45,9 +46,7 @@ CYCLE_SUMMARIES = Kind("cycle_summaries", "summary_id", "ingested_at")
 def by_day(table: pa.Table, column: str) -> Iterator[tuple[str, pa.Table]]:
     """Cuts a table by the UTC day of a timestamp column; rows keep their order."""
     days = table.column(column).cast(pa.int64()).to_numpy() // _DAY_US
-    for day in np.unique(days).tolist():
-        mine = days == day
-        part = table if mine.all() else table.filter(pa.array(mine))
+    for day, part in by_number(table, days):
         yield str(np.datetime64(day, "D")), part
 
 

@@ -127,3 +127,30 @@ def test_whether_the_folder_names_the_cell(path, tells):
 )
 def test_whether_names_leave_the_cell_open(path, little):
     assert naming.says_little(path) is little
+
+
+@pytest.mark.parametrize(
+    ("path", "equipment"),
+    [
+        ("x/A_8_18_10_20240601_2024-06-01.csv", "A"),
+        ("x/A__8_18_10 - 9_19_11.csv", "A"),
+        ("x/A_8_18_101.csv", "A"),
+        ("x/A_8_18.csv", "A_8_18"),
+        ("x/A_1234567.csv", "A_1234567"),
+        ("x/A8_18_10.csv", "A8_18_10"),
+        ("x/A_12345_1_10.csv", "A_12345_1_10"),
+    ],
+)
+def test_dates_and_running_numbers_are_taken_off_the_end(path, equipment):
+    assert naming.equipment_from_path(path) == equipment
+
+
+@pytest.mark.parametrize(
+    ("name", "generic"),
+    [
+        ("part 1 of 3", True), ("1-of-31-of-3", True), ("1 of 3 of 3", False),
+        ("1 of 12 of 3", True), ("1of3", False), ("data12 3.4", True), ("data12x", False),
+    ],
+)  # fmt: skip
+def test_which_names_say_nothing_of_an_equipment(name, generic):
+    assert naming.is_generic(name) is generic

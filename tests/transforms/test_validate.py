@@ -108,6 +108,11 @@ def test_a_row_may_break_several_rules_and_is_refused_once():
     assert table.num_rows == 0
 
 
+def test_a_reading_before_1970_is_of_a_clock_that_was_never_set():
+    assert judge(recorded_at="1969-12-31T23:59:59Z") == ("time_behind", "recorded_at")
+    assert judge(recorded_at="1970-01-01T00:00:00Z") != ("time_behind", "recorded_at")
+
+
 class TestTimeAhead:
     LAST = NOW_US + 300 * SECOND
 

@@ -18,7 +18,7 @@ from schemas.reading import Table
 
 _DAY_US = 86_400_000_000
 _BOUNDS = re.compile(
-    r"outside the allowed bounds.*?(\d+) days in the past and (\d+) days in the fut"
+    r"outside the allowed bounds.{0,300}?(?<!\d)(\d+) days in the past and (\d+) days in the fut"
 )
 _FIX = "--bigquery_method=file_loads takes any day"
 

@@ -15,7 +15,7 @@ _DIALECTS = (
     ("BioLogic", re.compile(r"EC-Lab|BT-Lab", re.IGNORECASE)),
     ("Novonix", re.compile(r"Novonix", re.IGNORECASE)),
     ("Basytec", re.compile(r"basytec", re.IGNORECASE)),
-    ("Maccor", re.compile(r"maccor|Today'?s Date.*Date of Test", re.IGNORECASE)),
+    ("Maccor", re.compile(r"maccor|\A(?>.*?Today'?s Date).*Date of Test", re.IGNORECASE)),
     ("Digatron", re.compile(r"digatron|Measurement ID", re.IGNORECASE)),
     ("Landt", re.compile(r"landt", re.IGNORECASE)),
     ("Ivium", re.compile(r"ivium", re.IGNORECASE)),
@@ -32,7 +32,8 @@ _EQUIPMENT = (
     "cell_id", "cell_name", "battery_id", "battery_name", "cell", "battery", "barcode",
     "cell_barcode", "cell_serial", "cell_serial_number", "battery_serial_number", "电池条码",
 )  # fmt: skip
-_PAIR = re.compile(r"^\W*(?P<key>[^:：=\t,;]{2,60}?)\s*(?::=|[:：=\t,;])\s*(?P<value>.+?)[\s,;]*$")
+_MARKS = re.compile(r"\W*+")
+_KEY = re.compile(r"(?P<key>[^:：=\t,;]{2,60}?)\s*(?::=|[:：=\t,;])")
 _DATE_OF_TEST = re.compile(
     r"Date of Test[:\s]+([\d/.-]+(?:\s+\d[\d:.]*(?:\s*[AP]M)?)?)", re.IGNORECASE
 )
@@ -51,10 +52,29 @@ def read(lines: Sequence[str]) -> Head:
             dialect = next((name for name, sign in _DIALECTS if sign.search(line)), None)
         if (found := _DATE_OF_TEST.search(line)) is not None:
             start = start or found[1]
-        if (pair := _PAIR.match(line)) is not None:
-            values.setdefault(normalise(pair["key"]), pair["value"].strip().strip('"'))
+        if (pair := _pair(line)) is not None:
+            values.setdefault(*pair)
     start = start or _first(values, _START, dated=True)
     return Head(tuple(values.items()), dialect, start, _first(values, _EQUIPMENT))
+
+
+def _pair(line: str) -> tuple[str, str] | None:
+    """A setting and its value: `Cell ID: 7` is `cell_id`, `7`; None if the line names none.
+
+    Step by step, because one expression for the line would take the cube of its length.
+    """
+    marks = _MARKS.match(line)
+    begin = marks.end() if marks is not None else 0
+    # A key of a single letter counts with the sign before it.
+    found = _KEY.match(line, begin) or (_KEY.match(line, begin - 1) if begin else None)
+    if found is None:
+        return None
+    value = line[found.end() :].lstrip()
+    end = len(value)
+    while end and (value[end - 1] in ",;" or value[end - 1].isspace()):
+        end -= 1
+    key = normalise(found["key"])
+    return (key, value[:end].strip('"')) if key and end else None
 
 
 def _first(values: dict[str, str], keys: Sequence[str], dated: bool = False) -> str | None:

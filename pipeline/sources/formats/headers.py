@@ -11,8 +11,10 @@ from schemas.units import Dimension
 
 # Rows of a sheet among which the header is looked for.
 SEARCHED_ROWS = 200
+# Of a sheet so wide that those rows hold more texts than this, fewer are looked at.
+SEARCHED_TEXTS = 20_000
 
-_NUMBER = re.compile(r"\s*[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][+-]?\d+)?\s*")
+_NUMBER = re.compile(r"\s*[+-]?(?:\d++(?:[.,]\d*+)?|[.,]\d++)(?:[eE][+-]?\d++)?\s*")
 _BRACKETS = "()[]{}<> \t"
 
 
@@ -30,7 +32,11 @@ def is_measurement(fields: set[str]) -> bool:
 def find_header(rows: Sequence[Sequence[Any]]) -> int | None:
     """Index of the row that names the most fields, the first one of equals; None if none does."""
     best, most = None, 0
+    texts = 0
     for index, row in enumerate(rows[:SEARCHED_ROWS]):
+        texts += sum(isinstance(cell, str) and cell != "" for cell in row)
+        if texts > SEARCHED_TEXTS and index:
+            break
         known = len(fields_of(row))
         if known > most:
             best, most = index, known
@@ -45,14 +51,17 @@ def unique_names(cells: Sequence[Any]) -> list[str]:
     """
     names: list[str] = []
     taken: set[str] = set()
+    counted: dict[str, int] = {}
     for number, cell in enumerate(cells, 1):
         name = base = " ".join(str(cell).split()) if cell is not None else ""
         if not name:
             name = base = f"column_{number}"
-        count = 1
+        # From where the last of the same name ended, or equal names would take their square.
+        count = counted.get(base, 1)
         while name in taken:
             count += 1
             name = f"{base}_{count}"
+        counted[base] = count
         taken.add(name)
         names.append(name)
     return names
@@ -71,7 +80,7 @@ def with_units(names: Sequence[str], cells: Sequence[Any]) -> list[str] | None:
         if cell is not None and not isinstance(cell, str):
             return None
         unit = (cell or "").strip(_BRACKETS)
-        if _NUMBER.fullmatch(unit) or len(unit) > 20:
+        if len(unit) > 20 or _NUMBER.fullmatch(unit):
             return None
         units.append(unit)
     combined = list(names)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.sources.formats import headers, tables
-from pipeline.sources.formats.blocks import Block
+from pipeline.sources.formats.blocks import Block, Transcoded
 from pipeline.sources.formats.content import Content, Outputs, Settings
 from pipeline.sources.formats.dialect import Dialect
 from pipeline.sources.formats.rows import parse
@@ -20,8 +20,10 @@ _INHERITED = ("cycle_index", "step_index", STATE)
 
 def read(content: Content, settings: Settings, dialect: Dialect) -> Outputs:
     """The records of the whole file as one batch, each with its cycle and step."""
-    data = content.read_all()[dialect.data_start :]
-    lines = data.decode(dialect.encoding, "replace").split("\n")
+    # As the dialect was found out: its offset counts what the handle gives.
+    data = _as_sniffed(content, dialect)[dialect.data_start :]
+    encoding = "utf-8" if dialect.encoding.startswith("utf-16") else dialect.encoding
+    lines = data.decode(encoding, "replace").split("\n")
     indents = np.array([_indent(line, dialect.delimiter) for line in lines])
     deepest = len(dialect.levels)
     records = np.flatnonzero(indents == deepest)
@@ -45,6 +47,13 @@ def read(content: Content, settings: Settings, dialect: Dialect) -> Outputs:
             table = _inherit(table, kept, lines, indents, level, cells, dialect)
     content.share.advance(len(data))
     yield from tables.one_table(content, settings, table, dialect.head)
+
+
+def _as_sniffed(content: Content, dialect: Dialect) -> bytes:
+    if not (dialect.encoding.startswith("utf-16") or dialect.carriage_returns):
+        return content.read_all()
+    with content.open() as handle:
+        return Transcoded(handle, dialect.encoding, dialect.carriage_returns).read()
 
 
 def _indent(line: str, delimiter: str) -> int:

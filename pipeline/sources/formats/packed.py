@@ -10,7 +10,7 @@ import io
 import lzma
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -174,9 +174,21 @@ def data_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
 
 def member_content(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, outer: Content, settings: Settings
+    archive: zipfile.ZipFile,
+    info: zipfile.ZipInfo,
+    outer: Content,
+    settings: Settings,
+    firsts: Mapping[str, str],
 ) -> Content:
-    """One member as a file of its own, under the path it would have if it were unpacked."""
+    """One member as a file of its own, under the path it would have if it were unpacked.
+
+    Args:
+        archive: it lies in.
+        info: what the archive says of it.
+        outer: the archive as a file.
+        settings: how files are read.
+        firsts: of members that may continue another one's test, which one (`first_parts`).
+    """
     path = info.filename or "unnamed"
     if "/" not in path.strip("/"):
         path = f"{naming.stem(PurePosixPath(outer.path).name)}/{path}"
@@ -199,10 +211,10 @@ def member_content(
         return _Unpacking(handle, None, "zip member", reached)  # type: ignore[return-value]
 
     scale = info.compress_size / info.file_size if info.file_size else 1.0
-    began = naming.first_parts(archive.namelist()).get(info.filename)
+    began = firsts.get(info.filename)
     first = None
     if began is not None:
-        first = partial(member_content, archive, archive.getinfo(began), outer, settings)
+        first = partial(member_content, archive, archive.getinfo(began), outer, settings, {})
     return Content(
         path=path,
         source_file=naming.source_file(path),

@@ -76,10 +76,11 @@ def pieces(
     nested = any(pa.types.is_nested(field.type) for field in fields)
     fitting = PIECE_BYTES // (8 * max(len(fields), 1))
     size = _NESTED_ROWS if nested else min(max(fitting, _LEAST_ROWS), _MOST_ROWS)
-    unpacked = 0
+    unpacked = rows = 0
     for batch in file.iter_batches(batch_size=size, row_groups=list(groups), columns=columns):
         if not batch.num_rows:
             continue
+        rows += batch.num_rows
         table = pa.Table.from_batches([batch])
         widths = _row_bytes(table)
         if widths.max() > content.budget.message_bytes:
@@ -93,6 +94,13 @@ def pieces(
             unpacked += int(widths[start:end].sum())
             content.meter.reached(f"{content.path} {groups.start}", unpacked)
             yield piece
+    # Arrow itself ends without a word where pages are missing.
+    expected = sum(file.metadata.row_group(group).num_rows for group in groups)
+    if rows != expected:
+        raise Refused(
+            "corrupt_parquet",
+            f"{rows:,} of its {expected:,} rows could be read, the others are missing; send it again",
+        )
 
 
 def _row_bytes(table: pa.Table) -> npt.NDArray[np.int64]:

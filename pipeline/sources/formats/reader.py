@@ -31,6 +31,7 @@ from pipeline.sources.formats.detect import (
 )
 from pipeline.sources.formats.elements import sized
 from pipeline.sources.formats.meter import Refused
+from transforms import naming
 from transforms.budget import MIB
 
 # Files up to this size are held in memory while they are read.
@@ -174,8 +175,10 @@ def _read_zip(content: Content, settings: Settings) -> Outputs:
         if packed.is_ndax(archive):
             yield from neware_nda.read_ndax(content, settings)
             return
+        firsts = naming.first_parts(archive.namelist())
         for info in packed.data_members(archive):
-            yield from read(packed.member_content(archive, info, content, settings), settings)
+            member = packed.member_content(archive, info, content, settings, firsts)
+            yield from read(member, settings)
 
 
 def _misnamed(content: Content) -> Refused | None:

@@ -50,7 +50,7 @@ _INFO_SHEET = re.compile(
     re.IGNORECASE,
 )
 _MARK = re.compile(
-    r"[ _.-]*(?:statistics?_?(?:by_?(?:cycles?|steps?))?|cycle_?stat(?:istic)?s?"
+    r"(?<![ _.-])[ _.-]*(?:statistics?_?(?:by_?(?:cycles?|steps?))?|cycle_?stat(?:istic)?s?"
     r"|cycle_?(?:data|summary)|\[stats\])$",
     re.IGNORECASE,
 )

@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.errors import SourceFailed
 from tests.workbooks import xlsx
+from transforms import naming
 
 from .reading import read, read_file
 
@@ -156,3 +157,18 @@ def test_errors_of_the_storage_are_raised(tmp_path: Path, monkeypatch: pytest.Mo
             patch.setattr("apache_beam.io.filesystems.FileSystems.open", lambda *_, **__: Failing())
             with pytest.raises((SourceFailed, ConnectionResetError)):
                 read(path)
+
+
+def test_which_members_continue_a_test_is_found_out_once_an_archive(tmp_path, monkeypatch) -> None:
+    asked: list[int] = []
+
+    def counted(paths: Any) -> dict[str, str]:
+        asked.append(1)
+        return first_parts(paths)
+
+    first_parts = naming.first_parts
+    monkeypatch.setattr(naming, "first_parts", counted)
+    data = archive({f"X/X_Wb_{number}.csv": TABLE for number in range(1, 60)})
+    found = read_file(tmp_path, "parts.zip", data)
+    assert len(found.rows) == 2 * 59
+    assert len(asked) <= 3  # the folder, the archive

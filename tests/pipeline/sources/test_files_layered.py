@@ -28,9 +28,11 @@ def layered(ends: str = "\n", damage: dict[int, str] | None = None) -> bytes:
     return ends.join([*lines, ""]).encode()
 
 
-@pytest.mark.parametrize("ends", ["\n", "\r\n"])
-def test_every_record_has_its_cycle_step_and_type(tmp_path: Path, ends: str) -> None:
-    found = read_file(tmp_path, "lab/N1.csv", layered(ends))
+@pytest.mark.parametrize(
+    ("ends", "encoding"), [("\n", "utf-8"), ("\r\n", "utf-8"), ("\r", "utf-8"), ("\n", "utf-16")]
+)
+def test_every_record_has_its_cycle_step_and_type(tmp_path: Path, ends: str, encoding: str) -> None:
+    found = read_file(tmp_path, "lab/N1.csv", layered(ends).decode().encode(encoding))
     assert not found.letters
     assert found.column("Record ID") == [str(at) for at in range(1, 13)]
     assert found.column("Cycle ID") == ["1"] * 6 + ["2"] * 6

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from schemas.forms import arrow_schema
 from schemas.reading import READING
+from tests.fuzz.doors.door import CORPUS
 from transforms import dead_letter
 from transforms.batch import MESSAGES, BatchKind
 from transforms.dead_letter import DeadLetter
@@ -119,3 +120,11 @@ def test_broken_files_are_dead_letters(tmp_path: Path) -> None:
     broken[100:400] = b"\xff" * 300
     assert read_file(tmp_path, "a.parquet", bytes(broken)).errors == ["corrupt_parquet"]
     assert read_file(tmp_path, "a.parquet", parquet(cycler(0))).errors == []
+
+
+def test_rows_that_are_missing_are_not_passed_over(tmp_path: Path) -> None:
+    data = (CORPUS / "parquet" / "pages_missing").read_bytes()
+    assert pq.read_metadata(io.BytesIO(data)).num_rows == 50
+    found = read_file(tmp_path, "a.parquet", data)
+    assert found.errors == ["corrupt_parquet"]
+    assert found.letters[0]["error_message"].startswith("0 of its 50 rows could be read")
