@@ -198,6 +198,7 @@ final as (
             "case when cycle_doubts.is_sampled_coarsely then 'sampling_too_coarse' end",
             "case when cycle_doubts.charge_disagrees then 'charge_disagrees' end",
             "case when cycle_doubts.clock_disagrees then 'clock_disagrees' end",
+            "case when knees.is_knee_in_doubt then 'knee_place_uncertain' end",
             "case when cycle_doubts.direction_disagrees then 'direction_disagrees' end",
         ]) }} as doubts
 
