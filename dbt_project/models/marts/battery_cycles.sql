@@ -260,7 +260,8 @@ with_kind as (
 ),
 
 -- Without counters the readings have to carry the integral of the discharge: an error anywhere
--- within its bounds scatters by them over the root of three.
+-- within its bounds scatters by them over the root of three. A drive profile repeats its error with
+-- every change of current: it must be known better, and without step numbers the bounds add up.
 with_sampling as (
 
     select
@@ -273,9 +274,9 @@ with_sampling as (
                 -- where between two readings it changed is not known either
                 or (
                     kind = 'drive'
-                    and not has_step_index
-                    and discharge_load_changes
-                    > {{ var('drive_reading_share') }} * discharge_readings
+                    and case
+                        when has_step_index then discharge_scatter_ah else discharge_bound_ah
+                    end > {{ var('drive_charge_tolerance') }} * full_discharge_ah
                 )
             ),
             false
