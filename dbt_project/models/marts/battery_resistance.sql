@@ -38,7 +38,7 @@ joined as (
         -- the step's own readings show it only where they are near to each other
         greatest(
             estimates.step_noise_ohm,
-            2.0 * sqrt(2.0) * coalesce(noises.rest_noise_v, 0.0)
+            2.0 * sqrt(2.0) * coalesce(noises.rest_noise_v, noises.held_noise_v, 0.0)
             / abs(estimates.current_a - estimates.current_before_a)
         ) as noise_ohm,
         held_charges.fallen_10_a,
