@@ -271,7 +271,6 @@ with_sampling as (
             and (
                 discharge_scatter_ah / sqrt(3.0)
                 > {{ var('charge_tolerance') }} * full_discharge_ah
-                -- where between two readings it changed is not known either
                 or (
                     kind = 'drive'
                     and case
@@ -417,6 +416,7 @@ final as (
         discharge_agreement,
         summary_charge_ah,
         summary_discharge_ah,
+        throughput_error_ah,
         disagreements,
         gaps,
         flagged_readings,
