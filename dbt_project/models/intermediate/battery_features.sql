@@ -6,11 +6,6 @@
     partition_by=partitions('recorded_at'),
     cluster_by=clusters(['equipment_id', 'test_key'])
 ) }}
-{#- The counters, and what may have flowed through each in the interval before a reading. -#}
-{%- set counters = {
-    'charge_capacity_ah': 'flow_ah', 'discharge_capacity_ah': 'flow_ah',
-    'charge_energy_wh': 'flow_wh', 'discharge_energy_wh': 'flow_wh'
-} -%}
 {%- set sequence = ref('int_reading_sequence') -%}
 {%- set changed = changed_equipment(sequence) if adds_to_itself() else none %}
 
@@ -24,187 +19,43 @@ sequenced as (
 ),
 
 -- Counters ---------------------------------------------------------------------------------------
--- What each gained, in rows of nothing but the counters: they are sorted once per counter.
 
-counted as (
+{{ counter_gains() }},
 
-    select
-        test_key,
-        reading_seq,
-        max(cycle_index) over (partition by test_key) is not null as has_cycle_index,
-        last_value(cycle_index ignore nulls) over (
-            partition by test_key
-            order by reading_seq
-            rows between unbounded preceding and 1 preceding
-        ) as last_cycle_index,
-        -- the rows of an impedance spectrum count nothing
-        {% for counter in counters -%}
-            case when is_impedance is not true then {{ counter }} end as known_{{ counter }},
-        {% endfor -%}
-        -- what may have flowed before the test's first reading
-        abs(current_a) * since_start_s / 3600.0 as lead_flow_ah,
-        abs(voltage_v * current_a) * since_start_s / 3600.0 as lead_flow_wh,
-        lead_s is not null as is_near_start,
-        -- what may have flowed up to here, in either direction
-        sum(
-            case
-                when is_impedance then 0.0
-                else
-                    coalesce(
-                        greatest(abs(current_a), abs(coalesce(previous_current_a, current_a)))
-                        * time_delta_s / 3600.0,
-                        0.0
-                    )
-            end
-        ) over so_far as flow_ah,
-        sum(
-            case
-                when is_impedance then 0.0
-                else
-                    coalesce(
-                        greatest(
-                            abs(voltage_v * current_a),
-                            abs(coalesce(previous_voltage_v * previous_current_a, 0.0))
-                        ) * time_delta_s / 3600.0,
-                        0.0
-                    )
-            end
-        ) over so_far as flow_wh
-
-    from sequenced
-    window so_far as (
-        partition by test_key
-        order by reading_seq
-        rows between unbounded preceding and current row
-    )
-
-),
-
-with_neighbours as (
-
-    select
-        {% for counter, flow in counters.items() -%}
-            -- a counter that never moves is a column that was filled with zeros
-            coalesce(max(known_{{ counter }}) over test > 0, false) as has_{{ counter }},
-            -- the last known value, so that a row without one neither loses nor repeats anything
-            last_value(known_{{ counter }} ignore nulls) over earlier as previous_{{ counter }},
-            last_value(
-                case when known_{{ counter }} is not null then {{ flow }} end ignore nulls
-            ) over earlier as previous_{{ counter }}_flow,
-            first_value(known_{{ counter }} ignore nulls) over later as next_{{ counter }},
-            first_value(
-                case when known_{{ counter }} is not null then {{ flow }} end ignore nulls
-            ) over later as next_{{ counter }}_flow,
-        {% endfor -%}
-        *
-
-    from counted
-    window
-        test as (partition by test_key),
-        earlier as (
-            partition by test_key
-            order by reading_seq
-            rows between unbounded preceding and 1 preceding
-        ),
-        later as (
-            partition by test_key
-            order by reading_seq
-            rows between 1 following and unbounded following
-        )
-
-),
-
-with_runs as (
-
-    select
-        {% for counter, flow in counters.items() -%}
-            known_{{ counter }},
-            has_{{ counter }},
-            sum(
-                case
-                    when
-                        {{ counter_restarted(
-                            'known_' ~ counter,
-                            'previous_' ~ counter,
-                            '(' ~ flow ~ ' - previous_' ~ counter ~ '_flow)',
-                            'next_' ~ counter,
-                            '(next_' ~ counter ~ '_flow - ' ~ flow ~ ')',
-                        ) }}
-                        then 1
-                    else 0
-                end
-            ) over so_far as {{ counter }}_run,
-        {% endfor -%}
-        has_cycle_index,
-        last_cycle_index,
-        lead_flow_ah,
-        lead_flow_wh,
-        is_near_start,
-        test_key,
-        reading_seq
-
-    from with_neighbours
-    window so_far as (
-        partition by test_key
-        order by reading_seq
-        rows between unbounded preceding and current row
-    )
-
-),
-
-with_tops as (
-
-    select
-        {% for counter in counters -%}
-            max(known_{{ counter }}) over (
-                partition by test_key, {{ counter }}_run
-                order by reading_seq
-                rows between unbounded preceding and 1 preceding
-            ) as {{ counter }}_top,
-        {% endfor -%}
-        *
-
-    from with_runs
-
-),
-
-gains as (
-
-    select
-        {% for counter, flow in counters.items() -%}
-            has_{{ counter }},
-            {{ counter_increment(
-                'known_' ~ counter, counter ~ '_top', counter ~ '_run', 'lead_' ~ flow,
-                'is_near_start'
-            ) }}
-                as gained_{{ counter }},
-        {% endfor -%}
-        has_cycle_index,
-        last_cycle_index,
-        test_key,
-        reading_seq
-
-    from with_tops
-
-),
-
+-- Numbers only from here on: the texts come back at the end.
 with_gains as (
 
     select
-        {% for counter, flow in counters.items() -%}
-            gains.has_{{ counter }},
-            gains.gained_{{ counter }},
-        {% endfor -%}
-        gains.has_cycle_index,
-        gains.last_cycle_index,
-        sequenced.*,
+        gains.*,
+        sequenced.equipment_id,
+        sequenced.equipment_type = 'battery_cell' as is_cell,
+        sequenced.nominal_capacity_ah,
+        sequenced.reading_id,
+        sequenced.recorded_at,
+        sequenced.test_time_s,
+        sequenced.record_index,
+        sequenced.source_row,
+        sequenced.step_time_s,
+        sequenced.time_delta_s,
+        sequenced.lead_s,
+        sequenced.step_run,
+        sequenced.is_step_start,
+        sequenced.logs_step_starts,
+        sequenced.is_gap,
+        sequenced.is_decay,
+        sequenced.is_impedance,
+        -- what flows at rest moves no level; the interval in which a rest begins is the load's
+        sequenced.phase = 'rest' and coalesce(sequenced.previous_phase = 'rest', true)
+            as is_resting,
+        sequenced.current_a,
+        sequenced.previous_current_a,
         sequenced.voltage_v * sequenced.current_a as power_watt,
         sequenced.previous_voltage_v * sequenced.previous_current_a as previous_power_watt
 
     from sequenced
     inner join gains
         on
-            sequenced.test_key = gains.test_key
+            sequenced.test_number = gains.test_number
             and sequenced.reading_seq = gains.reading_seq
 
 ),
@@ -215,22 +66,22 @@ with_integrals as (
     select
         *,
         case
-            when equipment_type <> 'battery_cell' then null
+            when not is_cell then null
             when is_impedance then 0.0
             else {{ integrated_increment('current_a', 'previous_current_a') }}
         end as dq_charge_integrated_ah,
         case
-            when equipment_type <> 'battery_cell' then null
+            when not is_cell then null
             when is_impedance then 0.0
             else {{ integrated_increment('-current_a', '-previous_current_a') }}
         end as dq_discharge_integrated_ah,
         case
-            when equipment_type <> 'battery_cell' then null
+            when not is_cell then null
             when is_impedance then 0.0
             else {{ integration_bound('current_a', 'previous_current_a') }}
         end as dq_charge_bound_ah,
         case
-            when equipment_type <> 'battery_cell' then null
+            when not is_cell then null
             when is_impedance then 0.0
             else {{ integration_bound('-current_a', '-previous_current_a') }}
         end as dq_discharge_bound_ah,
@@ -251,32 +102,30 @@ with_increments as (
 
     select
         *,
-        -- what flows at rest moves no level; the interval in which a rest begins is the load's
-        phase = 'rest' and coalesce(previous_phase = 'rest', true) as is_resting,
         case
-            when equipment_type <> 'battery_cell' then null
+            when not is_cell then null
             when has_charge_capacity_ah then gained_charge_capacity_ah
             else dq_charge_integrated_ah
         end as dq_charge_ah,
         case
-            when equipment_type <> 'battery_cell' then null
+            when not is_cell then null
             when has_discharge_capacity_ah then gained_discharge_capacity_ah
             else dq_discharge_integrated_ah
         end as dq_discharge_ah,
         case
-            when equipment_type <> 'battery_cell' then null
+            when not is_cell then null
             when has_charge_energy_wh then gained_charge_energy_wh
             when is_impedance then 0.0
             else {{ integrated_increment('power_watt', 'previous_power_watt') }}
         end as de_charge_wh,
         case
-            when equipment_type <> 'battery_cell' then null
+            when not is_cell then null
             when has_discharge_energy_wh then gained_discharge_energy_wh
             when is_impedance then 0.0
             else {{ integrated_increment('-power_watt', '-previous_power_watt') }}
         end as de_discharge_wh,
         case
-            when equipment_type <> 'battery_cell' then null
+            when not is_cell then null
             when has_charge_capacity_ah or has_discharge_capacity_ah then 'counter'
             else 'integrated'
         end as charge_method
@@ -289,37 +138,60 @@ with_increments as (
 
 {{ swings_of_charge() }},
 
+totals as (
+
+    select
+        test_number,
+        reading_seq,
+        sum(dq_charge_ah + dq_discharge_ah) over (
+            partition by equipment_id
+            order by {{ reading_order() }}
+            rows between unbounded preceding and current row
+        ) as total_capacity_ah
+
+    from with_increments
+
+),
+
 with_cycles as (
 
     select
-        with_swing.*,
+        sequenced.*,
+        {% for column in [
+            'power_watt', 'is_resting', 'charge_method', 'dq_charge_ah', 'dq_discharge_ah',
+            'de_charge_wh', 'de_discharge_wh', 'dq_charge_integrated_ah',
+            'dq_discharge_integrated_ah', 'dq_charge_bound_ah', 'dq_discharge_bound_ah',
+            'dq_gap_ah', 'has_charge_capacity_ah', 'has_discharge_capacity_ah', 'has_cycle_index',
+            'cycle_restarts', 'weight_s'
+        ] -%}
+            with_increments.{{ column }},
+        {% endfor -%}
+        totals.total_capacity_ah,
+        numbered_swings.level_ah,
+        numbered_swings.swing_number,
         case
-            when with_swing.equipment_type <> 'battery_cell' then null
-            when with_swing.has_cycle_index
-                then
-                    coalesce(
-                        with_swing.cycle_index,
-                        with_swing.last_cycle_index,
-                        min(with_swing.cycle_index) over (
-                            partition by with_swing.test_key
-                        )
-                    )
+            when not with_increments.is_cell then null
+            when with_increments.has_cycle_index then with_increments.counted_cycle
             else coalesce(swing_cycles.derived_cycle_index, 1)
-        end as test_cycle,
-        -- the cycler was restarted under the same test: its cycle number fell back to the start
-        case
-            when
-                with_swing.cycle_index < with_swing.last_cycle_index
-                and with_swing.cycle_index <= 1
-                then 1
-            else 0
-        end as is_cycle_restart
+        end as test_cycle
 
-    from with_swing
+    from sequenced
+    inner join with_increments
+        on
+            sequenced.test_number = with_increments.test_number
+            and sequenced.reading_seq = with_increments.reading_seq
+    inner join totals
+        on
+            sequenced.test_number = totals.test_number
+            and sequenced.reading_seq = totals.reading_seq
+    left join numbered_swings
+        on
+            sequenced.test_number = numbered_swings.test_number
+            and sequenced.reading_seq = numbered_swings.reading_seq
     left join swing_cycles
         on
-            with_swing.test_key = swing_cycles.test_key
-            and with_swing.swing_number = swing_cycles.swing_number
+            numbered_swings.test_number = swing_cycles.test_number
+            and numbered_swings.swing_number = swing_cycles.swing_number
 
 ),
 
@@ -353,13 +225,7 @@ final as (
         cycle_index,
         step_index,
         cast(test_cycle as bigint) as test_cycle,
-        cast(
-            sum(is_cycle_restart) over (
-                partition by test_key
-                order by reading_seq
-                rows between unbounded preceding and current row
-            ) as bigint
-        ) as cycle_restarts,
+        cast(cycle_restarts as bigint) as cycle_restarts,
         equipment_type = 'battery_cell' and not has_cycle_index as is_cycle_derived,
         cast(step_run as bigint) as step_run,
         is_step_start,
@@ -399,14 +265,9 @@ final as (
         dq_gap_ah,
         equipment_type = 'battery_cell' and has_charge_capacity_ah as has_charge_counter,
         equipment_type = 'battery_cell' and has_discharge_capacity_ah as has_discharge_counter,
-        sum(dq_charge_ah + dq_discharge_ah) over (
-            partition by equipment_id
-            order by {{ reading_order() }}
-            rows between unbounded preceding and current row
-        ) as total_capacity_ah,
+        total_capacity_ah,
         charge_capacity_ah + discharge_capacity_ah as naive_total_capacity_ah,
-
-        {{ half_intervals('is_gap') }} as weight_s,
+        weight_s,
 
         -- quality
         is_gap,
@@ -421,7 +282,6 @@ final as (
         limits_hash
 
     from with_cycles
-    window in_test as (partition by test_key order by reading_seq)
 
 )
 
