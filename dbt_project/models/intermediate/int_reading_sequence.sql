@@ -6,6 +6,28 @@ readings as (
 
 ),
 
+-- What the order and the intervals need of them.
+clocked as (
+
+    select
+        reading_id,
+        equipment_id,
+        test_key as part_key,
+        recorded_at,
+        test_time_s,
+        record_index,
+        source_row,
+        step_time_s,
+        cycle_index,
+        step_index,
+        voltage_v,
+        current_a,
+        coalesce({{ array_has('quality_flags', "'impedance'") }}, false) as is_impedance
+
+    from {{ ref('battery_cleaned') }}
+
+),
+
 parts as (
 
     select * from {{ ref('int_test_parts') }}
@@ -28,7 +50,7 @@ tests as (
         coalesce(parts.test_key, delivered.part_key) as test_key,
         dense_rank() over (order by coalesce(parts.test_key, delivered.part_key)) as test_number
 
-    from (select distinct test_key as part_key from readings) as delivered
+    from (select distinct part_key from clocked) as delivered
     left join parts on delivered.part_key = parts.part_key
 
 ),
@@ -37,14 +59,9 @@ largest_currents as (
 
     select
         equipment_id,
-        max(
-            case
-                when {{ array_has('quality_flags', "'impedance'") }} then null
-                else abs(current_a)
-            end
-        ) as largest_current_a
+        max(case when not is_impedance then abs(current_a) end) as largest_current_a
 
-    from readings
+    from clocked
     group by equipment_id
 
 ),
@@ -70,43 +87,22 @@ limits as (
 
 ),
 
-in_tests as (
-
-    select
-        readings.reading_id,
-        readings.equipment_id,
-        tests.test_number,
-        readings.recorded_at,
-        readings.test_time_s,
-        readings.record_index,
-        readings.source_row,
-        readings.step_time_s,
-        readings.cycle_index,
-        readings.step_index,
-        readings.voltage_v,
-        readings.current_a,
-        coalesce({{ array_has('readings.quality_flags', "'impedance'") }}, false) as is_impedance,
-        limits.rest_current_a
-
-    from readings
-    inner join tests on readings.test_key = tests.part_key
-    inner join limits on readings.equipment_id = limits.equipment_id
-
-),
-
 with_phase as (
 
     select
-        *,
+        clocked.*,
+        tests.test_number,
         case
             -- the alternating current of an impedance spectrum neither charges nor discharges
-            when is_impedance then 'rest'
-            when current_a > rest_current_a then 'charge'
-            when current_a < -rest_current_a then 'discharge'
+            when clocked.is_impedance then 'rest'
+            when clocked.current_a > limits.rest_current_a then 'charge'
+            when clocked.current_a < -limits.rest_current_a then 'discharge'
             else 'rest'
         end as phase
 
-    from in_tests
+    from clocked
+    inner join tests on clocked.part_key = tests.part_key
+    inner join limits on clocked.equipment_id = limits.equipment_id
 
 ),
 
@@ -145,7 +141,6 @@ with_delta as (
         voltage_v,
         current_a,
         is_impedance,
-        rest_current_a,
         phase,
         previous_phase,
         previous_voltage_v,
