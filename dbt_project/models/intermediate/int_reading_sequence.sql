@@ -40,8 +40,8 @@ equipment as (
 
 ),
 
--- The tests by number: rows of nothing but numbers are sorted faster than rows with texts. Files that
--- continue one another are one test from here on, under the key of the first.
+-- The tests by number: rows of nothing but numbers are sorted faster than rows with texts. Files
+-- that continue one another are one test from here on, under the key of the first.
 tests as (
 
     select
