@@ -29,16 +29,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def table(found: dict[str, Figures]) -> str:
-    """Door by what came of its inputs."""
-    titles = ("inputs", "read", "refused", "nothing", "crashes", "hangs", "memory", "peak MiB",
-              "slowest s")  # fmt: skip
-    lines = [f"{'door':<12}" + "".join(f"{title:>11}" for title in titles)]
-    for name, each in found.items():
-        cells = [each.inputs, each.read, each.refused, each.nothing, each.of("crash", "killed"),
-                 each.of("hang"), each.of("memory"), each.peak >> 20]  # fmt: skip
-        lines.append(f"{name:<12}" + "".join(f"{c:>11,}" for c in cells) + f"{each.slowest:>11.2f}")
-    return "\n".join(lines)
+_TITLES = ("inputs", "read", "refused", "nothing", "crashes", "hangs", "memory", "peak MiB",
+           "slowest s")  # fmt: skip
+HEAD = f"{'door':<12}" + "".join(f"{title:>11}" for title in _TITLES)
+
+
+def row(name: str, found: Figures) -> str:
+    """A door with what came of its inputs; see HEAD."""
+    cells = [found.inputs, found.read, found.refused, found.nothing, found.of("crash", "killed"),
+             found.of("hang"), found.of("memory"), found.peak >> 20]  # fmt: skip
+    return f"{name:<12}" + "".join(f"{c:>11,}" for c in cells) + f"{found.slowest:>11.2f}"
 
 
 def kept(figures: Figures, seed: int, folder: Path) -> list[str]:
@@ -65,16 +65,14 @@ def main(argv: list[str] | None = None) -> int:
         from tests.fuzz.doors.guided import guide
 
         return guide(DOORS[names[0]])
-    found: dict[str, Figures] = {}
     said: list[str] = []
+    print(HEAD)
     each = max(flags.inputs // len(names), 1)
     for name in names:
         first, count = (0, each) if flags.only is None else (flags.only, 1)
-        found[name] = fuzz(DOORS[name], flags.seed, first, count)
-        said += kept(found[name], flags.seed, flags.keep)
-        print(".", end="", flush=True, file=sys.stderr)
-    print(file=sys.stderr)
-    print(table(found))
+        found = fuzz(DOORS[name], flags.seed, first, count)
+        print(row(name, found), flush=True)
+        said += kept(found, flags.seed, flags.keep)
     print(*said, sep="\n")
     print(f"limits: {worker.SECONDS} s of processor and {worker.MEMORY >> 20} MiB an input")
     return int(bool(said))

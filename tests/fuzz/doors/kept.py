@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import checkpoint
 from pipeline.checkpoint import Checkpoint
 from pipeline.errors import ConfigError
 from pipeline.sinks import archive, recent
@@ -78,9 +79,8 @@ def _checkpoints() -> list[bytes]:
         path = folder / "live.checkpoint"
         kept = Checkpoint(str(path))
         kept.prepare()
+        kept.save(_SINCE_S)
         found.append(path.read_bytes())
-        from pipeline import checkpoint
-
         checkpoint._SHARDS[str(path)].setdefault(0, checkpoint._Shard()).add(tail)
         kept.save(_SINCE_S)
         found.append(path.read_bytes())

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.doors import worker
-from tests.fuzz.doors.__main__ import kept, main, table
+from tests.fuzz.doors.__main__ import HEAD, kept, main, row
 from tests.fuzz.doors.door import Door, Taken
 from tests.fuzz.doors.doors import DOORS
 from tests.fuzz.doors.worker import fuzz, input_of
@@ -36,7 +36,7 @@ def test_a_few_inputs(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", DOORS)
 def test_many_inputs(name: str, tmp_path: Path) -> None:
     found = fuzz(DOORS[name], SEED, FEW, MANY)
-    print(table({name: found}))
+    print(HEAD, row(name, found), sep="\n")
     assert not found.broken, "\n".join(kept(found, SEED, tmp_path))
     assert found.inputs == MANY
     assert found.nothing < MANY / 10
@@ -48,6 +48,11 @@ def test_good_inputs_are_read(name: str) -> None:
     if name in ("nda", "ndax"):
         pytest.skip("its good inputs lie outside the repository")
     assert any(door.run(data).readings for data in door.seeds())
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_seeds_are_the_same_every_time(name: str) -> None:
+    assert DOORS[name].inputs() == DOORS[name].inputs()
 
 
 def test_inputs_are_the_same_for_a_seed() -> None:
