@@ -1,6 +1,6 @@
 {#-
-    Swings of charge, as CTEs after `with_increments`. `with_swing` holds its rows with level_ah and
-    swing_number, `swing_cycles` the cycle of each swing for tests without a cycle counter.
+    Swings of charge, as CTEs after `with_increments`. `numbered_swings` holds level_ah and swing_number
+    of the cells' readings, `swing_cycles` the cycle of each swing for tests without a cycle counter.
 
     The level is the net charge since the test began. It turns where it leaves its last high or low by
     more than a share of the cell's capacity: smaller reversals (regeneration, pulses, shallow cycling)
@@ -12,14 +12,14 @@ step_charges as (
 
     select
         equipment_id,
-        test_key,
+        test_number,
         step_run,
         max(nominal_capacity_ah) as nominal_capacity_ah,
         greatest(sum(dq_charge_ah), sum(dq_discharge_ah)) as step_ah
 
     from with_increments
-    where equipment_type = 'battery_cell'
-    group by equipment_id, test_key, step_run
+    where is_cell
+    group by equipment_id, test_number, step_run
 
 ),
 
@@ -40,26 +40,36 @@ least_swings as (
 ),
 
 -- In rows of nothing but this: they are sorted several times.
+net_charges as (
+
+    select
+        equipment_id,
+        test_number,
+        reading_seq,
+        has_cycle_index,
+        case when is_resting then 0.0 else dq_charge_ah - dq_discharge_ah end as net_ah
+
+    from with_increments
+    where is_cell
+
+),
+
 with_level as (
 
     select
-        with_increments.test_key,
-        with_increments.reading_seq,
+        net_charges.test_number,
+        net_charges.reading_seq,
+        net_charges.has_cycle_index,
+        net_charges.net_ah,
         least_swings.least_swing_ah,
-        sum(
-            case
-                when with_increments.is_resting then 0.0
-                else with_increments.dq_charge_ah - with_increments.dq_discharge_ah
-            end
-        ) over (
-            partition by with_increments.test_key
-            order by with_increments.reading_seq
+        sum(net_charges.net_ah) over (
+            partition by net_charges.test_number
+            order by net_charges.reading_seq
             rows between unbounded preceding and current row
         ) as level_ah
 
-    from with_increments
-    inner join least_swings on with_increments.equipment_id = least_swings.equipment_id
-    where with_increments.equipment_type = 'battery_cell'
+    from net_charges
+    inner join least_swings on net_charges.equipment_id = least_swings.equipment_id
 
 ),
 
@@ -77,7 +87,7 @@ with_previous_band as (
 
     select
         *,
-        lag(band) over (partition by test_key order by reading_seq) as previous_band
+        lag(band) over (partition by test_number order by reading_seq) as previous_band
 
     from with_band
 
@@ -86,7 +96,7 @@ with_previous_band as (
 crossings as (
 
     select
-        test_key,
+        test_number,
         reading_seq,
         case when band > previous_band then 1 else -1 end as crossing_direction,
         -- the last line that was crossed: a band's lower line on the way up, its upper one down
@@ -101,7 +111,7 @@ with_previous_line as (
 
     select
         *,
-        lag(line) over (partition by test_key order by reading_seq) as previous_line
+        lag(line) over (partition by test_number order by reading_seq) as previous_line
 
     from crossings
 
@@ -110,7 +120,7 @@ with_previous_line as (
 movements as (
 
     select
-        test_key,
+        test_number,
         reading_seq,
         case
             when previous_line is null then crossing_direction
@@ -127,7 +137,7 @@ with_previous_movement as (
 
     select
         *,
-        lag(movement) over (partition by test_key order by reading_seq) as previous_movement
+        lag(movement) over (partition by test_number order by reading_seq) as previous_movement
 
     from movements
 
@@ -136,10 +146,10 @@ with_previous_movement as (
 turns as (
 
     select
-        test_key,
+        test_number,
         reading_seq,
         movement,
-        row_number() over (partition by test_key order by reading_seq) as leg
+        row_number() over (partition by test_number order by reading_seq) as leg
 
     from with_previous_movement
     where previous_movement is null or movement <> previous_movement
@@ -151,7 +161,7 @@ turns as (
 legs as (
 
     select
-        test_key,
+        test_number,
         leg,
         movement as leg_direction
     from turns
@@ -159,7 +169,7 @@ legs as (
     union all
 
     select
-        test_key,
+        test_number,
         0 as leg,
         -movement as leg_direction
     from turns
@@ -171,16 +181,19 @@ with_leg as (
 
     select
         with_previous_band.*,
-        sum(case when turns.leg is not null then 1 else 0 end) over (
-            partition by with_previous_band.test_key
-            order by with_previous_band.reading_seq
-            rows between unbounded preceding and current row
+        coalesce(
+            last_value(turns.leg ignore nulls) over (
+                partition by with_previous_band.test_number
+                order by with_previous_band.reading_seq
+                rows between unbounded preceding and current row
+            ),
+            0
         ) as leg
 
     from with_previous_band
     left join turns
         on
-            with_previous_band.test_key = turns.test_key
+            with_previous_band.test_number = turns.test_number
             and with_previous_band.reading_seq = turns.reading_seq
 
 ),
@@ -188,7 +201,7 @@ with_leg as (
 leg_extremes as (
 
     select
-        with_leg.test_key,
+        with_leg.test_number,
         with_leg.leg,
         max(legs.leg_direction) as leg_direction,
         max(with_leg.least_swing_ah) as least_swing_ah,
@@ -196,8 +209,8 @@ leg_extremes as (
 
     from with_leg
     inner join legs
-        on with_leg.test_key = legs.test_key and with_leg.leg = legs.leg
-    group by with_leg.test_key, with_leg.leg
+        on with_leg.test_number = legs.test_number and with_leg.leg = legs.leg
+    group by with_leg.test_number, with_leg.leg
 
 ),
 
@@ -206,7 +219,7 @@ leg_extremes as (
 leg_ends as (
 
     select
-        with_leg.test_key,
+        with_leg.test_number,
         with_leg.leg,
         max(
             case
@@ -224,16 +237,18 @@ leg_ends as (
 
     from with_leg
     inner join leg_extremes
-        on with_leg.test_key = leg_extremes.test_key and with_leg.leg = leg_extremes.leg
-    group by with_leg.test_key, with_leg.leg
+        on with_leg.test_number = leg_extremes.test_number and with_leg.leg = leg_extremes.leg
+    group by with_leg.test_number, with_leg.leg
 
 ),
 
 numbered_swings as (
 
     select
-        with_leg.test_key,
+        with_leg.test_number,
         with_leg.reading_seq,
+        with_leg.has_cycle_index,
+        with_leg.net_ah,
         with_leg.level_ah,
         case
             -- a test whose level never moves by a swing has none
@@ -244,22 +259,7 @@ numbered_swings as (
 
     from with_leg
     left join leg_ends
-        on with_leg.test_key = leg_ends.test_key and with_leg.leg = leg_ends.leg
-
-),
-
-with_swing as (
-
-    select
-        with_increments.*,
-        numbered_swings.level_ah,
-        numbered_swings.swing_number
-
-    from with_increments
-    left join numbered_swings
-        on
-            with_increments.test_key = numbered_swings.test_key
-            and with_increments.reading_seq = numbered_swings.reading_seq
+        on with_leg.test_number = leg_ends.test_number and with_leg.leg = leg_ends.leg
 
 ),
 
@@ -270,13 +270,13 @@ with_swing as (
 swing_totals as (
 
     select
-        test_key,
+        test_number,
         swing_number,
-        sum(case when is_resting then 0.0 else dq_charge_ah - dq_discharge_ah end) as net_ah
+        sum(net_ah) as net_ah
 
-    from with_swing
-    where equipment_type = 'battery_cell' and not has_cycle_index and swing_number is not null
-    group by test_key, swing_number
+    from numbered_swings
+    where not has_cycle_index and swing_number is not null
+    group by test_number, swing_number
 
 ),
 
@@ -296,18 +296,18 @@ led_swings as (
 
     from swing_totals
     window
-        test as (partition by test_key order by swing_number),
-        whole_test as (partition by test_key)
+        test as (partition by test_number order by swing_number),
+        whole_test as (partition by test_number)
 
 ),
 
 swing_cycles as (
 
     select
-        test_key,
+        test_number,
         swing_number,
         1 + sum(case when net_ah * lead_direction > 0.0 and position > 1 then 1 else 0 end) over (
-            partition by test_key
+            partition by test_number
             order by swing_number
             rows between unbounded preceding and current row
         ) as derived_cycle_index

@@ -35,6 +35,7 @@ MODELS = (
     "int_capacity_points",
     "int_capacity_breaks",
     "int_capacity_choice",
+    "int_capacity_swing",
     "int_capacity_knee",
 )
 LIFE = 600  # cycles of a series, unless its kind or the tuning says otherwise

@@ -45,7 +45,9 @@ WITH = (
     "knee 5x, check-ups every 25",
     "two breaks, 3x and 10x",
     "two breaks, 2x and 6x",
+    "knee 8x, seasons 1 %",
 )
+YOUNG = 30  # series with a knee ten cycles old
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +107,26 @@ def test_knees_are_where_they_are(judged: dict[str, tuple[list[Series], pd.DataF
             assert row["knee_onset_low_cycle"] <= row["knee_onset_cycle"] <= row["knee_cycle"]
             assert row["knee_cycle"] <= row["knee_high_cycle"]
             assert row["fade_after_ah_per_cycle"] >= 1.5 * row["fade_before_ah_per_cycle"]
+
+
+def test_a_knee_among_seasons_is_in_doubt(
+    judged: dict[str, tuple[list[Series], pd.DataFrame]],
+) -> None:
+    swinging = judged["knee 8x, seasons 1 %"][1]
+    assert swinging["is_knee_in_doubt"][swinging["knee_cycle"].notna()].all()
+    for kind in ("knee 4x at 2/3", "two breaks, 3x and 10x"):
+        assert judged[kind][1]["is_knee_in_doubt"].sum() == 0, kind
+    assert judged["seasons 1 %, two a life"][1]["is_knee_in_doubt"].sum() <= 1
+
+
+def test_a_young_knee_is_no_step(judge: Judge) -> None:
+    cells = [series("knee 10x 10 cycles ago", n, SEED) for n in range(YOUNG)]
+    knees = judge.knees(cells)
+    found = knees["knee_cycle"].notna()
+    assert found.sum() >= 0.9 * YOUNG, knees["knee_reason"].value_counts()
+    low, high = knees["knee_low_cycle"][found], knees["knee_high_cycle"][found]
+    true = np.array([cell.point for cell in cells])[found]
+    assert ((low <= true) & (true <= high)).mean() >= 0.9
 
 
 def test_onset_and_point_are_two_where_two_breaks_are(

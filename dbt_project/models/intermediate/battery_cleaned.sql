@@ -19,22 +19,47 @@ readings as (
 
 ),
 
+repeated as (
+
+    select
+        reading_id,
+        count(*) as deliveries
+
+    from readings
+    group by reading_id
+    having count(*) > 1
+
+),
+
 -- One row per reading_id, whichever upload or delivery attempt brought it; the order makes the
--- winner the same on every run. The id holds the time: all copies are of one day.
+-- winner the same on every run. The id holds the time: all copies are of one day. Only what came
+-- more than once is sorted.
 deduplicated as (
 
     select
-        *,
-        count(*) over (partition by reading_id) as deliveries
+        readings.*,
+        1 as deliveries
+
     from readings
+    left join repeated on readings.reading_id = repeated.reading_id
+    where repeated.reading_id is null
+
+    union all
+
+    select
+        readings.*,
+        repeated.deliveries
+
+    from readings
+    inner join repeated on readings.reading_id = repeated.reading_id
     qualify row_number() over (
-        partition by reading_id
+        partition by readings.reading_id
         order by
-            source_file asc nulls last,
-            ingested_at asc nulls last,
-            array_to_string(quality_flags, ',') asc nulls last,
-            time_delta_s asc nulls last,
-            source_row asc nulls last
+            readings.source_file asc nulls last,
+            readings.ingested_at asc nulls last,
+            array_to_string(readings.quality_flags, ',') asc nulls last,
+            readings.time_delta_s asc nulls last,
+            readings.source_row asc nulls last
     ) = 1
 
 ),

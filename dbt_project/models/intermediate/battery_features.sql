@@ -24,19 +24,18 @@ sequenced as (
 ),
 
 -- Counters ---------------------------------------------------------------------------------------
--- What each gained, in rows of nothing but the counters: they are sorted once per counter.
+-- What each gained, in rows of nothing but numbers: they are sorted several times. Where none of
+-- them falls in a test, the last known value is the highest one: only the other tests are looked at
+-- for restarts and dips.
 
-counted as (
+known as (
 
     select
-        test_key,
+        test_number,
         reading_seq,
-        max(cycle_index) over (partition by test_key) is not null as has_cycle_index,
-        last_value(cycle_index ignore nulls) over (
-            partition by test_key
-            order by reading_seq
-            rows between unbounded preceding and 1 preceding
-        ) as last_cycle_index,
+        cycle_index,
+        time_delta_s,
+        is_gap,
         -- the rows of an impedance spectrum count nothing
         {% for counter in counters -%}
             case when is_impedance is not true then {{ counter }} end as known_{{ counter }},
@@ -45,36 +44,93 @@ counted as (
         abs(current_a) * since_start_s / 3600.0 as lead_flow_ah,
         abs(voltage_v * current_a) * since_start_s / 3600.0 as lead_flow_wh,
         lead_s is not null as is_near_start,
-        -- what may have flowed up to here, in either direction
-        sum(
-            case
-                when is_impedance then 0.0
-                else
-                    coalesce(
-                        greatest(abs(current_a), abs(coalesce(previous_current_a, current_a)))
-                        * time_delta_s / 3600.0,
-                        0.0
-                    )
-            end
-        ) over so_far as flow_ah,
-        sum(
-            case
-                when is_impedance then 0.0
-                else
-                    coalesce(
-                        greatest(
-                            abs(voltage_v * current_a),
-                            abs(coalesce(previous_voltage_v * previous_current_a, 0.0))
-                        ) * time_delta_s / 3600.0,
-                        0.0
-                    )
-            end
-        ) over so_far as flow_wh
+        -- what may have flowed in the interval before a reading, in either direction
+        case
+            when is_impedance then 0.0
+            else
+                coalesce(
+                    greatest(abs(current_a), abs(coalesce(previous_current_a, current_a)))
+                    * time_delta_s / 3600.0,
+                    0.0
+                )
+        end as interval_flow_ah,
+        case
+            when is_impedance then 0.0
+            else
+                coalesce(
+                    greatest(
+                        abs(voltage_v * current_a),
+                        abs(coalesce(previous_voltage_v * previous_current_a, 0.0))
+                    ) * time_delta_s / 3600.0,
+                    0.0
+                )
+        end as interval_flow_wh
 
     from sequenced
+
+),
+
+counted as (
+
+    select
+        test_number,
+        reading_seq,
+        cycle_index,
+        min(cycle_index) over test as first_cycle_index,
+        last_value(cycle_index ignore nulls) over earlier as last_cycle_index,
+        {{ half_intervals('is_gap') }} as weight_s,
+        {% for counter in counters -%}
+            known_{{ counter }},
+            -- a counter that never moves is a column that was filled with zeros
+            coalesce(max(known_{{ counter }}) over test > 0, false) as has_{{ counter }},
+            -- the last known value, so that a row without one neither loses nor repeats anything
+            last_value(known_{{ counter }} ignore nulls) over earlier as previous_{{ counter }},
+        {% endfor -%}
+        lead_flow_ah,
+        lead_flow_wh,
+        is_near_start,
+        interval_flow_ah,
+        interval_flow_wh
+
+    from known
+    window
+        test as (partition by test_number),
+        in_test as (partition by test_number order by reading_seq),
+        earlier as (
+            partition by test_number
+            order by reading_seq
+            rows between unbounded preceding and 1 preceding
+        )
+
+),
+
+-- Tests whose counters or cycle number fall ------------------------------------------------------
+
+falling_tests as (
+
+    select distinct test_number
+    from counted
+    where
+        cycle_index < last_cycle_index
+        {%- for counter in counters %}
+            or known_{{ counter }} < previous_{{ counter }}
+        {%- endfor %}
+
+),
+
+with_flow as (
+
+    select
+        counted.*,
+        -- what may have flowed up to here
+        sum(counted.interval_flow_ah) over so_far as flow_ah,
+        sum(counted.interval_flow_wh) over so_far as flow_wh
+
+    from counted
+    inner join falling_tests on counted.test_number = falling_tests.test_number
     window so_far as (
-        partition by test_key
-        order by reading_seq
+        partition by counted.test_number
+        order by counted.reading_seq
         rows between unbounded preceding and current row
     )
 
@@ -84,10 +140,6 @@ with_neighbours as (
 
     select
         {% for counter, flow in counters.items() -%}
-            -- a counter that never moves is a column that was filled with zeros
-            coalesce(max(known_{{ counter }}) over test > 0, false) as has_{{ counter }},
-            -- the last known value, so that a row without one neither loses nor repeats anything
-            last_value(known_{{ counter }} ignore nulls) over earlier as previous_{{ counter }},
             last_value(
                 case when known_{{ counter }} is not null then {{ flow }} end ignore nulls
             ) over earlier as previous_{{ counter }}_flow,
@@ -98,16 +150,15 @@ with_neighbours as (
         {% endfor -%}
         *
 
-    from counted
+    from with_flow
     window
-        test as (partition by test_key),
         earlier as (
-            partition by test_key
+            partition by test_number
             order by reading_seq
             rows between unbounded preceding and 1 preceding
         ),
         later as (
-            partition by test_key
+            partition by test_number
             order by reading_seq
             rows between 1 following and unbounded following
         )
@@ -119,7 +170,6 @@ with_runs as (
     select
         {% for counter, flow in counters.items() -%}
             known_{{ counter }},
-            has_{{ counter }},
             sum(
                 case
                     when
@@ -135,17 +185,15 @@ with_runs as (
                 end
             ) over so_far as {{ counter }}_run,
         {% endfor -%}
-        has_cycle_index,
-        last_cycle_index,
-        lead_flow_ah,
-        lead_flow_wh,
-        is_near_start,
-        test_key,
+        -- the cycler was restarted under the same test: its cycle number fell back to the start
+        sum(case when cycle_index < last_cycle_index and cycle_index <= 1 then 1 else 0 end)
+            over so_far as cycle_restarts,
+        test_number,
         reading_seq
 
     from with_neighbours
     window so_far as (
-        partition by test_key
+        partition by test_number
         order by reading_seq
         rows between unbounded preceding and current row
     )
@@ -156,15 +204,41 @@ with_tops as (
 
     select
         {% for counter in counters -%}
+            {{ counter }}_run,
             max(known_{{ counter }}) over (
-                partition by test_key, {{ counter }}_run
+                partition by test_number, {{ counter }}_run
                 order by reading_seq
                 rows between unbounded preceding and 1 preceding
             ) as {{ counter }}_top,
         {% endfor -%}
-        *
+        cycle_restarts,
+        test_number,
+        reading_seq
 
     from with_runs
+
+),
+
+-- All tests --------------------------------------------------------------------------------------
+
+with_highest as (
+
+    select
+        counted.*,
+        {% for counter in counters -%}
+            coalesce(with_tops.{{ counter }}_run, 0) as {{ counter }}_run,
+            case
+                when with_tops.test_number is null then counted.previous_{{ counter }}
+                else with_tops.{{ counter }}_top
+            end as {{ counter }}_top,
+        {% endfor -%}
+        coalesce(with_tops.cycle_restarts, 0) as cycle_restarts
+
+    from counted
+    left join with_tops
+        on
+            counted.test_number = with_tops.test_number
+            and counted.reading_seq = with_tops.reading_seq
 
 ),
 
@@ -179,147 +253,116 @@ gains as (
             ) }}
                 as gained_{{ counter }},
         {% endfor -%}
-        has_cycle_index,
-        last_cycle_index,
-        test_key,
+        first_cycle_index is not null as has_cycle_index,
+        coalesce(cycle_index, last_cycle_index, first_cycle_index) as counted_cycle,
+        cycle_restarts,
+        weight_s,
+        test_number,
         reading_seq
 
-    from with_tops
+    from with_highest
 
 ),
 
+-- Numbers only from here on: the texts come back at the end.
 with_gains as (
 
     select
-        {% for counter, flow in counters.items() -%}
-            gains.has_{{ counter }},
-            gains.gained_{{ counter }},
-        {% endfor -%}
-        gains.has_cycle_index,
-        gains.last_cycle_index,
-        sequenced.*,
+        gains.*,
+        sequenced.equipment_id,
+        sequenced.equipment_type = 'battery_cell' as is_cell,
+        sequenced.nominal_capacity_ah,
+        sequenced.reading_id,
+        sequenced.recorded_at,
+        sequenced.test_time_s,
+        sequenced.record_index,
+        sequenced.source_row,
+        sequenced.step_time_s,
+        sequenced.time_delta_s,
+        sequenced.lead_s,
+        sequenced.step_run,
+        sequenced.is_step_start,
+        sequenced.logs_step_starts,
+        sequenced.is_gap,
+        sequenced.is_decay,
+        sequenced.is_impedance,
+        -- what flows at rest moves no level; the interval in which a rest begins is the load's
+        sequenced.phase = 'rest' and coalesce(sequenced.previous_phase = 'rest', true)
+            as is_resting,
+        sequenced.current_a,
+        sequenced.previous_current_a,
         sequenced.voltage_v * sequenced.current_a as power_watt,
         sequenced.previous_voltage_v * sequenced.previous_current_a as previous_power_watt
 
     from sequenced
     inner join gains
         on
-            sequenced.test_key = gains.test_key
+            sequenced.test_number = gains.test_number
             and sequenced.reading_seq = gains.reading_seq
 
 ),
 
 -- The integral of the current, beside the counters: the second witness of the charge.
-with_integrals as (
-
-    select
-        *,
-        case
-            when equipment_type <> 'battery_cell' then null
-            when is_impedance then 0.0
-            else {{ integrated_increment('current_a', 'previous_current_a') }}
-        end as dq_charge_integrated_ah,
-        case
-            when equipment_type <> 'battery_cell' then null
-            when is_impedance then 0.0
-            else {{ integrated_increment('-current_a', '-previous_current_a') }}
-        end as dq_discharge_integrated_ah,
-        case
-            when equipment_type <> 'battery_cell' then null
-            when is_impedance then 0.0
-            else {{ integration_bound('current_a', 'previous_current_a') }}
-        end as dq_charge_bound_ah,
-        case
-            when equipment_type <> 'battery_cell' then null
-            when is_impedance then 0.0
-            else {{ integration_bound('-current_a', '-previous_current_a') }}
-        end as dq_discharge_bound_ah,
-        -- what may have flowed in a gap: it is in no integral
-        case
-            when is_gap
-                then
-                    greatest(abs(current_a), abs(coalesce(previous_current_a, 0.0)))
-                    * time_delta_s / 3600.0
-            else 0.0
-        end as dq_gap_ah
-
-    from with_gains
-
-),
-
-with_increments as (
-
-    select
-        *,
-        -- what flows at rest moves no level; the interval in which a rest begins is the load's
-        phase = 'rest' and coalesce(previous_phase = 'rest', true) as is_resting,
-        case
-            when equipment_type <> 'battery_cell' then null
-            when has_charge_capacity_ah then gained_charge_capacity_ah
-            else dq_charge_integrated_ah
-        end as dq_charge_ah,
-        case
-            when equipment_type <> 'battery_cell' then null
-            when has_discharge_capacity_ah then gained_discharge_capacity_ah
-            else dq_discharge_integrated_ah
-        end as dq_discharge_ah,
-        case
-            when equipment_type <> 'battery_cell' then null
-            when has_charge_energy_wh then gained_charge_energy_wh
-            when is_impedance then 0.0
-            else {{ integrated_increment('power_watt', 'previous_power_watt') }}
-        end as de_charge_wh,
-        case
-            when equipment_type <> 'battery_cell' then null
-            when has_discharge_energy_wh then gained_discharge_energy_wh
-            when is_impedance then 0.0
-            else {{ integrated_increment('-power_watt', '-previous_power_watt') }}
-        end as de_discharge_wh,
-        case
-            when equipment_type <> 'battery_cell' then null
-            when has_charge_capacity_ah or has_discharge_capacity_ah then 'counter'
-            else 'integrated'
-        end as charge_method
-
-    from with_integrals
-
-),
+{{ charge_increments() }},
 
 -- Swings of charge, and the cycles of tests without a cycle counter ------------------------------
 
 {{ swings_of_charge() }},
 
+totals as (
+
+    select
+        test_number,
+        reading_seq,
+        sum(dq_charge_ah + dq_discharge_ah) over (
+            partition by equipment_id
+            order by {{ reading_order() }}
+            rows between unbounded preceding and current row
+        ) as total_capacity_ah
+
+    from with_increments
+
+),
+
 with_cycles as (
 
     select
-        with_swing.*,
+        sequenced.*,
+        {% for column in [
+            'power_watt', 'is_resting', 'charge_method', 'dq_charge_ah', 'dq_discharge_ah',
+            'de_charge_wh', 'de_discharge_wh', 'dq_charge_integrated_ah',
+            'dq_discharge_integrated_ah', 'dq_charge_bound_ah', 'dq_discharge_bound_ah',
+            'dq_gap_ah', 'has_charge_capacity_ah', 'has_discharge_capacity_ah', 'has_cycle_index',
+            'cycle_restarts', 'weight_s'
+        ] -%}
+            with_increments.{{ column }},
+        {% endfor -%}
+        totals.total_capacity_ah,
+        numbered_swings.level_ah,
+        numbered_swings.swing_number,
         case
-            when with_swing.equipment_type <> 'battery_cell' then null
-            when with_swing.has_cycle_index
-                then
-                    coalesce(
-                        with_swing.cycle_index,
-                        with_swing.last_cycle_index,
-                        min(with_swing.cycle_index) over (
-                            partition by with_swing.test_key
-                        )
-                    )
+            when not with_increments.is_cell then null
+            when with_increments.has_cycle_index then with_increments.counted_cycle
             else coalesce(swing_cycles.derived_cycle_index, 1)
-        end as test_cycle,
-        -- the cycler was restarted under the same test: its cycle number fell back to the start
-        case
-            when
-                with_swing.cycle_index < with_swing.last_cycle_index
-                and with_swing.cycle_index <= 1
-                then 1
-            else 0
-        end as is_cycle_restart
+        end as test_cycle
 
-    from with_swing
+    from sequenced
+    inner join with_increments
+        on
+            sequenced.test_number = with_increments.test_number
+            and sequenced.reading_seq = with_increments.reading_seq
+    inner join totals
+        on
+            sequenced.test_number = totals.test_number
+            and sequenced.reading_seq = totals.reading_seq
+    left join numbered_swings
+        on
+            sequenced.test_number = numbered_swings.test_number
+            and sequenced.reading_seq = numbered_swings.reading_seq
     left join swing_cycles
         on
-            with_swing.test_key = swing_cycles.test_key
-            and with_swing.swing_number = swing_cycles.swing_number
+            numbered_swings.test_number = swing_cycles.test_number
+            and numbered_swings.swing_number = swing_cycles.swing_number
 
 ),
 
@@ -353,13 +396,7 @@ final as (
         cycle_index,
         step_index,
         cast(test_cycle as bigint) as test_cycle,
-        cast(
-            sum(is_cycle_restart) over (
-                partition by test_key
-                order by reading_seq
-                rows between unbounded preceding and current row
-            ) as bigint
-        ) as cycle_restarts,
+        cast(cycle_restarts as bigint) as cycle_restarts,
         equipment_type = 'battery_cell' and not has_cycle_index as is_cycle_derived,
         cast(step_run as bigint) as step_run,
         is_step_start,
@@ -399,14 +436,9 @@ final as (
         dq_gap_ah,
         equipment_type = 'battery_cell' and has_charge_capacity_ah as has_charge_counter,
         equipment_type = 'battery_cell' and has_discharge_capacity_ah as has_discharge_counter,
-        sum(dq_charge_ah + dq_discharge_ah) over (
-            partition by equipment_id
-            order by {{ reading_order() }}
-            rows between unbounded preceding and current row
-        ) as total_capacity_ah,
+        total_capacity_ah,
         charge_capacity_ah + discharge_capacity_ah as naive_total_capacity_ah,
-
-        {{ half_intervals('is_gap') }} as weight_s,
+        weight_s,
 
         -- quality
         is_gap,
@@ -421,7 +453,6 @@ final as (
         limits_hash
 
     from with_cycles
-    window in_test as (partition by test_key order by reading_seq)
 
 )
 

@@ -96,14 +96,42 @@ neighbours as (
 correlations as (
 
     select
-        cell_number,
+        neighbours.cell_number,
         least(
             greatest(
-                coalesce(sum(z * next_z) / nullif(sum(z * z), 0.0), 0.0) + 2.0 / count(*), 0.0
+                coalesce(
+                    sum(neighbours.z * neighbours.next_z)
+                    / nullif(sum(neighbours.z * neighbours.z), 0.0), 0.0
+                ) + 2.0 / count(*), 0.0
             ), 0.95
-        ) as rho
+        ) as rho,
+        -- the fit of the breaks takes about one in n of it for each parameter
+        least(
+            greatest(
+                coalesce(
+                    sum(neighbours.z * neighbours.next_z)
+                    / nullif(sum(neighbours.z * neighbours.z), 0.0), 0.0
+                )
+                + 1.0 * max(closest.parameters) / count(*),
+                0.0
+            ), 0.95
+        ) as residual_correlation
 
     from neighbours
+    inner join closest on neighbours.cell_number = closest.cell_number
+    group by neighbours.cell_number
+
+),
+
+-- Two breaks follow a swing that no knee has: what one leaves shows how far such swings go.
+single_errors as (
+
+    select
+        cell_number,
+        min(squared_error) as single_error
+
+    from knee_fits
+    where fit = 'one_break'
     group by cell_number
 
 ),
@@ -121,9 +149,27 @@ noise as (
                 - closest.parameters
             ),
             power({{ var('knee_resolution_share') }} * curves.initial_ah, 2)
-        ) as variance
+        ) as variance,
+        correlations.residual_correlation,
+        -- Where the breaks lie is as uncertain as the sums that place them, whose variance is
+        -- (1 + rho) / (1 - rho) times as large where the noise hangs together.
+        case
+            when correlations.residual_correlation > {{ var('knee_doubtful_correlation') }}
+                then coalesce(single_errors.single_error, closest.squared_error)
+            else closest.squared_error
+        end
+        / (curves.bins - closest.parameters)
+        * (1.0 + correlations.residual_correlation)
+        / (1.0 - correlations.residual_correlation) as place_variance,
+        -- independent points that the fit leaves over
+        greatest(
+            curves.bins * (1.0 - correlations.residual_correlation)
+            / (1.0 + correlations.residual_correlation) - closest.parameters,
+            2.0
+        ) as spare_points
 
     from curves
+    left join single_errors on curves.cell_number = single_errors.cell_number
     inner join closest on curves.cell_number = closest.cell_number
     inner join correlations on curves.cell_number = correlations.cell_number
 
@@ -134,6 +180,11 @@ criteria as (
     select
         fits.*,
         noise.variance,
+        -- with few of them a variance may be larger than it looks: about the square of Student's t
+        -- over that of the normal distribution, at 95 %
+        noise.place_variance
+        * (1.0 + 3.0 / noise.spare_points + 12.0 / power(noise.spare_points, 3)) as place_variance,
+        noise.residual_correlation,
         fits.squared_error / noise.variance + {{ penalty }} * fits.parameters as criterion
 
     from fits
@@ -311,7 +362,7 @@ judged as (
             when f_statistic < {{ var('knee_min_f') }} then 3
             when
                 least(smooth_criterion, coalesce(slowing_criterion, smooth_criterion))
-                < criterion + {{ var('knee_smooth_margin') }}
+                < criterion - {{ var('knee_smooth_margin') }}
                 and coalesce(step_criterion >= smooth_criterion, true)
                 then
                     case
@@ -322,7 +373,7 @@ judged as (
                         when smooth_base = 0 then 3
                         else 6
                     end
-            when step_criterion < criterion then 2
+            when step_criterion < criterion - {{ var('knee_step_margin') }} then 2
             when
                 jump_criterion < criterion - {{ var('knee_jump_margin') }}
                 and jump_error < {{ var('knee_jump_error_share') }} * squared_error
@@ -352,6 +403,8 @@ final as (
         parameters,
         squared_error,
         variance,
+        place_variance,
+        residual_correlation,
         at_1,
         at_2,
         u_1,

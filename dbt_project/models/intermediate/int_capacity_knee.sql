@@ -19,6 +19,12 @@ judged as (
 
 ),
 
+swings as (
+
+    select * from {{ ref('int_capacity_swing') }}
+
+),
+
 records as (
 
     select
@@ -44,28 +50,35 @@ cells as (
 found as (
 
     select
-        cell_number,
-        base,
-        at_1,
-        at_2,
-        u_1,
-        u_2,
-        mean_u,
-        first_position,
-        span,
-        onset_ah,
-        point_ah,
-        fade_before,
-        fade_between,
-        fade_after,
-        f_statistic,
-        case when at_2 is null then 1 else 2 end as breaks,
-        squared_error + variance * {{ var('knee_interval_chi2') }} as error_limit,
-        first_position + span * u_1 as onset,
-        first_position + span * u_2 as point
+        judged.cell_number,
+        judged.base,
+        judged.at_1,
+        judged.at_2,
+        judged.mean_u,
+        judged.first_position,
+        judged.span,
+        -- where the capacity swings with a period, the one break beside the swing
+        coalesce(swings.break_u, judged.u_1) as u_1,
+        coalesce(swings.break_u, judged.u_2) as u_2,
+        coalesce(swings.break_ah, judged.onset_ah) as onset_ah,
+        coalesce(swings.break_ah, judged.point_ah) as point_ah,
+        coalesce(swings.fade_before, judged.fade_before) as fade_before,
+        judged.fade_between,
+        coalesce(swings.fade_after, judged.fade_after) as fade_after,
+        judged.f_statistic,
+        swings.low_u,
+        swings.high_u,
+        case when judged.at_2 is null or swings.break_u is not null then 1 else 2 end as breaks,
+        judged.residual_correlation > {{ var('knee_doubtful_correlation') }} as is_correlated,
+        judged.squared_error
+        + greatest(judged.variance, judged.place_variance) * {{ var('knee_interval_chi2') }}
+            as error_limit,
+        judged.first_position + judged.span * coalesce(swings.break_u, judged.u_1) as onset,
+        judged.first_position + judged.span * coalesce(swings.break_u, judged.u_2) as point
 
     from judged
-    where reason_number is null
+    left join swings on judged.cell_number = swings.cell_number
+    where judged.reason_number is null
 
 ),
 
@@ -88,7 +101,11 @@ near as (
         points.x,
         points.next_x - points.x as gap,
         (points.next_x - points.previous_x) / 2.0 as mean_gap,
+        lead(points.x) over (partition by points.cell_number order by points.x) is null
+            as is_latest,
+        1.0 - found.mean_u as end_x,
         found.breaks,
+        found.is_correlated,
         found.error_limit,
         points.next_x >= found.at_1 - (points.next_x - points.x)
         and points.x <= found.at_1 + (points.next_x - points.x) as is_near_1,
@@ -97,7 +114,7 @@ near as (
 
     from points
     inner join found on points.cell_number = found.cell_number and points.base = found.base
-    where points.is_candidate
+    where points.is_candidate and found.low_u is null
 
 ),
 
@@ -116,10 +133,17 @@ quartered as (
         sum_r,
         sum_rx,
         breaks,
+        is_correlated,
         error_limit,
         x + quarter * gap / 4.0 as at_x,
         -- what lies between two places tried is taken in
-        case when quarter = 0 then mean_gap / 2.0 else gap / 4.0 end as reach
+        case when quarter = 0 then mean_gap / 2.0 else gap / 4.0 end as reach,
+        -- a break after the latest place tried would look like one there
+        case
+            when is_latest then end_x - (x + quarter * gap / 4.0)
+            when quarter = 0 then mean_gap / 2.0
+            else gap / 4.0
+        end as reach_after
 
     from near
     cross join {{ unnest_as('[0, 1, 2, 3]', 'quarter') }}
@@ -142,13 +166,14 @@ likely_singles as (
     select
         cell_number,
         min(at_x - reach) as low_1,
-        max(at_x + reach) as high_1,
+        max(at_x + reach_after) as high_1,
         min(at_x - reach) as low_2,
-        max(at_x + reach) as high_2
+        max(at_x + reach_after) as high_2
 
     from tried
     where
-        breaks = 1
+        -- one of two breaks may be a swing of the capacity
+        (breaks = 1 or is_correlated)
         and cy < 0
         and cc > 1e-12 * sum_1
         and line_error - cy * cy / cc <= error_limit
@@ -164,10 +189,12 @@ tried_pairs as (
         one.error_limit,
         one.at_x as at_1,
         one.reach as reach_1,
+        one.reach_after as reach_after_1,
         one.cy as cy1,
         one.cc as cc1,
         two.at_x as at_2,
         two.reach as reach_2,
+        two.reach_after as reach_after_2,
         two.cy as cy2,
         two.cc as cc2,
         {{ hinges_product('one', 'two') }} as c12
@@ -186,9 +213,9 @@ likely_pairs as (
     select
         cell_number,
         min(at_1 - reach_1) as low_1,
-        max(at_1 + reach_1) as high_1,
+        max(at_1 + reach_after_1) as high_1,
         min(at_2 - reach_2) as low_2,
-        max(at_2 + reach_2) as high_2
+        max(at_2 + reach_after_2) as high_2
 
     from tried_pairs
     where
@@ -198,11 +225,35 @@ likely_pairs as (
 
 ),
 
-likely as (
+all_likely as (
 
     select * from likely_singles
     union all
     select * from likely_pairs
+    union all
+    select
+        cell_number,
+        low_u - mean_u as low_1,
+        high_u - mean_u as high_1,
+        low_u - mean_u as low_2,
+        high_u - mean_u as high_2
+
+    from found
+    where low_u is not null
+
+),
+
+likely as (
+
+    select
+        cell_number,
+        min(low_1) as low_1,
+        max(high_1) as high_1,
+        min(low_2) as low_2,
+        max(high_2) as high_2
+
+    from all_likely
+    group by cell_number
 
 ),
 
@@ -269,7 +320,8 @@ knees as (
         case when found.breaks = 2 then found.fade_between end
             as fade_between_ah_per_cycle,
         found.fade_after as fade_after_ah_per_cycle,
-        found.f_statistic as knee_f_statistic
+        found.f_statistic as knee_f_statistic,
+        found.is_correlated
 
     from found
     inner join onsets on found.cell_number = onsets.cell_number
@@ -296,6 +348,7 @@ final as (
         knees.fade_between_ah_per_cycle,
         knees.fade_after_ah_per_cycle,
         knees.knee_f_statistic,
+        coalesce(knees.is_correlated, false) as is_knee_in_doubt,
         case
             when knees.knee_cycle is not null then null
             when judged.reason_number is not null

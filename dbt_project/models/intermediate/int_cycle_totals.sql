@@ -304,6 +304,14 @@ final as (
             as charge_agreement,
         case when has_discharge_counter then discharge_ah / nullif(discharge_integrated_ah, 0.0) end
             as discharge_agreement,
+        -- What the integral leaves open of the charge that flowed in both directions; counters
+        -- leave nothing. Rounded like the integrals.
+        round(
+            case when has_charge_counter then 0.0 else charge_bound_ah end
+            + case when has_discharge_counter then 0.0 else discharge_bound_ah end
+            + case when has_charge_counter and has_discharge_counter then 0.0 else gap_ah end,
+            12
+        ) as throughput_error_ah,
         {{ known_values([
             "case when charge_disagrees then 'charge_disagrees' end",
             "case when clock_disagrees then 'clock_disagrees' end",

@@ -88,14 +88,29 @@ with_stage as (
 
 ),
 
+stage_starts as (
+
+    select
+        step_number,
+        stage,
+        min(elapsed_s) as start_s
+
+    from with_stage
+    group by step_number, stage
+
+),
+
 -- What the voltage does in a stage's first minutes is the answer to the change of current.
 settled as (
 
-    select
-        *,
-        elapsed_s - min(elapsed_s) over (partition by step_number, stage) as stage_elapsed_s
+    select with_stage.*
 
     from with_stage
+    inner join stage_starts
+        on
+            with_stage.step_number = stage_starts.step_number
+            and with_stage.stage = stage_starts.stage
+    where with_stage.elapsed_s - stage_starts.start_s >= {{ var('ica_settled_s') }}
 
 ),
 
@@ -115,7 +130,6 @@ knots as (
         count(*) as readings
 
     from settled
-    where stage_elapsed_s >= {{ var('ica_settled_s') }}
     group by step_number, stage, knot
 
 ),
@@ -138,56 +152,67 @@ with_neighbours as (
 -- Only the constant current: not the voltage being held after it.
 constant_current as (
 
-    select
-        *,
-        min(charge_ah) over (partition by step_number, stage) as charge_start_ah,
-        max(charge_ah) over (partition by step_number, stage) as charge_end_ah,
-        coalesce(
-            sum(
-                0.5 * (voltage_v + previous_voltage_v) * (charge_ah - previous_charge_ah)
-            ) over (
-                partition by step_number, stage
-                order by knot
-                rows between unbounded preceding and current row
-            ),
-            0.0
-        ) as energy_wh,
-        -- from the line between the neighbours
-        voltage_v - (
-            previous_voltage_v * (next_charge_ah - charge_ah)
-            + next_voltage_v * (charge_ah - previous_charge_ah)
-        ) / nullif(next_charge_ah - previous_charge_ah, 0.0) as distance_v
-
+    select *
     from with_neighbours
     where current_min_a >= (1.0 - {{ tolerance }}) * stage_current_a
+
+),
+
+long_stages as (
+
+    select
+        constant_current.step_number,
+        constant_current.stage,
+        steps.step_key,
+        min(constant_current.charge_ah) as charge_start_ah,
+        max(constant_current.charge_ah) as charge_end_ah
+
+    from constant_current
+    inner join steps on constant_current.step_number = steps.step_number
+    group by
+        constant_current.step_number, constant_current.stage, steps.step_key, steps.capacity_ah
+    having
+        max(constant_current.charge_ah) - min(constant_current.charge_ah)
+        >= {{ var('ica_stage_min_share') }} * steps.capacity_ah
 
 ),
 
 final as (
 
     select
-        steps.step_key,
-        cast(constant_current.step_number * 1000000 + constant_current.stage as bigint)
-            as stage_number,
-        cast(constant_current.stage + 1 as bigint) as stage,
-        cast(constant_current.knot as bigint) as knot,
-        constant_current.stage_current_a as current_a,
-        constant_current.charge_ah,
-        constant_current.charge_start_ah,
-        constant_current.charge_end_ah,
-        constant_current.voltage_v,
-        constant_current.previous_charge_ah,
-        constant_current.previous_voltage_v,
-        constant_current.energy_wh,
-        constant_current.distance_v,
-        constant_current.difference_product,
-        cast(constant_current.readings as bigint) as readings
+        long_stages.step_key,
+        cast(knots.step_number * 1000000 + knots.stage as bigint) as stage_number,
+        cast(knots.stage + 1 as bigint) as stage,
+        cast(knots.knot as bigint) as knot,
+        knots.stage_current_a as current_a,
+        knots.charge_ah,
+        long_stages.charge_start_ah,
+        long_stages.charge_end_ah,
+        knots.voltage_v,
+        knots.previous_charge_ah,
+        knots.previous_voltage_v,
+        coalesce(
+            sum(
+                0.5 * (knots.voltage_v + knots.previous_voltage_v)
+                * (knots.charge_ah - knots.previous_charge_ah)
+            ) over (
+                partition by knots.step_number, knots.stage
+                order by knots.knot
+                rows between unbounded preceding and current row
+            ),
+            0.0
+        ) as energy_wh,
+        -- from the line between the neighbours
+        knots.voltage_v - (
+            knots.previous_voltage_v * (knots.next_charge_ah - knots.charge_ah)
+            + knots.next_voltage_v * (knots.charge_ah - knots.previous_charge_ah)
+        ) / nullif(knots.next_charge_ah - knots.previous_charge_ah, 0.0) as distance_v,
+        knots.difference_product,
+        cast(knots.readings as bigint) as readings
 
-    from constant_current
-    inner join steps on constant_current.step_number = steps.step_number
-    where
-        constant_current.charge_end_ah - constant_current.charge_start_ah
-        >= {{ var('ica_stage_min_share') }} * steps.capacity_ah
+    from constant_current as knots
+    inner join long_stages
+        on knots.step_number = long_stages.step_number and knots.stage = long_stages.stage
 
 )
 

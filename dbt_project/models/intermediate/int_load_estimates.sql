@@ -337,7 +337,8 @@ final as (
         -- of noise, and what rounding stays within for 19 of 20
         2.0 * sqrt(2.0) * coalesce(noises.noise_ohm, 0.0)
         + 0.75 * windowed.resolution_v
-        / nullif(abs(windowed.current_a - windowed.current_before_a), 0.0) as step_noise_ohm
+        / nullif(abs(windowed.current_a - windowed.current_before_a), 0.0) as step_noise_ohm,
+        noises.noise_ohm is not null as is_noise_seen
 
     from windowed
     left join by_step

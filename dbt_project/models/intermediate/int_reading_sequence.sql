@@ -6,6 +6,28 @@ readings as (
 
 ),
 
+-- What the order and the intervals need of them.
+clocked as (
+
+    select
+        reading_id,
+        equipment_id,
+        test_key as part_key,
+        recorded_at,
+        test_time_s,
+        record_index,
+        source_row,
+        step_time_s,
+        cycle_index,
+        step_index,
+        voltage_v,
+        current_a,
+        coalesce({{ array_has('quality_flags', "'impedance'") }}, false) as is_impedance
+
+    from {{ ref('battery_cleaned') }}
+
+),
+
 parts as (
 
     select * from {{ ref('int_test_parts') }}
@@ -18,24 +40,36 @@ equipment as (
 
 ),
 
--- Files that continue one another are one test from here on, under the key of the first.
-in_tests as (
+-- The tests by number: rows of nothing but numbers are sorted faster than rows with texts. Files
+-- that continue one another are one test from here on, under the key of the first.
+tests as (
 
     select
-        {{ all_but('readings', ['test_key', 'test_id']) }},
-        coalesce(parts.test_key, readings.test_key) as test_key,
-        coalesce(parts.test_id, readings.test_id) as test_id
+        delivered.part_key,
+        parts.test_id,
+        coalesce(parts.test_key, delivered.part_key) as test_key,
+        dense_rank() over (order by coalesce(parts.test_key, delivered.part_key)) as test_number
 
-    from readings
-    left join parts on readings.test_key = parts.part_key
+    from (select distinct part_key from clocked) as delivered
+    left join parts on delivered.part_key = parts.part_key
 
 ),
 
-with_limits as (
+largest_currents as (
 
     select
-        readings.*,
-        coalesce({{ array_has('readings.quality_flags', "'impedance'") }}, false) as is_impedance,
+        equipment_id,
+        max(case when not is_impedance then abs(current_a) end) as largest_current_a
+
+    from clocked
+    group by equipment_id
+
+),
+
+limits as (
+
+    select
+        largest_currents.equipment_id,
         equipment.nominal_capacity_ah,
         equipment.v_max_v,
         equipment.gap_s,
@@ -44,33 +78,31 @@ with_limits as (
         {{ var('rest_current_fraction') }} * coalesce(
             equipment.rated_current_a,
             equipment.nominal_capacity_ah,
-            max(
-                case
-                    when {{ array_has('readings.quality_flags', "'impedance'") }} then null
-                    else abs(readings.current_a)
-                end
-            ) over (partition by readings.equipment_id)
+            largest_currents.largest_current_a
         ) as rest_current_a,
         {{ limits_hash('equipment') }} as limits_hash
 
-    from in_tests as readings
-    left join equipment on readings.equipment_id = equipment.equipment_id
+    from largest_currents
+    left join equipment on largest_currents.equipment_id = equipment.equipment_id
 
 ),
 
 with_phase as (
 
     select
-        *,
+        clocked.*,
+        tests.test_number,
         case
             -- the alternating current of an impedance spectrum neither charges nor discharges
-            when is_impedance then 'rest'
-            when current_a > rest_current_a then 'charge'
-            when current_a < -rest_current_a then 'discharge'
+            when clocked.is_impedance then 'rest'
+            when clocked.current_a > limits.rest_current_a then 'charge'
+            when clocked.current_a < -limits.rest_current_a then 'discharge'
             else 'rest'
         end as phase
 
-    from with_limits
+    from clocked
+    inner join tests on clocked.part_key = tests.part_key
+    inner join limits on clocked.equipment_id = limits.equipment_id
 
 ),
 
@@ -91,7 +123,7 @@ with_previous as (
 
     from with_phase
     window reading_sequence as (
-        partition by equipment_id, test_key
+        partition by equipment_id, test_number
         order by {{ reading_order() }}
     )
 
@@ -100,7 +132,19 @@ with_previous as (
 with_delta as (
 
     select
-        *,
+        reading_id,
+        equipment_id,
+        test_number,
+        reading_seq,
+        test_time_s,
+        step_time_s,
+        voltage_v,
+        current_a,
+        is_impedance,
+        phase,
+        previous_phase,
+        previous_voltage_v,
+        previous_current_a,
         -- the tester's own clock where both readings have it and it ran forward, else event time
         case
             when test_time_s >= previous_test_time_s then test_time_s - previous_test_time_s
@@ -122,7 +166,7 @@ with_delta as (
 
 ),
 
-with_step_run as (
+with_changes as (
 
     select
         *,
@@ -130,21 +174,32 @@ with_step_run as (
         case when not is_step_start then abs(voltage_v - previous_voltage_v) end
             as voltage_change_v,
         case when not is_step_start then abs(current_a - previous_current_a) end
-            as current_change_a,
-        {{ median('case when not is_impedance then time_delta_s end') }} over in_test
-            as test_interval_s,
+            as current_change_a
+
+    from with_delta
+
+),
+
+with_step_run as (
+
+    select
+        *,
+        {{ median('known_interval_s') }} over in_test as test_interval_s,
         sum(case when is_step_start then 1 else 0 end) over (
-            partition by equipment_id, test_key
+            partition by equipment_id, test_number
             order by reading_seq
             rows between unbounded preceding and current row
         ) as step_run,
-        lag(case when not is_impedance then time_delta_s end) over in_order as earlier_interval_s,
-        lead(case when not is_impedance then time_delta_s end) over in_order as later_interval_s
+        lag(known_interval_s) over in_order as earlier_interval_s,
+        lead(known_interval_s) over in_order as later_interval_s,
+        -- a tester whose first reading carries a current at time zero logs as each step starts
+        first_value(coalesce(test_time_s, 0.0) = 0.0 and phase <> 'rest') over in_order
+            as logs_step_starts
 
-    from with_delta
+    from with_changes
     window
-        in_test as (partition by equipment_id, test_key),
-        in_order as (partition by equipment_id, test_key order by reading_seq)
+        in_test as (partition by equipment_id, test_number),
+        in_order as (partition by equipment_id, test_number order by reading_seq)
 
 ),
 
@@ -159,45 +214,80 @@ with_interval as (
                 then {{ median('known_interval_s') }} over in_step_run
             else test_interval_s
         end as typical_interval_s,
-        -- cyclers log a constant voltage by current, so that the interval grows
-        case
-            when
-                current_a > 0
-                and previous_current_a > 0
-                and voltage_v >= v_max_v - 0.05
-                and previous_voltage_v >= v_max_v - 0.05
-                then gap_cv_s
-            else gap_s
-        end as longest_interval_s,
-        case when reading_seq = 1 then coalesce(test_time_s, step_time_s) end as since_start_s,
-        -- a test's first reading stands one interval after its start, or at the start
-        case
-            when
-                reading_seq = 1
-                and coalesce(test_time_s, step_time_s) > 0.0
-                and coalesce(test_time_s, step_time_s)
-                <= {{ var('gap_interval_factor') }} * test_interval_s
-                then coalesce(test_time_s, step_time_s)
-        end as lead_s,
         lag(known_interval_s) over step_order as interval_before_s,
         lead(known_interval_s) over step_order as interval_after_s,
         lead(current_a) over step_order as next_current_a,
         -- what usually changes from one reading of the step run to the next
         {{ median('voltage_change_v') }} over in_step_run as typical_voltage_change_v,
-        {{ median('current_change_a') }} over in_step_run as typical_current_change_a,
-        -- a tester whose first reading carries a current at time zero logs as each step starts
-        max(
-            case
-                when reading_seq = 1 and coalesce(test_time_s, 0.0) = 0.0 and phase <> 'rest' then 1
-                else 0
-            end
-        ) over in_test = 1 as logs_step_starts
+        {{ median('current_change_a') }} over in_step_run as typical_current_change_a
 
     from with_step_run
     window
-        in_step_run as (partition by equipment_id, test_key, step_run),
-        step_order as (partition by equipment_id, test_key, step_run order by reading_seq),
-        in_test as (partition by equipment_id, test_key)
+        in_step_run as (partition by equipment_id, test_number, step_run),
+        step_order as (partition by equipment_id, test_number, step_run order by reading_seq)
+
+),
+
+-- The rest of each reading beside it.
+with_reading as (
+
+    select
+        {{ all_but('readings', ['equipment_id', 'test_key', 'test_id']) }},
+        sequence.equipment_id,
+        tests.test_key,
+        coalesce(tests.test_id, readings.test_id) as test_id,
+        sequence.test_number,
+        sequence.reading_seq,
+        sequence.is_impedance,
+        sequence.phase,
+        sequence.previous_phase,
+        sequence.previous_voltage_v,
+        sequence.previous_current_a,
+        sequence.time_delta_s,
+        sequence.is_step_start,
+        sequence.step_run,
+        sequence.logs_step_starts,
+        sequence.typical_interval_s,
+        sequence.voltage_change_v,
+        sequence.typical_voltage_change_v,
+        sequence.current_change_a,
+        sequence.typical_current_change_a,
+        sequence.earlier_interval_s,
+        sequence.later_interval_s,
+        sequence.interval_before_s,
+        sequence.interval_after_s,
+        sequence.next_current_a,
+        limits.nominal_capacity_ah,
+        limits.rest_current_a,
+        limits.limits_hash,
+        -- cyclers log a constant voltage by current, so that the interval grows
+        case
+            when
+                sequence.current_a > 0
+                and sequence.previous_current_a > 0
+                and sequence.voltage_v >= limits.v_max_v - 0.05
+                and sequence.previous_voltage_v >= limits.v_max_v - 0.05
+                then limits.gap_cv_s
+            else limits.gap_s
+        end as longest_interval_s,
+        case
+            when sequence.reading_seq = 1
+                then coalesce(sequence.test_time_s, sequence.step_time_s)
+        end as since_start_s,
+        -- a test's first reading stands one interval after its start, or at the start
+        case
+            when
+                sequence.reading_seq = 1
+                and coalesce(sequence.test_time_s, sequence.step_time_s) > 0.0
+                and coalesce(sequence.test_time_s, sequence.step_time_s)
+                <= {{ var('gap_interval_factor') }} * sequence.test_interval_s
+                then coalesce(sequence.test_time_s, sequence.step_time_s)
+        end as lead_s
+
+    from with_interval as sequence
+    inner join readings on sequence.reading_id = readings.reading_id
+    inner join tests on readings.test_key = tests.part_key
+    inner join limits on sequence.equipment_id = limits.equipment_id
 
 ),
 
@@ -263,7 +353,7 @@ final as (
             false
         ) as is_decay
 
-    from with_interval
+    from with_reading
 
 )
 

@@ -9,6 +9,18 @@ readings as (
 
 ),
 
+steps as (
+
+    select * from {{ ref('battery_steps') }}
+
+),
+
+limits as (
+
+    select * from {{ ref('int_cell_limits') }}
+
+),
+
 rest_readings as (
 
     select
@@ -56,13 +68,42 @@ collected as (
 ),
 
 -- Second differences of white noise of deviation s: half of them are below 0.6745 sqrt(6) s.
-final as (
+rests as (
 
     select
         equipment_id,
         {{ array_median('differences_v') }} / 1.652 as rest_noise_v
 
     from collected
+
+),
+
+-- A charge that is held ends at one voltage, cycle by cycle.
+held_charges as (
+
+    select
+        steps.equipment_id,
+        stddev_samp(steps.voltage_end_v) as held_noise_v
+
+    from steps
+    inner join limits on steps.equipment_id = limits.equipment_id
+    where
+        steps.step_type in ('cv_charge', 'cccv_charge')
+        and abs(steps.voltage_end_v - limits.upper_limit_v) <= {{ var('cutoff_voltage_margin_v') }}
+    group by steps.equipment_id
+    having count(steps.voltage_end_v) >= 5
+
+),
+
+final as (
+
+    select
+        coalesce(rests.equipment_id, held_charges.equipment_id) as equipment_id,
+        rests.rest_noise_v,
+        held_charges.held_noise_v
+
+    from rests
+    full outer join held_charges on rests.equipment_id = held_charges.equipment_id
 
 )
 

@@ -260,7 +260,8 @@ with_kind as (
 ),
 
 -- Without counters the readings have to carry the integral of the discharge: an error anywhere
--- within its bounds scatters by them over the root of three.
+-- within its bounds scatters by them over the root of three. A drive profile repeats its error with
+-- every change of current: it must be known better, and without step numbers the bounds add up.
 with_sampling as (
 
     select
@@ -270,12 +271,11 @@ with_sampling as (
             and (
                 discharge_scatter_ah / sqrt(3.0)
                 > {{ var('charge_tolerance') }} * full_discharge_ah
-                -- where between two readings it changed is not known either
                 or (
                     kind = 'drive'
-                    and not has_step_index
-                    and discharge_load_changes
-                    > {{ var('drive_reading_share') }} * discharge_readings
+                    and case
+                        when has_step_index then discharge_scatter_ah else discharge_bound_ah
+                    end > {{ var('drive_charge_tolerance') }} * full_discharge_ah
                 )
             ),
             false
@@ -416,6 +416,7 @@ final as (
         discharge_agreement,
         summary_charge_ah,
         summary_discharge_ah,
+        throughput_error_ah,
         disagreements,
         gaps,
         flagged_readings,

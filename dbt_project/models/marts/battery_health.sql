@@ -95,7 +95,8 @@ joined as (
         ends.eol_70_nominal_cycle,
         ends.eol_80_initial_cycle,
         sum(cycles.charge_ah + cycles.discharge_ah) over life as throughput_ah,
-        sum(cycles.charge_wh + cycles.discharge_wh) over life as throughput_wh
+        sum(cycles.charge_wh + cycles.discharge_wh) over life as throughput_wh,
+        sum(cycles.throughput_error_ah) over life as throughput_error_ah
 
     from cycles
     left join equipment on cycles.equipment_id = equipment.equipment_id
@@ -154,6 +155,8 @@ final as (
         throughput_ah,
         throughput_wh,
         throughput_ah / nullif(2.0 * nominal_capacity_ah, 0.0) as equivalent_full_cycles,
+        throughput_error_ah / nullif(2.0 * nominal_capacity_ah, 0.0)
+            as equivalent_full_cycles_error,
         coalesce(cycle_number >= eol_80_nominal_cycle, false) as is_end_of_life,
         coalesce(cycle_number >= eol_70_nominal_cycle, false) as is_below_70_nominal,
         coalesce(cycle_number >= eol_80_initial_cycle, false) as is_below_80_initial

@@ -109,6 +109,7 @@ lives as (
         max(throughput_ah) as throughput_ah,
         max(throughput_wh) as throughput_wh,
         max(equivalent_full_cycles) as equivalent_full_cycles,
+        max(equivalent_full_cycles_error) as equivalent_full_cycles_error,
         -- the flags stay set, so the first cycle that has one is the crossing
         min(case when is_end_of_life then cycle_number end) as eol_80_nominal_cycle,
         min(case when is_below_70_nominal then cycle_number end) as eol_70_nominal_cycle,
@@ -154,6 +155,7 @@ final as (
         lives.throughput_ah,
         lives.throughput_wh,
         lives.equivalent_full_cycles,
+        lives.equivalent_full_cycles_error,
         case
             when lives.eol_80_nominal_cycle is not null then 'end_of_life'
             when lives.capacity_ah is null then 'unknown'
@@ -196,6 +198,7 @@ final as (
             "case when lives.is_capacity_odd then 'capacity_out_of_range' end",
             "case when cycle_doubts.is_efficiency_odd then 'efficiency_out_of_range' end",
             "case when cycle_doubts.is_sampled_coarsely then 'sampling_too_coarse' end",
+            "case when knees.is_knee_in_doubt then 'knee_place_uncertain' end",
             "case when cycle_doubts.charge_disagrees then 'charge_disagrees' end",
             "case when cycle_doubts.clock_disagrees then 'clock_disagrees' end",
             "case when cycle_doubts.direction_disagrees then 'direction_disagrees' end",

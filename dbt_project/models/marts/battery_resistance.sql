@@ -38,9 +38,11 @@ joined as (
         -- the step's own readings show it only where they are near to each other
         greatest(
             estimates.step_noise_ohm,
-            2.0 * sqrt(2.0) * coalesce(noises.rest_noise_v, 0.0)
+            2.0 * sqrt(2.0) * coalesce(noises.rest_noise_v, noises.held_noise_v, 0.0)
             / abs(estimates.current_a - estimates.current_before_a)
         ) as noise_ohm,
+        estimates.is_noise_seen or noises.rest_noise_v is not null
+        or noises.held_noise_v is not null as is_noise_known,
         held_charges.fallen_10_a,
         held_charges.fallen_30_a,
         coalesce(not held_charges.is_below_limit, false) as is_at_full_charge,
@@ -234,6 +236,7 @@ corrected as (
         {% for seconds in times -%}
             case
                 when reason_{{ seconds }} is not null then 'resistance: not known'
+                when not is_noise_known then 'voltage: its noise is not known'
                 when
                     ocv_method = 'at_rest'
                     and previous_duration_s < {{ var('resistance_settled_s') }}

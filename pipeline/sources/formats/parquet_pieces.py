@@ -70,19 +70,17 @@ def pieces(
         columns: names of the columns wanted; None for all.
 
     Raises:
-        Refused: the file unpacks to more than it may, a row is longer than a message may be, or
-            rows are missing: Arrow itself then ends without a word.
+        Refused: the file unpacks to more than it may, or a row is longer than a message may be.
     """
     fields = [f for f in file.schema_arrow if columns is None or f.name in columns]
     nested = any(pa.types.is_nested(field.type) for field in fields)
     fitting = PIECE_BYTES // (8 * max(len(fields), 1))
     size = _NESTED_ROWS if nested else min(max(fitting, _LEAST_ROWS), _MOST_ROWS)
-    expected = sum(file.metadata.row_group(group).num_rows for group in groups)
     unpacked = rows = 0
     for batch in file.iter_batches(batch_size=size, row_groups=list(groups), columns=columns):
-        rows += batch.num_rows
         if not batch.num_rows:
             continue
+        rows += batch.num_rows
         table = pa.Table.from_batches([batch])
         widths = _row_bytes(table)
         if widths.max() > content.budget.message_bytes:
@@ -96,6 +94,8 @@ def pieces(
             unpacked += int(widths[start:end].sum())
             content.meter.reached(f"{content.path} {groups.start}", unpacked)
             yield piece
+    # Arrow itself ends without a word where pages are missing.
+    expected = sum(file.metadata.row_group(group).num_rows for group in groups)
     if rows != expected:
         raise Refused(
             "corrupt_parquet",
