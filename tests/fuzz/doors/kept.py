@@ -88,6 +88,15 @@ def _checkpoints() -> list[bytes]:
     return found
 
 
+def _unseal(data: bytes) -> list[bytes]:
+    return [data[checkpoint._HEAD :]]
+
+
+def _seal(_: bytes, parts: list[bytes]) -> bytes:
+    """A checkpoint with the checksum of what it holds."""
+    return checkpoint._MAGIC + checkpoint._digest(parts[0]) + parts[0]
+
+
 def _parquet(table: pa.Table) -> bytes:
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
@@ -158,7 +167,7 @@ def _archives() -> list[bytes]:
 
 logging.getLogger("pipeline").setLevel(logging.ERROR)
 DOORS = [
-    Door("checkpoint", _checkpoint, _checkpoints),
+    Door("checkpoint", _checkpoint, _checkpoints, _unseal, _seal),
     Door("lake", _lake, lambda: [_parquet(_day()), _parquet(_day().slice(0, 9))]),
     Door("archive", _archived, _archives),
 ]

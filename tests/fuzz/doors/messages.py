@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +13,7 @@ from kafka.record.util import calc_crc32c
 
 from pipeline.sources import pubsub_messages
 from pipeline.sources.kafka_records import Records
+from pipeline.sources.kafka_unpack import Unpacked
 from tests.fuzz.doors.door import Door, Taken, Unaccounted
 from tests.fuzz.doors.files import ARRIVED_US, _messages, judge
 from tests.messages import messages
@@ -60,8 +59,6 @@ def _pubsub_seeds() -> list[bytes]:
 
 
 def _kafka(data: bytes) -> Taken:
-    from pipeline.sources.kafka_unpack import Unpacked
-
     part = Unpacked(0, _PART, MemoryRecords(data))
     taken = Taken()
     while records := part.take(500):
@@ -107,11 +104,8 @@ def _seal(_: bytes, parts: list[bytes]) -> bytes:
 
 
 _WORDS = [b'"voltage_v":', b'"Timestamp":', b"\\ud800", b"1e999", b'"extra":"{', b"equipment_id="]
-DOORS: list[Door] = [
+DOORS = [
     Door("payloads", _payloads, _messages, words=_WORDS),
     Door("pubsub", _pubsub, _pubsub_seeds, words=_WORDS),
+    Door("kafka", _kafka, _kafka_seeds, _unseal, _seal, _WORDS),
 ]
-if importlib.util.find_spec("pipeline.sources.kafka_unpack") is not None:
-    DOORS.append(Door("kafka", _kafka, _kafka_seeds, _unseal, _seal, _WORDS))
-
-__all__: Sequence[str] = ("DOORS",)
