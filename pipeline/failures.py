@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import FIXES, SHOWN, ConfigError, JobFailed
-from pipeline.shown import guard, say
+from pipeline.shown import PlainLines, guard, say
 from transforms.batch import BatchKind, RawBatch
 
 _FLAG = "--debug"
@@ -55,6 +55,9 @@ def begin(argv: Sequence[str]) -> None:
     if not any(isinstance(handler, _Steps) for handler in steps.handlers):
         steps.addHandler(_Steps())
     for handler in logging.getLogger().handlers:
+        # Only what goes to the terminal by our own hand: others may want every line.
+        if not isinstance(handler.formatter, PlainLines):
+            continue
         for former in [each for each in handler.filters if isinstance(each, Lines)]:
             handler.removeFilter(former)
         if _FLAG not in argv:

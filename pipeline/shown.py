@@ -172,10 +172,11 @@ def say(*lines: str, error: bool = False) -> None:
     stream.flush()
 
 
-class _Lines(logging.Formatter):
+class PlainLines(logging.Formatter):
     """Log lines, and the tracebacks below them, as a terminal may have them."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """One record."""
         return "\n".join(plain(line) for line in super().format(record).split("\n"))
 
 
@@ -184,7 +185,7 @@ def guard() -> None:
     root = logging.getLogger()
     if not root.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(_Lines("%(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(PlainLines("%(levelname)s %(name)s: %(message)s"))
         root.addHandler(handler)
         root.setLevel(logging.WARNING)
     sys.excepthook = _last_words

@@ -545,13 +545,13 @@ def test_what_is_remembered_is_bounded_by_the_equipments():
 
 
 def test_equipments_and_times_too_many_for_one_number_are_sorted_all_the_same():
-    # 100 cells over 1,900 years: rank and microseconds together pass 64 bits.
-    times = (10.0, 5.0, -6e10)
+    # 6,000 cells over 54 years: rank and microseconds together pass 64 bits.
+    times = (10.0, 5.0, -1.7e9)
     far = [
-        cell(t, equipment_id=f"c{n:03}", name=n * 3 + at)
-        for n in range(100)
+        cell(t, equipment_id=f"c{n:04}", name=n * 3 + at)
+        for n in range(6000)
         for at, t in enumerate(times)
     ]
     found = deltas(*run(far))
-    assert [found[at] for at in range(3)] == [5.0, 6e10 + 5.0, None]
-    assert list(found.values()) == [found[at] for at in range(3)] * 100
+    assert [found[at] for at in range(3)] == [5.0, 1.7e9 + 5.0, None]
+    assert list(found.values()) == [found[at] for at in range(3)] * 6000

