@@ -38,7 +38,8 @@ def sheets(data: bytes, most_cells: int) -> tuple[list[str], dict[str, Rows]]:
     cells = 0
     for name in _wanted(names):
         sheet = book.get_sheet_by_name(name)
-        cells += sheet.total_height * sheet.total_width
+        # Its last row and column, counted from 0.
+        cells += (sheet.total_height + 1) * (sheet.total_width + 1)
         if cells > most_cells:
             raise TooManyCells(cells)
         found[name] = sheet.to_python()
