@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import tempfile
 import time
 from collections.abc import Iterator
@@ -165,7 +164,6 @@ def _archives() -> list[bytes]:
         return [path.read_bytes() for path in folder.rglob("*.parquet")]
 
 
-logging.getLogger("pipeline").setLevel(logging.ERROR)
 DOORS = [
     Door("checkpoint", _checkpoint, _checkpoints, _unseal, _seal),
     Door("lake", _lake, lambda: [_parquet(_day()), _parquet(_day().slice(0, 9))]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import logging
 import os
 import random
 import re
@@ -141,6 +142,8 @@ def _forked(work: Callable[[Callable[[str], None]], None]) -> tuple[list[str], i
 
 
 def _work(door: Door, seed: int, first: int, end: int, tell: Callable[[str], None]) -> None:
+    # In the child alone: a warning for every damaged file would drown the table.
+    logging.getLogger("pipeline").setLevel(logging.ERROR)
     try:
         seeds = door.inputs()
     except Exception as error:
