@@ -188,6 +188,7 @@ OF_THE_FILE = (
 )  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "without",
     [
@@ -227,6 +228,7 @@ def test_a_file_per_day_is_one_test(tmp_path: Path, without: tuple[str, ...]) ->
         assert differences(rows_of, in_parts[name], ("ingested_at",)) == [], name
 
 
+@pytest.mark.long
 def test_a_file_whose_clock_restarts_is_apart_and_says_so(tmp_path: Path) -> None:
     rows = list(cycles(3, 60.0))
     half = len(rows) // 2

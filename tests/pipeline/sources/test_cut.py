@@ -68,6 +68,7 @@ def test_inputs_read_the_same_when_cut(path: Path, monkeypatch: pytest.MonkeyPat
     both_ways(path, monkeypatch)
 
 
+@pytest.mark.long
 def test_exports_of_all_brands_read_the_same_when_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
