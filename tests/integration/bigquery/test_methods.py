@@ -100,7 +100,7 @@ def test_a_row_above_the_limit_is_a_dead_letter_whose_payload_is_elsewhere(
     (letter,) = there(client, dataset, DEAD_LETTER).to_pylist()
     assert letter["error_type"] == "row_too_large"
     assert letter["payload"] is None
-    assert "whole in the lake" in letter["error_message"]
+    assert "left out: it is whole at" in letter["error_message"]
 
 
 @pytest.mark.parametrize("method", ways("storage_write", "exactly_once"))
