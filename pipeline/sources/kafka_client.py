@@ -114,7 +114,7 @@ def consumer(address: KafkaAddress, budget: Budget = USUAL, **settings: Any) -> 
         # Small enough that partitions take turns within one batch.
         "max_partition_fetch_bytes": 512 * 1024,
         # Of all partitions together; a larger batch comes alone.
-        "fetch_max_bytes": 16 << 20,
+        "fetch_max_bytes": POLL_BYTES,
         "metadata_max_age_ms": _NEW_PARTITIONS_MS,
         "reconnect_backoff_max_ms": 1000,
         "allow_auto_create_topics": False,

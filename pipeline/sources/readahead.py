@@ -11,7 +11,6 @@ from pipeline.sources.formats.content import Content, Output, Outputs, Settings
 from pipeline.sources.formats.detect import extension
 from pipeline.sources.formats.meter import Refused
 from pipeline.sources.splits import Group, Members, Split
-from transforms import naming
 from transforms.budget import MIB
 
 # How many files are loaded ahead. Two keep a second core busy while the first one works
@@ -111,13 +110,8 @@ def _member_jobs(split: Split, span: Members, settings: Settings) -> Iterator[_J
     content = split.content(settings)
     try:
         with packed.opened_zip(content) as archive:
-            infos = packed.data_members(archive)[span.start : span.end]
-            firsts = naming.first_parts(archive.namelist())
-            members = [
-                packed.member_content(archive, info, content, settings, firsts) for info in infos
-            ]
             tiny: _Job = []
-            for member in members:
+            for member in packed.members(archive, content, settings, span.start, span.end):
                 yield from _gather(tiny, member)
             if tiny:
                 yield tiny

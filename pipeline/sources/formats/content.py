@@ -22,8 +22,6 @@ STEP = "read"
 
 # A refused payload beyond this stays in the raw archive only.
 PAYLOAD_LIMIT = LETTER_BYTES
-# More of an error's text than this helps nobody.
-_MESSAGE_LIMIT = 2_000
 _PIECE_BYTES = 4 * MIB
 
 
@@ -169,7 +167,7 @@ class Content:
         return DeadLetter(
             step=STEP,
             error_type=error_type,
-            error_message=message[:_MESSAGE_LIMIT],
+            error_message=message,
             source=settings.source,
             ingested_at_us=self.arrived_at_us,
             payload=payload,

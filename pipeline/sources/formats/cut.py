@@ -41,14 +41,12 @@ def batches(
     Raises:
         Refused: it has too many rows for that.
     """
-    first_row = None
     with _Spool() as spool:
         gatherer = Gatherer(reading.how, content.origin(settings), ZoneInfo(settings.time_zone))
         most = content.budget.in_order_rows
         for row, table in tables:
             if not table.num_rows:
                 continue
-            first_row = row if first_row is None else first_row
             spool.add(row, table)
             gatherer.add(table)
             if spool.rows > most:

@@ -173,7 +173,29 @@ def data_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     ]
 
 
-def member_content(
+def members(
+    archive: zipfile.ZipFile,
+    outer: Content,
+    settings: Settings,
+    start: int = 0,
+    end: int | None = None,
+) -> list[Content]:
+    """The members that are data, or some of them by their place, each as a file of its own.
+
+    Args:
+        archive: they lie in.
+        outer: the archive as a file.
+        settings: how files are read.
+        start: place of the first one.
+        end: place behind the last one; None: all.
+    """
+    firsts = naming.first_parts(archive.namelist())
+    return [
+        _member(archive, info, outer, settings, firsts) for info in data_members(archive)[start:end]
+    ]
+
+
+def _member(
     archive: zipfile.ZipFile,
     info: zipfile.ZipInfo,
     outer: Content,
@@ -214,7 +236,7 @@ def member_content(
     began = firsts.get(info.filename)
     first = None
     if began is not None:
-        first = partial(member_content, archive, archive.getinfo(began), outer, settings, {})
+        first = partial(_member, archive, archive.getinfo(began), outer, settings, {})
     return Content(
         path=path,
         source_file=naming.source_file(path),

@@ -31,8 +31,7 @@ from pipeline.sources.formats.detect import (
 )
 from pipeline.sources.formats.elements import sized
 from pipeline.sources.formats.meter import Refused
-from transforms import naming
-from transforms.budget import MIB
+from transforms.budget import MIB, TOO_LARGE
 
 # Files up to this size are held in memory while they are read.
 HELD_BYTES = 8 * MIB
@@ -91,7 +90,7 @@ def refusal_of(error: Exception, path: str) -> Refused:
             "account may not read it",
         )
     if isinstance(error, MemoryError):
-        return Refused("too_large", "there is not enough memory to read it; cut it into parts")
+        return Refused(TOO_LARGE, "there is not enough memory to read it; cut it into parts")
     if isinstance(error, BeamIOError) or (isinstance(error, OSError) and error.errno):
         raise SourceFailed(
             f"{path} can't be read: {text}; check the disk or the network"
@@ -175,9 +174,7 @@ def _read_zip(content: Content, settings: Settings) -> Outputs:
         if packed.is_ndax(archive):
             yield from neware_nda.read_ndax(content, settings)
             return
-        firsts = naming.first_parts(archive.namelist())
-        for info in packed.data_members(archive):
-            member = packed.member_content(archive, info, content, settings, firsts)
+        for member in packed.members(archive, content, settings):
             yield from read(member, settings)
 
 
