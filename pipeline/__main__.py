@@ -75,6 +75,7 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
         lambda: source.watermark_us,
         config.account_every_s,
         config.metrics_port,
+        lambda: source.behind,
     )
 
     def look_again() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import apache_beam as beam
 import pyarrow as pa
 
+from pipeline.clock import CLOCK
 from pipeline.options import JobConfig
 from pipeline.outcome import NoteDialects, NoteFiles
 from pipeline.sinks import Produced, Sink
@@ -16,6 +17,10 @@ from transforms.enrich import Enrich
 from transforms.order import Order
 from transforms.summarise import Summarise
 from transforms.validate import Validate
+
+# A reading waits for its window's end and for what comes out of order. After so much more it is
+# written whatever event time does: the watermark's own patience is over by then.
+LONGER_US = 20_000_000
 
 
 def build(
@@ -38,7 +43,15 @@ def build(
     if remembered is not None:
         to_order["remembered"] = pipeline | "Remembered" >> beam.Create([remembered])
     lateness = config.allowed_lateness_us
-    order = Order(config.profiles, config.window_us, lateness, config.shards, received.leads)
+    order = Order(
+        config.profiles,
+        config.window_us,
+        lateness,
+        config.shards,
+        received.leads,
+        config.window_us + received.disorder_us + LONGER_US,
+        CLOCK,
+    )
     sequenced = to_order | "Order" >> order
     readings = sequenced.ordered | "Enrich" >> Enrich()
     window_stats = sequenced.ordered | "Summarise" >> Summarise(config.window_us)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import math
 import threading
@@ -32,7 +33,7 @@ from pipeline.account import Account
 from pipeline.errors import ConfigError
 from pipeline.shown import say
 from pipeline.sinks import Produced, Sink
-from pipeline.sources.watermark import NEVER
+from pipeline.sources.watermark import NEVER, Behind
 
 _log = logging.getLogger(__name__)
 
@@ -199,6 +200,7 @@ class Watch(Sink):
             NEVER before it is known.
         every_s: seconds between account lines; 0 for none.
         metrics_port: PORT or HOST:PORT at which Prometheus finds the metrics, or None.
+        behind: the partition that event time waits for, if it waits for one.
     """
 
     def __init__(
@@ -207,8 +209,10 @@ class Watch(Sink):
         watermark_us: Callable[[], int | None],
         every_s: float = 60.0,
         metrics_port: str | None = None,
+        behind: Callable[[], Behind | None] = lambda: None,
     ) -> None:
         self._lag = lag
+        self._behind = behind
         self._watermark_us = watermark_us
         self._every_s = every_s
         self._metrics_port = metrics_port
@@ -303,7 +307,8 @@ class Watch(Sink):
                 found, latency, now = self.account(), LATENCY.histogram(), time.monotonic()
                 rate = (found.read - before.read) / (now - then)
                 recent = latency.since(latency_before)
-                say(line(found, rate, self.lag(), self.watermark_age_s(), recent))
+                waits_for = self._behind()
+                say(line(found, rate, self.lag(), self.watermark_age_s(), recent, waits_for))
             except Exception as error:  # noqa: BLE001 - one failed look must not end the looking
                 _log.warning("no account line (%s)", error)
                 continue
@@ -319,7 +324,12 @@ def waiting(found: Account) -> int:
 
 
 def line(
-    found: Account, rate: float, lag: int | None, age_s: float | None, latency: Histogram
+    found: Account,
+    rate: float,
+    lag: int | None,
+    age_s: float | None,
+    latency: Histogram,
+    behind: Behind | None = None,
 ) -> str:
     """The account of a running job as a line.
 
@@ -329,6 +339,7 @@ def line(
         lag: messages known to be unread.
         age_s: age of the watermark, seconds.
         latency: of late.
+        behind: the partition that event time waits for, if it waits for one.
     """
     return (
         f"so far: read {found.read:,}, written {found.written:,}, waiting {waiting(found):,}, "
@@ -336,8 +347,18 @@ def line(
         f"late {found.late:,}; {rate:,.0f}/s, "
         f"lag {'unknown' if lag is None else f'{lag:,}'}, "
         f"watermark {'unknown' if age_s is None else f'{_seconds(age_s)} behind'}, "
-        f"{_latency(latency)}"
+        f"{_latency(latency)}" + ("" if behind is None else f"; {_waits_for(behind)}")
     )
+
+
+def _waits_for(behind: Behind) -> str:
+    since = dt.datetime.fromtimestamp(behind.since_us / 1e6, dt.UTC).strftime("%H:%M:%S")
+    why = (
+        "which has given nothing yet"
+        if behind.behind_us is None
+        else f"{_seconds(behind.behind_us / 1e6)} behind the others"
+    )
+    return f"event time waits for partition {behind.partition}, {why}, since {since} UTC"
 
 
 def _latency(latency: Histogram) -> str:

@@ -24,6 +24,7 @@ from apache_beam.utils.timestamp import Timestamp
 from schemas.profiles import Profile
 from transforms import identity
 from transforms.batch import PackedBatch, PackedBatchCoder, stack
+from transforms.clock import Clock
 from transforms.limits import Limits, codes
 from transforms.sequence import NOTHING_RECENT, Sequenced, gathered, sequence
 from transforms.validate import FLAG
@@ -31,9 +32,11 @@ from transforms.validate import FLAG
 # About this many readings are released at once from bounded input: enough to be fast and to make
 # few files, little enough that memory does not depend on how much there is in all.
 RELEASE_ROWS = 100_000
-# The state in which a step keeps the earliest event time (µs) that it has taken and not given on;
-# what came before that is done with, which a live source must know.
-EARLIEST = "earliest"
+# The state in which a step keeps since when (µs of its steady clock) it has had the oldest of what
+# it has taken and not given on; what came before that is done with, which a live source must know.
+WAITS_SINCE = "waits_since"
+# What has waited almost as long as the longest is given on with it.
+_TOGETHER_US = 5_000_000
 
 # The earliest time of a piece that is none: what an earlier run of the job remembered; word that
 # event time goes on.
@@ -42,6 +45,8 @@ _GOES_ON = _REMEMBERED + 1
 _NO_READINGS = PackedBatch(pa.table({})).packed()
 
 _PIECE = coders.TupleCoder((coders.VarIntCoder(), PackedBatchCoder()))
+# (earliest event time, since when it waits, readings)
+_WAITING_PIECE = coders.TupleCoder((coders.VarIntCoder(), coders.VarIntCoder(), PackedBatchCoder()))
 
 
 def times_us(table: pa.Table) -> Any:
@@ -189,8 +194,6 @@ class _ToTails(beam.DoFn):
 class _Ordering(beam.DoFn):
     """What both ways of ordering share; with them, the only step that remembers anything."""
 
-    WAITING = BagStateSpec("waiting", _PIECE)
-
     def __init__(self, profiles: tuple[Profile, ...], window_us: int) -> None:
         self._profiles = profiles
         self._window_us = window_us
@@ -212,12 +215,13 @@ class _Ordering(beam.DoFn):
 class _OrderBounded(_Ordering):
     """Waits for the end of the input, then releases a shard's readings in one sweep."""
 
+    WAITING = BagStateSpec("waiting", _PIECE)
     DUE = TimerSpec("due", TimeDomain.WATERMARK)
 
     def process(  # type: ignore[no-untyped-def]
         self,
         element: tuple[int, tuple[int, PackedBatch]],
-        waiting=beam.DoFn.StateParam(_Ordering.WAITING),
+        waiting=beam.DoFn.StateParam(WAITING),
         due=beam.DoFn.TimerParam(DUE),
     ) -> None:
         earliest, batch = element[1]
@@ -227,7 +231,7 @@ class _OrderBounded(_Ordering):
 
     @on_timer(DUE)
     def release(  # type: ignore[no-untyped-def]
-        self, shard=beam.DoFn.KeyParam, waiting=beam.DoFn.StateParam(_Ordering.WAITING)
+        self, shard=beam.DoFn.KeyParam, waiting=beam.DoFn.StateParam(WAITING)
     ) -> Iterator[Any]:
         pieces = list(waiting.read())
         waiting.clear()
@@ -244,14 +248,19 @@ class _OrderUnbounded(_Ordering):
     """Releases every window when the watermark has passed its end.
 
     Readings that come for a window already released are given on at once, in a pane beside it:
-    within the allowed lateness in their place, later than that flagged.
+    within the allowed lateness in their place, later than that flagged. So are readings that have
+    waited for `longest_us`, whatever event time waits for: nobody's clock and no partition that is
+    behind keeps others' readings from being written.
     """
 
+    WAITING = BagStateSpec("waiting", _WAITING_PIECE)
     TAIL = ReadModifyWriteStateSpec("tail", PackedBatchCoder())
     RECENT = BagStateSpec("recent", _PIECE)
     DUE = TimerSpec("due", TimeDomain.WATERMARK)
+    OVERDUE = TimerSpec("overdue", TimeDomain.REAL_TIME)
     ARMED = ReadModifyWriteStateSpec("armed", coders.VarIntCoder())
-    EARLIEST = ReadModifyWriteStateSpec(EARLIEST, coders.VarIntCoder())
+    EARLIEST = ReadModifyWriteStateSpec("earliest", coders.VarIntCoder())
+    SINCE = ReadModifyWriteStateSpec(WAITS_SINCE, coders.VarIntCoder())
     RELEASED = ReadModifyWriteStateSpec("released", coders.VarIntCoder())
 
     def __init__(
@@ -260,22 +269,28 @@ class _OrderUnbounded(_Ordering):
         window_us: int,
         allowed_lateness_us: int,
         leads: bool,
+        longest_us: int,
+        clock: Clock,
     ) -> None:
         super().__init__(profiles, window_us)
         self._allowed_lateness_us = allowed_lateness_us
         self._leads = leads
+        self._longest_us = longest_us
+        self._clock = clock
 
     def process(  # type: ignore[no-untyped-def]
         self,
         element: tuple[int, tuple[int, PackedBatch]],
         at=beam.DoFn.TimestampParam,
-        waiting=beam.DoFn.StateParam(_Ordering.WAITING),
+        waiting=beam.DoFn.StateParam(WAITING),
         tail=beam.DoFn.StateParam(TAIL),
         recent=beam.DoFn.StateParam(RECENT),
         armed=beam.DoFn.StateParam(ARMED),
         earliest=beam.DoFn.StateParam(EARLIEST),
+        since=beam.DoFn.StateParam(SINCE),
         released=beam.DoFn.StateParam(RELEASED),
         due=beam.DoFn.TimerParam(DUE),
+        overdue=beam.DoFn.TimerParam(OVERDUE),
     ) -> Iterator[Any]:
         time_us, batch = element[1]
         if time_us == _REMEMBERED:
@@ -291,7 +306,11 @@ class _OrderUnbounded(_Ordering):
             return
         first = earliest.read()
         if time_us != _GOES_ON:
-            waiting.add((time_us, batch.packed()))
+            now_us = self._clock.steady_us()
+            waiting.add((time_us, now_us, batch.packed()))
+            if since.read() is None:
+                since.write(now_us)
+                self._look_again(overdue, self._longest_us)
             if first is None or time_us < first:
                 first = time_us
                 earliest.write(first)
@@ -308,59 +327,128 @@ class _OrderUnbounded(_Ordering):
             armed.write(fire_at)
             due.set(Timestamp(micros=fire_at))
 
+    def _look_again(self, overdue: Any, in_us: int) -> None:
+        overdue.set(Timestamp(self._clock.now_s() + max(in_us, 1_000) / 1e6))
+
     @on_timer(DUE)
     def release(  # type: ignore[no-untyped-def]
         self,
         shard=beam.DoFn.KeyParam,
         at=beam.DoFn.TimestampParam,
-        waiting=beam.DoFn.StateParam(_Ordering.WAITING),
+        waiting=beam.DoFn.StateParam(WAITING),
         tail=beam.DoFn.StateParam(TAIL),
         armed=beam.DoFn.StateParam(ARMED),
         earliest=beam.DoFn.StateParam(EARLIEST),
+        since=beam.DoFn.StateParam(SINCE),
         released=beam.DoFn.StateParam(RELEASED),
         recent=beam.DoFn.StateParam(RECENT),
         due=beam.DoFn.TimerParam(DUE),
+        overdue=beam.DoFn.TimerParam(OVERDUE),
     ) -> Iterator[Any]:
         border = at.micros + 1
         ready, held = _due(waiting.read(), border)
-        waiting.clear()
-        for piece in held:
-            waiting.add(piece)
-        if held:
-            first = min(time_us for time_us, _ in held)
-            earliest.write(first)
+        first = self._keep(held, waiting, earliest, since)
+        if first is None:
+            armed.clear()
+            overdue.clear()
+        else:
             following = window_end(first, self._window_us) - 1
             armed.write(following)
             due.set(Timestamp(micros=following))
-        else:
-            earliest.clear()
+        before = released.read()
+        horizon = max(border, before or border)
+        released.write(horizon)
+        yield from self._given(shard, ready, (before or border, horizon), tail, recent)
+
+    @on_timer(OVERDUE)
+    def release_overdue(  # type: ignore[no-untyped-def]
+        self,
+        shard=beam.DoFn.KeyParam,
+        waiting=beam.DoFn.StateParam(WAITING),
+        tail=beam.DoFn.StateParam(TAIL),
+        armed=beam.DoFn.StateParam(ARMED),
+        earliest=beam.DoFn.StateParam(EARLIEST),
+        since=beam.DoFn.StateParam(SINCE),
+        released=beam.DoFn.StateParam(RELEASED),
+        recent=beam.DoFn.StateParam(RECENT),
+        due=beam.DoFn.TimerParam(DUE),
+        overdue=beam.DoFn.TimerParam(OVERDUE),
+    ) -> Iterator[Any]:
+        oldest = since.read()
+        if oldest is None:
+            return
+        now_us = self._clock.steady_us()
+        if now_us - oldest < self._longest_us:
+            self._look_again(overdue, oldest + self._longest_us - now_us)
+            return
+        until = now_us - self._longest_us + min(_TOGETHER_US, self._longest_us // 4)
+        ready, held = [], []
+        for piece in waiting.read():
+            if piece[1] <= until:
+                ready.append(piece[2].table)
+            else:
+                held.append(piece)
+        if self._keep(held, waiting, earliest, since) is None:
             armed.clear()
-        horizon = released.read()
-        released.write(max(border, horizon or border))
+            due.clear()
+        else:
+            oldest = min(piece[1] for piece in held)
+            self._look_again(overdue, oldest + self._longest_us - now_us)
+        if ready:
+            # Windows go on as they were; what comes before these readings is put among them.
+            horizon = released.read()
+            if horizon is None:
+                horizon = min(int(times_us(table).min()) for table in ready)
+            yield from self._given(shard, ready, (horizon, horizon), tail, recent)
+
+    def _keep(
+        self, held: Sequence[tuple[int, int, PackedBatch]], waiting: Any, earliest: Any, since: Any
+    ) -> int | None:
+        """Goes on waiting with these pieces alone; returns their earliest event time."""
+        waiting.clear()
+        for piece in held:
+            waiting.add(piece)
+        if not held:
+            earliest.clear()
+            since.clear()
+            return None
+        first = min(piece[0] for piece in held)
+        earliest.write(first)
+        since.write(min(piece[1] for piece in held))
+        return first
+
+    def _given(
+        self, shard: int, ready: list[pa.Table], horizons: tuple[int, int], tail: Any, recent: Any
+    ) -> Iterator[Any]:
+        """Gives readings on, in order.
+
+        Args:
+            shard: theirs.
+            ready: the readings.
+            horizons: before which all windows are released, without these readings and with them.
+            tail: the state of that name.
+            recent: the state of that name.
+        """
         if not ready:
             return
         table = stack(ready)
+        times = times_us(table)
+        in_place_from, keep_from = (end - self._allowed_lateness_us for end in horizons)
         kept = list(recent.read())
         known = tail.read()
         before = None if known is None else known.table
-        if (
-            before is not None
-            and kept
-            and (horizon is None or int(times_us(table).min()) < horizon)
-        ):
+        if before is not None and kept and times.min() <= max(latest for latest, _ in kept):
             # Some come after their window: they belong among others, or repeat one.
-            keep_from = (horizon or border) - self._allowed_lateness_us
-            before = gathered([before, *(piece.table for _, piece in kept)], keep_from)
+            before = gathered([before, *(piece.table for _, piece in kept)], in_place_from)
         out = sequence(table, before, self.limits, NOTHING_RECENT)
         last = PackedBatch(out.tail).packed()
         tail.write(last)
-        keep_from = max(border, horizon or border) - self._allowed_lateness_us
         if any(latest < keep_from for latest, _ in kept):
             recent.clear()
             for piece in kept:
                 if piece[0] >= keep_from:
                     recent.add(piece)
-        latest_us = int(times_us(table).max())
+        latest_us = int(times.max())
         new = _in_place(out, keep_from)
         if new is not None:
             recent.add((latest_us, new))
@@ -396,17 +484,20 @@ class Tail(NamedTuple):
 
 
 def _due(
-    pieces: Iterable[tuple[int, PackedBatch]], border: int
-) -> tuple[list[pa.Table], list[tuple[int, PackedBatch]]]:
+    pieces: Iterable[tuple[int, int, PackedBatch]], border: int
+) -> tuple[list[pa.Table], list[tuple[int, int, PackedBatch]]]:
     """The rows before `border` (µs), and the pieces of the others; unpacks only what it must."""
-    held, unpacked = [], []
-    for time_us, piece in pieces:
-        if time_us >= border:
-            held.append((time_us, piece))
-        else:
-            unpacked.append(piece.table)
-    ready, rest = split_at(unpacked, border)
-    held += [(int(times_us(table).min()), PackedBatch(table).packed()) for table in rest]
+    ready: list[pa.Table] = []
+    held: list[tuple[int, int, PackedBatch]] = []
+    for piece in pieces:
+        if piece[0] >= border:
+            held.append(piece)
+            continue
+        due, rest = split_at([piece[2].table], border)
+        ready += due
+        held += [
+            (int(times_us(table).min()), piece[1], PackedBatch(table).packed()) for table in rest
+        ]
     return ready, held
 
 
@@ -416,14 +507,14 @@ class Order(beam.PTransform):
     The unit of work is a shard, a hash of the equipment: batches stay large however many
     equipments there are. Windows are cut inside the shard, not by Beam, so that half a year of
     one cell costs no more than its readings. Bounded input is released at its end, live input
-    window by window behind the watermark.
+    window by window behind the watermark, and at the latest when it has waited for `longest_us`.
 
     Takes `{"valid": tables, "remembered": tables}` or the valid tables alone. Main output
     `ordered`: the tables; `tails`: (shard, Tail) per release, what the next readings need to know
     of these. Their tables, as one, are what a later run takes as `remembered`.
 
     `leads`: whether the time of every element is the watermark that the whole input will have
-    after it, as where one reader reads all.
+    after it, as where one reader reads all. `clock`: of live input alone.
     """
 
     def __init__(
@@ -433,9 +524,13 @@ class Order(beam.PTransform):
         allowed_lateness_us: int,
         shards: int,
         leads: bool = False,
+        longest_us: int = 600_000_000,
+        clock: Clock | None = None,
     ) -> None:
         super().__init__()
         self._leads = leads
+        self._longest_us = longest_us
+        self._clock = clock
         self._profiles = tuple(profiles)
         self._window_us = window_us
         self._allowed_lateness_us = allowed_lateness_us
@@ -459,8 +554,15 @@ class Order(beam.PTransform):
         if valid.is_bounded:
             ordering: _Ordering = _OrderBounded(self._profiles, self._window_us)
         else:
+            if self._clock is None:
+                raise ValueError("live input is ordered by a clock, too; give one")
             ordering = _OrderUnbounded(
-                self._profiles, self._window_us, self._allowed_lateness_us, self._leads
+                self._profiles,
+                self._window_us,
+                self._allowed_lateness_us,
+                self._leads,
+                self._longest_us,
+                self._clock,
             )
         step = beam.ParDo(ordering).with_output_types(pa.Table, tails=tuple[int, Tail])
         return pieces | "InOrder" >> step.with_outputs("tails", main="ordered")

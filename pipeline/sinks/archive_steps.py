@@ -15,6 +15,7 @@ from apache_beam.transforms.userstate import (
     TimerSpec,
     on_timer,
 )
+from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import Timestamp
 
 from pipeline.sinks.archive import (
@@ -29,12 +30,13 @@ from pipeline.sinks.lake_tables import Sizes
 from pipeline.sinks.writing import Writing
 from pipeline.stores import Store
 from transforms.batch import PackedBatch, PackedBatchCoder, RawBatch, stack
+from transforms.clock import Clock
 from transforms.gather import Piece
-from transforms.order import EARLIEST, window_end
+from transforms.order import WAITS_SINCE
 
 # So many messages are worth a file at once; fewer wait for more.
 _FILE_ROWS = 20_000
-_WAIT_US = 60_000_000
+_WAIT_S = 60.0
 
 
 def _root(source: str) -> str:
@@ -114,21 +116,24 @@ class ArchiveStream(Writing):
 
     WAITING = BagStateSpec("waiting", PackedBatchCoder())
     ROWS = ReadModifyWriteStateSpec("rows", coders.VarIntCoder())
-    EARLIEST = ReadModifyWriteStateSpec(EARLIEST, coders.VarIntCoder())
-    DUE = TimerSpec("due", TimeDomain.WATERMARK)
+    SINCE = ReadModifyWriteStateSpec(WAITS_SINCE, coders.VarIntCoder())
+    # By the clock, whatever event time does; and at the end of a job that is drained.
+    DUE = TimerSpec("due", TimeDomain.REAL_TIME)
+    END = TimerSpec("end", TimeDomain.WATERMARK)
 
-    def __init__(self, store: Store, source: str) -> None:
+    def __init__(self, store: Store, source: str, clock: Clock) -> None:
         super().__init__(store)
         self._root = _root(source)
+        self._clock = clock
 
     def process(  # type: ignore[no-untyped-def]
         self,
         element: tuple[int, RawBatch],
-        at=beam.DoFn.TimestampParam,
         waiting=beam.DoFn.StateParam(WAITING),
         rows=beam.DoFn.StateParam(ROWS),
-        earliest=beam.DoFn.StateParam(EARLIEST),
+        since=beam.DoFn.StateParam(SINCE),
         due=beam.DoFn.TimerParam(DUE),
+        end=beam.DoFn.TimerParam(END),
     ) -> None:
         """Keeps a batch until there are enough messages for a file, or a minute is over."""
         table = element[1].table
@@ -139,11 +144,13 @@ class ArchiveStream(Writing):
             self._write([piece for piece in pieces if piece.num_rows])
             waiting.clear()
             rows.clear()
-            earliest.clear()
+            since.clear()
+            due.clear()
             return
-        if earliest.read() is None:
-            earliest.write(int(at.micros))
-            due.set(Timestamp(micros=window_end(int(at.micros), _WAIT_US) - 1))
+        if since.read() is None:
+            since.write(self._clock.steady_us())
+            due.set(Timestamp(self._clock.now_s() + _WAIT_S))
+            end.set(GlobalWindow().max_timestamp())
         waiting.add(PackedBatch(table).packed())
         rows.write(there)
 
@@ -152,13 +159,25 @@ class ArchiveStream(Writing):
         self,
         waiting=beam.DoFn.StateParam(WAITING),
         rows=beam.DoFn.StateParam(ROWS),
-        earliest=beam.DoFn.StateParam(EARLIEST),
+        since=beam.DoFn.StateParam(SINCE),
     ) -> None:
         """Writes what waits."""
         self._write([piece.table for piece in waiting.read()])
         waiting.clear()
         rows.clear()
-        earliest.clear()
+        since.clear()
+
+    @on_timer(END)
+    def ended(  # type: ignore[no-untyped-def]
+        self,
+        waiting=beam.DoFn.StateParam(WAITING),
+        rows=beam.DoFn.StateParam(ROWS),
+        since=beam.DoFn.StateParam(SINCE),
+        due=beam.DoFn.TimerParam(DUE),
+    ) -> None:
+        """Writes what waits."""
+        due.clear()
+        self.flush(waiting, rows, since)
 
     def _write(self, tables: list[pa.Table]) -> None:
         if tables:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import apache_beam as beam
 
+from pipeline.clock import CLOCK
 from pipeline.runner import Where
 from pipeline.sinks import Produced, Sink, archive, recent
 from pipeline.sinks.archive_steps import (
@@ -166,7 +167,9 @@ class LakeSink(Sink):
             keyed = raw | "AsOne" >> beam.Map(lambda batch: (0, batch)).with_output_types(
                 tuple[int, RawBatch]
             )
-            _ = keyed | "ArchiveStream" >> beam.ParDo(ArchiveStream(self._store, self._source))
+            _ = keyed | "ArchiveStream" >> beam.ParDo(
+                ArchiveStream(self._store, self._source, CLOCK)
+            )
         else:
             pieces = raw | "ArchivePieces" >> beam.ParDo(
                 ToMessagePieces(_SPREAD, Sizes(packed=True))

@@ -8,6 +8,8 @@ from typing import Protocol
 
 import apache_beam as beam
 
+from pipeline.sources.watermark import Behind
+
 
 @dataclass(frozen=True)
 class RawFile:
@@ -43,6 +45,7 @@ class Received:
             beside its readings; None where it says nothing.
         opened: PCollection of names of the files that were read for what they hold, as readings
             carry them; a name may come again. None where the source has no files.
+        disorder_us: how much later than its successors a reading may come and still be on time.
     """
 
     batches: beam.PCollection
@@ -51,6 +54,7 @@ class Received:
     leads: bool = False
     summaries: beam.PCollection | None = None
     opened: beam.PCollection | None = None
+    disorder_us: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,10 @@ class Source(Protocol):
         """How far event time has come in a live source, µs since 1970; None if not known."""
 
     @property
+    def behind(self) -> Behind | None:
+        """What event time waits for in a live source; None for nothing, or if not known."""
+
+    @property
     def total(self) -> int | None:
         """How much there is to read, in `unit`; None if that isn't known."""
 
@@ -119,6 +127,7 @@ class Bounded:
     live = False
     lag = None
     watermark_us = None
+    behind = None
 
     def start(self) -> None:
         """Nothing to do: the steps read."""

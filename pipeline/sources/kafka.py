@@ -107,7 +107,8 @@ class KafkaSource(LiveSource):
             return Received(batches=batches, dead_letters=None, files=None)
         if self._java:
             read = ReadJava(self.address, self.group, self._start, self.name)
-            return Received(counted(pipeline | "Kafka" >> read), None, None)
+            batches = counted(pipeline | "Kafka" >> read)
+            return Received(batches, None, None, disorder_us=self._disorder_us)
         if self._where is not Where.HERE:
             topic = Topic(
                 self.address,
@@ -121,11 +122,17 @@ class KafkaSource(LiveSource):
                 self._budget,
             )
             batches = pipeline | "Kafka" >> ReadSplit(topic)
-            return Received(batches=batches, dead_letters=None, files=None)
+            return Received(batches, None, None, disorder_us=self._disorder_us)
         broker = KafkaBroker(self.address, self.group, self._start, self.name, self._budget)
         self.reader = LiveReader(broker, self._decode, self._disorder_us, self._told)
         batches = pipeline | "Kafka" >> ReadLive("Kafka", self.reader)
-        return Received(counted(batches), dead_letters=None, files=None, leads=True)
+        return Received(
+            counted(batches),
+            dead_letters=None,
+            files=None,
+            leads=True,
+            disorder_us=self._disorder_us,
+        )
 
     def stop(self) -> None:
         """Reads no further; what was read goes through the pipeline, then the job ends."""

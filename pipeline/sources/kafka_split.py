@@ -24,7 +24,7 @@ from pipeline.connect.kafka import KafkaAddress
 from pipeline.sources.kafka_client import commit_offsets, consumer, first_offsets
 from pipeline.sources.kafka_records import Records
 from pipeline.sources.live import believed_times
-from pipeline.sources.watermark import NEVER, Watermark
+from pipeline.sources.watermark import NEVER, PATIENCE_US, Watermark
 from transforms.batch import RawBatch
 from transforms.budget import USUAL, Budget
 from transforms.decode import Decoded, Rejects
@@ -154,11 +154,15 @@ class _Reader:
         self.watermark = Watermark(topic.disorder_us)
         self._at = 0
         self.lock = threading.Lock()
+        # How far event time has come here, and since when there has been nothing left to read.
+        self.reached_us = NEVER
+        self._ended_us: int | None = None
 
     def seek(self, offset: int) -> None:
         """Goes to an offset; where that is back, event time begins anew."""
         if offset < self._at:
             self.watermark = Watermark(self.disorder_us)
+            self.reached_us = NEVER
         self._at = offset
         self.client.seek(self.part, offset)
 
@@ -169,6 +173,23 @@ class _Reader:
     def ended(self) -> bool:
         high = self.client.highwater(self.part)
         return high is not None and self.client.position(self.part) >= high
+
+    def look(self, now_us: int) -> int:
+        """How far event time has come. A partition with nothing to read for long holds nothing up.
+
+        The engine takes the least of all partitions', and knows of none that it is idle.
+        """
+        ended = self.ended()
+        if not ended:
+            self._ended_us = None
+        elif self._ended_us is None:
+            self._ended_us = now_us
+        self.watermark.ended({self.part.partition} if ended else (), now_us)
+        found = self.watermark.at(now_us)
+        if self._ended_us is not None and now_us - self._ended_us > PATIENCE_US:
+            found = max(found, *(each.reached_us for each in list(_readers.values())))
+        self.reached_us = max(self.reached_us, found)
+        return self.reached_us
 
 
 _readers: dict[tuple[str, int], _Reader] = {}
@@ -239,8 +260,7 @@ class _Read(beam.DoFn):
                 _following[number] = mine[-1].offset + 1
                 yield self._batch(topic, number, reader, mine)
             now_us = time.time_ns() // 1000
-            reader.watermark.ended({number} if reader.ended() else (), now_us)
-            self._advance(watermark, reader.watermark.at(now_us))
+            self._advance(watermark, reader.look(now_us))
         _go_on(tracker, 0 if mine else _PAUSE_S)
         return mine[-1].offset + 1 if mine else None
 

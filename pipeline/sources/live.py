@@ -16,10 +16,11 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.metrics import Metrics
 
+from pipeline.clock import steady_us
 from pipeline.errors import ConfigError, SourceFailed
 from pipeline.shown import address
 from pipeline.sources import Told
-from pipeline.sources.watermark import NEVER, Watermark
+from pipeline.sources.watermark import NEVER, Behind, Watermark
 from pipeline.streaming.live import Polled
 from transforms.batch import MESSAGES, BatchKind, Origin, RawBatch
 from transforms.decode import Decoded, Rejects
@@ -40,8 +41,11 @@ _MOST_AHEAD_US = 300_000_000
 _NOTHING = RawBatch(MESSAGES.empty_table(), BatchKind.MESSAGES, Origin(""))
 # Between two looks whether the pipeline, which is behind, has taken a batch.
 _FULL_S = 0.02
-# No call of a client takes as long as this, whatever the network does.
+# No call of a client takes as long as this, whatever the network does. Looked for as often as the
+# source is polled; what passes between two looks counts no more than this, for the machine or this
+# process may have been stopped meanwhile.
 _HUNG_S = 120.0
+_LOOK_COUNTS_S = 1.0
 # How long the end of a run waits for the broker to take the last positions.
 _LAST_COMMIT_S = 15.0
 # How long partitions are kept from their next reader; less than a group waits for a member.
@@ -117,17 +121,18 @@ class _Ready:
     fetched: Fetched
     batch: RawBatch | None
     watermark_us: int
-    needs_us: int
     last: bool
     watermark: Watermark
 
 
-class _UnderWay(NamedTuple):
+@dataclass
+class _UnderWay:
     number: int
-    needs_us: int
     positions: Mapping[int, Any]
     taken_us: int
     last: bool  # of what there was at some moment since this run began
+    # When the pipeline had taken it: what waits since a later moment is none of it.
+    through_us: int | None = None
 
 
 class LiveReader:
@@ -138,7 +143,8 @@ class LiveReader:
         decode: decodes a raw batch, which the watermark needs and the pipeline then finds done.
         disorder_us: see `Watermark`.
         told: what the job wants to know.
-        now_us: the clock.
+        now_us: the machine's clock.
+        steady_us: the clock by which the pipeline's steps say since when something waits.
     """
 
     def __init__(
@@ -148,6 +154,7 @@ class LiveReader:
         disorder_us: int,
         told: Told,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        steady_us: Callable[[], int] = steady_us,
     ) -> None:
         self._broker = broker
         self._decode = decode
@@ -156,6 +163,7 @@ class LiveReader:
         self._taken = self._watermark.copy()
         self._told = told
         self._now_us = now_us
+        self._steady_us = steady_us
         self._ready: queue.Queue[_Ready] = queue.Queue(maxsize=_AHEAD)
         self._durable: queue.SimpleQueue[Mapping[int, Any]] = queue.SimpleQueue()
         # The pipeline's side: what it has taken and some sink may lack, and what none lacks.
@@ -167,7 +175,8 @@ class LiveReader:
         # The broker's side: what is to go to the pipeline next, and what the broker is owed.
         self._owed: list[Mapping[int, Any]] = []
         self._commit_failed = False
-        self._beat_at = 0.0
+        self._beats = self._beats_seen = 0
+        self._silent_s = self._looked_at = 0.0
         self._stopping = threading.Event()
         self._finished = threading.Event()
         self._handing_over = threading.Event()
@@ -195,11 +204,16 @@ class LiveReader:
             ready = sum(sum(each.fetched.rows.values()) for each in self._ready.queue)
         return None if left is None else left + ready
 
+    @property
+    def behind(self) -> Behind | None:
+        """What event time waits for; None for nothing."""
+        return self._taken.behind
+
     # --- the pipeline's side -------------------------------------------------------------------
 
     def start(self) -> None:
         """Begins to read."""
-        self._beat_at = time.monotonic()
+        self._looked_at = time.monotonic()
         self._thread.start()
 
     def stop(self) -> None:
@@ -211,6 +225,10 @@ class LiveReader:
         # Sinks write while the next poll goes through the pipeline, so this is about the last one;
         # before partitions go it is about all.
         self._told.settled(self._flushing)
+        now_us = self._steady_us()
+        for poll in self._under_way:
+            if poll.through_us is None:
+                poll.through_us = now_us
         border_us, self._waits_us = self._waits_us, before_us
         taken, self._settled_polls = self._settled_polls, self._polls
         if self._flushing:
@@ -228,7 +246,7 @@ class LiveReader:
 
     @staticmethod
     def _is_durable(poll: _UnderWay, taken: int, border_us: int) -> bool:
-        return poll.number <= taken and poll.needs_us < border_us
+        return poll.number <= taken and poll.through_us is not None and poll.through_us < border_us
 
     def _give_back(self) -> None:
         began = time.monotonic()
@@ -257,21 +275,24 @@ class LiveReader:
         self.watermark_us, self._taken = ready.watermark_us, ready.watermark
         if ready.batch is None:
             if ready.last and self._under_way:
-                self._under_way[-1] = self._under_way[-1]._replace(last=True)
+                self._under_way[-1].last = True
             else:
                 self._caught_up |= ready.last
             return Polled([], self.watermark_us)
         self._polls += 1
         positions = ready.fetched.positions
-        self._under_way.append(
-            _UnderWay(self._polls, ready.needs_us, positions, self._now_us(), ready.last)
-        )
+        self._under_way.append(_UnderWay(self._polls, positions, self._now_us(), ready.last))
         return Polled([ready.batch], self.watermark_us)
 
     def _look_after(self) -> None:
-        silent_s = time.monotonic() - self._beat_at
-        if silent_s > _HUNG_S and not self._stopping.is_set():
-            self._failed = TimeoutError(f"its client has not come back for {silent_s:.0f} s")
+        now, before = time.monotonic(), self._looked_at
+        self._looked_at = now
+        if self._beats != self._beats_seen:
+            self._beats_seen, self._silent_s = self._beats, 0.0
+            return
+        self._silent_s += min(now - before, _LOOK_COUNTS_S)
+        if self._silent_s > _HUNG_S and not self._stopping.is_set():
+            self._failed = TimeoutError(f"its client has not come back for {self._silent_s:.0f} s")
 
     def finish(self) -> None:
         """After the pipeline has ended and every sink has everything: gives back all positions.
@@ -307,7 +328,7 @@ class LiveReader:
         try:
             self._broker.open(self._hand_over)
             while not self._stopping.is_set():
-                self._beat_at = time.monotonic()
+                self._beats += 1
                 self._commit()
                 moves = self._moves
                 if self._refused:
@@ -337,42 +358,41 @@ class LiveReader:
                 if not self._ready.full():
                     self._ready.put_nowait(ready)
                     return
-            self._beat_at = time.monotonic()
-            if self._beat_at >= rest_at:
-                rest_at = self._beat_at + _POLL_S
+            self._beats += 1
+            now = time.monotonic()
+            if now >= rest_at:
+                rest_at = now + _POLL_S
                 self._commit()
                 self._broker.rest()
             time.sleep(_FULL_S)
 
     def _prepare(self, fetched: Fetched) -> _Ready:
-        now_us = self._now_us()
+        now_us = self._steady_us()
         self._lag = fetched.lag
         partitions = set(self._broker.partitions())
         if partitions - self._partitions:
             self._told.taking_over()
         self._partitions = partitions
         self._watermark.keep(partitions)
-        batch, latest_us = fetched.batch, NEVER
+        batch = fetched.batch
         if batch is not None:
             decoded = self._decode(batch)
-            latest_us = self._take_note(decoded[0], fetched)
+            self._take_note(decoded[0], fetched)
             batch = replace(batch, ahead=decoded)
         self._watermark.ended(fetched.ended, now_us)
         watermark_us = self._watermark.at(now_us)
-        needs_us = max(latest_us, watermark_us)
         last = fetched.complete and bool(partitions) and partitions <= set(fetched.ended)
         known = self._watermark.copy()
-        return _Ready(fetched, batch, watermark_us, needs_us, last, known)
+        return _Ready(fetched, batch, watermark_us, last, known)
 
-    def _take_note(self, decoded: Decoded, fetched: Fetched) -> int:
-        """Tells the watermark what each partition gave; returns the latest time that may wait."""
+    def _take_note(self, decoded: Decoded, fetched: Fetched) -> None:
+        """Tells the watermark what each partition gave."""
         assert fetched.batch is not None
         times = believed_times(decoded, self._now_us())
         partitions = np.repeat(np.array(list(fetched.rows)), list(fetched.rows.values()))
         numbers = partitions[times.rows]
         for number in np.unique(numbers).tolist():
             self._watermark.saw(number, int(times.latest[numbers == number].max()))
-        return int(times.dated.max(initial=NEVER))
 
     def _commit(self, wait: bool = True) -> bool:
         """Gives back what is durable; returns whether nothing is owed any more."""
@@ -416,13 +436,11 @@ class Times(NamedTuple):
 
     Attributes:
         rows: their rows in the raw batch.
-        dated: as the readings say; windows may wait for them.
         latest: as the watermark takes them, no later than the message's arrival: a producer whose
             clock is ahead must not make everybody else late.
     """
 
     rows: I64
-    dated: I64
     latest: I64
 
 
@@ -435,13 +453,13 @@ def believed_times(decoded: Decoded, now_us: int) -> Times:
     """
     if not decoded.table.num_rows:
         nothing = np.empty(0, dtype=np.int64)
-        return Times(nothing, nothing, nothing)
+        return Times(nothing, nothing)
     rows = decoded.table.column("row").to_numpy()
     dated = decoded.table.column("recorded_at").cast(pa.int64()).to_numpy()
     arrived = decoded.raw.table.column("arrived_at").cast(pa.int64()).to_numpy()[rows]
     may_be = dated <= np.maximum(arrived, now_us) + _MOST_AHEAD_US
     rows, dated, arrived = rows[may_be], dated[may_be], arrived[may_be]
-    return Times(rows, dated, np.minimum(dated, arrived))
+    return Times(rows, np.minimum(dated, arrived))
 
 
 class CommitFailed(Exception):
@@ -481,6 +499,11 @@ class LiveSource:
     def watermark_us(self) -> int | None:
         """How far event time has come, µs since 1970; None where that is not known."""
         return None if self.reader is None else self.reader.watermark_us
+
+    @property
+    def behind(self) -> Behind | None:
+        """What event time waits for; None for nothing, or where that is not known."""
+        return None if self.reader is None else self.reader.behind
 
     def start(self) -> None:
         """Begins to read, where this process does; called when the graph is built."""

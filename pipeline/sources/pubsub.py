@@ -89,7 +89,13 @@ class PubSubSource(LiveSource):
         """Adds the source's steps."""
         here = self._where is Where.HERE
         batches = self._read_here(pipeline) if here else self._read_on_dataflow(pipeline)
-        return Received(counted(batches), dead_letters=None, files=None, leads=here)
+        return Received(
+            counted(batches),
+            dead_letters=None,
+            files=None,
+            leads=here,
+            disorder_us=self._disorder_us,
+        )
 
     def _read_here(self, pipeline: beam.Pipeline) -> beam.PCollection:
         at_end = self.stop if self._until_latest else _go_on

@@ -14,9 +14,9 @@ from apache_beam.transforms.window import GlobalWindow, GlobalWindows
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
 
 from transforms.batch import RawBatch
-from transforms.order import EARLIEST
+from transforms.order import WAITS_SINCE
 
-# Later than any event.
+# Later than any moment.
 NOTHING_WAITS = 2**62
 
 
@@ -42,8 +42,8 @@ class Pollable(Protocol):
     def settled(self, before_us: int) -> None:
         """Told before every poll what of all earlier ones every sink has by now.
 
-        It is everything but the readings that wait for their window, the earliest of which has
-        event time `before_us` (NOTHING_WAITS if there are none).
+        It is everything but what steps keep, as for a window's end, the oldest of which they have
+        had since `before_us` (µs of the steady clock; NOTHING_WAITS if they keep nothing).
         """
 
     def poll(self) -> Polled:
@@ -91,7 +91,7 @@ class _ReadLiveEvaluator(evaluators._TransformEvaluator):  # type: ignore[misc,u
         """One poll as a bundle."""
         transform = self._applied_ptransform.transform
         source = _sources[transform.name]
-        source.settled(_earliest_waiting(self._evaluation_context))
+        source.settled(_waits_since(self._evaluation_context))
         polled = source.poll()
         # The batches carry the watermark after them, which is published with the next poll: the
         # ordering step then knows what is due before it has to release it.
@@ -115,19 +115,19 @@ class _ReadLiveEvaluator(evaluators._TransformEvaluator):  # type: ignore[misc,u
 
 
 _WINDOW = GlobalWindow()
-_TAG = f"user/{EARLIEST}"
+_TAG = f"user/{WAITS_SINCE}"
 _TIME = coders.VarIntCoder()
 
 
-def _earliest_waiting(context: Any) -> int:
-    """The least that any step's state EARLIEST holds."""
-    earliest = NOTHING_WAITS
+def _waits_since(context: Any) -> int:
+    """The least that any step's state WAITS_SINCE holds."""
+    oldest = NOTHING_WAITS
     for keyed in context._transform_keyed_states.values():
         for state in keyed.values():
             kept = state.state.get(_WINDOW, {}).get(_TAG)
             if kept:
-                earliest = min(earliest, _TIME.decode(kept[0]))
-    return earliest
+                oldest = min(oldest, _TIME.decode(kept[0]))
+    return oldest
 
 
 def install() -> None:

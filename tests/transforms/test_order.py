@@ -1,4 +1,5 @@
 import itertools
+import time
 
 import apache_beam as beam
 import numpy as np
@@ -20,6 +21,7 @@ from tests.messages import NOW_US, PROFILES, SECOND, START_US, limits, messages
 from tests.transforms.recorder import Record, recording
 from tests.transforms.test_sequence import SCENES, cell, check, table_of
 from transforms.batch import PackedBatch, RawBatch, TableCoder
+from transforms.clock import Clock
 from transforms.decode import Decode, Decoded
 from transforms.enrich import Enrich
 from transforms.order import Order, Release, _OrderUnbounded, _ToShards, by_shard, split_at
@@ -238,12 +240,24 @@ def pipeline_types(decoded, valid, ordered):
 # --- live input --------------------------------------------------------------------------------
 
 
+def _now_s():
+    return time.time()
+
+
+def _steady_us():
+    return time.monotonic_ns() // 1000
+
+
+CLOCK = Clock(_now_s, _steady_us)
+
+
 class Live:
     """A stream played to the Order step, in minute windows with five minutes' lateness."""
 
-    def __init__(self, shards=1):
+    def __init__(self, shards=1, longest_us=3_600 * SECOND):
         self.stream = test_stream.TestStream(coder=TableCoder()).advance_watermark_to(moment(0))
         self.shards = shards
+        self.longest_us = longest_us
 
     def send(self, *readings):
         stamp = moment(min(reading["seconds"] for reading in readings))
@@ -263,7 +277,9 @@ class Live:
             (
                 pipeline
                 | self.stream.advance_watermark_to_infinity()
-                | Order(PROFILES, WINDOW_US, 300 * SECOND, self.shards)
+                | Order(
+                    PROFILES, WINDOW_US, 300 * SECOND, self.shards, False, self.longest_us, CLOCK
+                )
             ).ordered | beam.ParDo(Record("live"))
             pipeline.run().wait_until_finish()
         return [
@@ -379,18 +395,22 @@ def test_a_timer_that_fires_again_releases_nothing_again():
         def set(self, at):
             self.at = at
 
-    step = _OrderUnbounded(PROFILES, WINDOW_US, 300 * SECOND, leads=True)
-    waiting, tail, recent, armed, earliest, released, due = (
-        State(), Value(), State(), Value(), Value(), Value(), Timer(),
+        def clear(self):
+            self.at = None
+
+    step = _OrderUnbounded(PROFILES, WINDOW_US, 300 * SECOND, True, 3_600 * SECOND, CLOCK)
+    waiting, tail, recent, armed, earliest, since, released, due, overdue = (
+        State(), Value(), State(), Value(), Value(), Value(), Value(), Timer(), Timer(),
     )  # fmt: skip
-    states = (waiting, tail, recent, armed, earliest, released, due)
+    states = (waiting, tail, recent, armed, earliest, since, released, due, overdue)
+    others = (waiting, tail, armed, earliest, since, released, recent, due, overdue)
 
     def send(reading, at=MIN_TIMESTAMP):
         ((_, piece),) = by_shard(table_of(reading), 1)
         assert list(step.process((0, piece), at, *states)) == []
 
     def fire(at):
-        found = list(step.release(0, at, waiting, tail, armed, earliest, released, recent, due))
+        found = list(step.release(0, at, *others))
         tails = [part.value for part in found if isinstance(part, TaggedOutput)]
         assert [shard for shard, _ in tails] == [0] * (len(found) - len(tails))
         return [part.num_rows for part in found if not isinstance(part, TaggedOutput)]
@@ -452,7 +472,7 @@ def test_what_an_earlier_run_remembered_comes_before_the_first_reading(live):
             | "Valid" >> (stream.advance_watermark_to_infinity() if live else once),
             "remembered": pipeline | "Remembered" >> beam.Create([earlier.tail]),
         }
-        out = given | Order(PROFILES, WINDOW_US, 300 * SECOND, 4)
+        out = given | Order(PROFILES, WINDOW_US, 300 * SECOND, 4, clock=CLOCK)
         _ = out.ordered | "O" >> beam.ParDo(Record("resumed"))
         _ = (
             out.tails

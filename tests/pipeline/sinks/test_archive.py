@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -16,14 +17,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.clock import CLOCK, steady_us
 from pipeline.errors import LakeFailed
-from pipeline.sinks import archive
+from pipeline.sinks import archive, archive_steps
 from pipeline.sinks.archive import hour_folder, look_again, slug
 from pipeline.sinks.archive_steps import ArchiveBatches, ArchiveStream
 from pipeline.stores.local import LocalStore
 from pipeline.streaming import live, mendings
 from pipeline.streaming.live import NOTHING_WAITS, Polled, ReadLive
-from tests.pipeline.streaming.test_live import Script, new_pipeline, ran
+from tests.pipeline.streaming.test_live import Script, Slow, new_pipeline, ran
 from tests.properties import use_profile
 from transforms.batch import MESSAGES, BatchKind, Origin, RawBatch
 
@@ -310,7 +312,7 @@ def raw(*numbers: int) -> RawBatch:
     return RawBatch(messages, BatchKind.MESSAGES, Origin("test://archive"))
 
 
-def archived(tmp_path: Path, polls: list[Polled]) -> Script:
+def archived(tmp_path: Path, polls: list[Polled], kind: type[Script] = Script) -> Script:
     """Plays a live source; before every poll, how many rows each file of the archive has."""
     live.install()
     mendings.install()
@@ -318,14 +320,14 @@ def archived(tmp_path: Path, polls: list[Polled]) -> Script:
     def look() -> list[int]:
         return sorted(pq.read_metadata(path).num_rows for path in files(tmp_path))
 
-    script = Script(polls, look)
+    script = kind(polls, look)
     pipeline = new_pipeline()
     keyed = (
         pipeline
         | ReadLive("archived", script)
         | beam.Map(lambda batch: (0, batch)).with_output_types(tuple[int, RawBatch])
     )
-    _ = keyed | beam.ParDo(ArchiveStream(LocalStore(str(tmp_path)), "test://archive"))
+    _ = keyed | beam.ParDo(ArchiveStream(LocalStore(str(tmp_path)), "test://archive", CLOCK))
     assert ran(pipeline) == "DONE"
     return script
 
@@ -337,29 +339,21 @@ def at(seconds: float, *batches: RawBatch) -> Polled:
 DONE = Polled([], NOON_US, done=True)
 
 
-def test_small_batches_are_gathered_for_a_minute(tmp_path: Path) -> None:
+def test_small_batches_are_gathered_for_a_while(tmp_path: Path, monkeypatch: Any) -> None:
+    # By the clock: event time, which stands still here, has nothing to say.
+    monkeypatch.setattr(archive_steps, "_WAIT_S", 0.5)
+    began = steady_us()
     script = archived(
         tmp_path,
-        [
-            at(10, raw(0, 1)),
-            at(20, raw(2)),
-            at(59, raw(3)),
-            at(60),  # the minute of the first batch is over
-            at(61, raw(4, 5)),
-            at(61),
-            at(119),
-            at(120),
-            at(120),
-            DONE,
-        ],
+        [at(10, raw(0, 1)), at(10, raw(2)), *[at(10)] * 6, at(10, raw(4, 5)), DONE],
+        Slow,
     )
-    assert script.seen == [[], [], [], [], [], [4], [4], [4], [4], [2, 4]]
-    # What is gathered holds the positions of the source, by the batches' own time.
-    first, second = NOON_US + 10 * SECOND, NOON_US + 61 * SECOND
-    assert script.waiting == [
-        NOTHING_WAITS, *[first] * 4, *[second] * 4, NOTHING_WAITS
-    ]  # fmt: skip
-    assert held(tmp_path) == once(*positions(range(6)))
+    assert script.seen[2] == [] and script.seen[7] == [3] and held(tmp_path)
+    # What is gathered holds the positions of the source, since it came.
+    assert began < script.waiting[1] == script.waiting[2] < steady_us()
+    assert script.waiting[7] == NOTHING_WAITS
+    assert script.waiting[9] != NOTHING_WAITS  # the last is written at the end
+    assert held(tmp_path) == once(*positions([0, 1, 2, 4, 5]))
 
 
 def test_many_messages_are_a_file_at_once(tmp_path: Path) -> None:

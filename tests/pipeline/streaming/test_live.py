@@ -15,6 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
 from apache_beam.runners.runner import PipelineState
 
+from pipeline.clock import CLOCK, steady_us
 from pipeline.sources.watermark import NEVER
 from pipeline.streaming import live, mendings
 from pipeline.streaming.live import NOTHING_WAITS, Polled, ReadLive
@@ -82,7 +83,9 @@ def ran(pipeline: beam.Pipeline) -> str:
     return str(result.state)
 
 
-def ordered(script: Script, shards: int = 1) -> tuple[list[list[float]], str]:
+def ordered(
+    script: Script, shards: int = 1, longest_us: int = 3_600 * SECOND
+) -> tuple[list[list[float]], str]:
     """The windows' event times, s after the start, in the order they were released."""
     with recording("live") as found:
         script.look = lambda: [times(table) for table in found]
@@ -93,7 +96,7 @@ def ordered(script: Script, shards: int = 1) -> tuple[list[list[float]], str]:
             | beam.Map(lambda raw: raw.table).with_output_types(pa.Table)
         )
         assert not valid.is_bounded
-        order = Order(PROFILES, WINDOW_US, 300 * SECOND, shards, leads=True)
+        order = Order(PROFILES, WINDOW_US, 300 * SECOND, shards, True, longest_us, CLOCK)
         _ = (valid | order).ordered | beam.ParDo(Record("live"))
         state = ran(pipeline)
         return [times(table) for table in found], state
@@ -174,7 +177,7 @@ def test_shards_without_a_reading_release_what_is_due_too() -> None:
 # --- what the source is told --------------------------------------------------------------------
 
 
-def test_it_is_told_the_earliest_time_that_waits() -> None:
+def test_it_is_told_since_when_the_oldest_waits() -> None:
     script = Script(
         [
             nothing(0),
@@ -186,23 +189,69 @@ def test_it_is_told_the_earliest_time_that_waits() -> None:
             DONE,
         ]
     )
+    began = steady_us()
     ordered(script)
+    first, second = script.waiting[2], script.waiting[4]
+    assert began < first < second < steady_us()
     assert script.waiting == [
         NOTHING_WAITS,
         NOTHING_WAITS,
-        moment(30),
-        moment(30),
-        moment(70),
-        moment(70),
+        first,
+        first,
+        second,
+        second,
         NOTHING_WAITS,
     ]
 
 
-def test_the_earliest_of_all_shards_is_told() -> None:
+def test_the_oldest_of_all_shards_is_told() -> None:
     first = [batch(10 + at, equipment_id=f"c{at}") for at in range(8)]
     script = Script([Polled(first, moment(5)), nothing(5), DONE])
+    began = steady_us()
     ordered(script, shards=4)
-    assert script.waiting == [NOTHING_WAITS, moment(10), moment(10)]
+    assert script.waiting[0] == NOTHING_WAITS
+    assert began < script.waiting[1] == script.waiting[2] < steady_us()
+
+
+# --- what event time keeps waiting ---------------------------------------------------------------
+
+
+class Slow(Script):
+    """Between two polls some time passes."""
+
+    def poll(self) -> Polled:
+        time.sleep(0.2)
+        return super().poll()
+
+
+def test_readings_that_wait_too_long_are_written_whatever_event_time_does() -> None:
+    # The watermark never gets to the end of their window.
+    script = Slow([Polled([batch(10, 20)], moment(20)), *[nothing(20)] * 12, DONE])
+    found, _ = ordered(script, longest_us=1 * SECOND)
+    assert found == [[10, 20]]
+    seen = [len(each) for each in script.seen]
+    assert seen[2] == 0 and seen[-2] == 1  # while it ran, not at its end
+    assert script.waiting[2] != NOTHING_WAITS and script.waiting[-1] == NOTHING_WAITS
+
+
+def test_what_came_later_goes_on_waiting_for_its_window() -> None:
+    script = Slow(
+        [
+            Polled([batch(200)], moment(20)),  # a clock that is ahead
+            *[nothing(20)] * 4,
+            Polled([batch(30)], moment(30)),
+            nothing(30),
+            nothing(30),
+            nothing(60),
+            nothing(60),
+            nothing(60),
+            Polled([batch(205)], moment(70)),
+            DONE,
+        ]
+    )
+    found, _ = ordered(script, longest_us=1 * SECOND)
+    # 200 was given on alone, 30 with its window; 205 finds its place behind 200.
+    assert found == [[200], [30], [205]]
 
 
 def test_a_run_before_leaves_nothing_that_waits() -> None:

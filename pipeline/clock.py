@@ -1,0 +1,24 @@
+"""The clock that spans of time are measured by: it never goes back, whoever sets the machine's."""
+
+from __future__ import annotations
+
+import time
+
+from transforms.clock import Clock
+
+_BEGAN_US = time.time_ns() // 1000
+_BEGAN = time.monotonic_ns()
+
+
+def steady_us() -> int:
+    """µs since 1970 by the machine's clock when this process began, and the time since then."""
+    return _BEGAN_US + (time.monotonic_ns() - _BEGAN) // 1000
+
+
+def now_s() -> float:
+    """Seconds since 1970 by the machine's clock."""
+    return time.time()
+
+
+# What steps are given.
+CLOCK = Clock(now_s, steady_us)
