@@ -64,6 +64,7 @@ class Watermark:
         # (when, by the clock; what the partition furthest ahead had reached), oldest first.
         self._ahead: deque[tuple[int, int]] = deque()
         self._behind: Behind | None = None
+        self._asked_us = 0
 
     def copy(self) -> Watermark:
         """Another one that knows the same."""
@@ -71,13 +72,16 @@ class Watermark:
         other._at = self._at
         other._partitions = {number: replace(kept) for number, kept in self._partitions.items()}
         other._ahead = deque(self._ahead)
-        other._behind = self._behind
+        other._behind, other._asked_us = self._behind, self._asked_us
         return other
 
     @property
     def behind(self) -> Behind | None:
         """What event time waited for when it was asked last; None if for nothing worth telling."""
-        return self._behind
+        found = self._behind
+        # One that is behind for longer is not waited for any more.
+        waits = found is not None and self._asked_us - found.since_us <= PATIENCE_US
+        return found if waits else None
 
     def keep(self, partitions: Collection[int]) -> None:
         """Goes on with these partitions alone; new ones begin with nothing known."""
@@ -124,6 +128,7 @@ class Watermark:
                     last = found.reached_us, number
             elif not idle:
                 unknown = number
+        self._asked_us = now_us
         self._tell(last, unknown, leading, now_us)
         long_ago = self._long_ago(leading, now_us)
         if last is not None and unknown is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.endurance import failures, million, odd_input
+from tests.endurance import event_time, failures, million, odd_input
 from tests.endurance.rig import Rig
 
 SCENARIOS: dict[str, Callable[[Rig], dict[str, int]]] = {
@@ -27,6 +27,9 @@ SCENARIOS: dict[str, Callable[[Rig], dict[str, int]]] = {
         odd_input.start_at_time,
         odd_input.start_at_latest,
         odd_input.timely,
+        event_time.old_and_new,
+        event_time.ahead_and_behind,
+        event_time.stragglers,
         million.million,
     )
 }

@@ -97,6 +97,7 @@ def test_a_partition_far_behind_is_waited_for_no_longer_than_a_while() -> None:
             assert found.behind == (1, year - second, START)
         else:
             assert now - PATIENCE_US - SECOND <= waits + DISORDER <= now - PATIENCE_US + SECOND
+    assert found.behind is None  # it is not waited for any more
 
 
 def test_one_that_stays_unknown_is_waited_for_no_longer_than_a_while() -> None:
