@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import signal
 import subprocess
@@ -208,6 +209,31 @@ def test_windows_fire_while_a_topic_grows_and_a_drained_job_has_the_same_tables(
             "dead_letters": REFUSED,
         }
     same_live_tables(stream.direct, stream.there)
+
+
+def test_old_and_new_readings_are_written_in_time(
+    kafka: Broker, engine: list[str], tmp_path: Path
+) -> None:
+    # On four partitions: two of now, five of a year ago; two partitions have the old ones alone.
+    topic = kafka.new_topic("old_and_new", PARTITIONS)
+    now = time.time()
+    sent = [(f"new_{at}", now, at) for at in (0, 1)]
+    sent += [(f"old_{at}", now - 365 * 86_400 + at, at % PARTITIONS) for at in range(5)]
+    with KafkaProducer(**kafka.client_settings()) as producer:
+        for equipment, seconds, partition in sent:
+            value = {"equipment_id": equipment, "recorded_at": seconds, "voltage_v": 3.7,
+                     "current_a": 1.0}  # fmt: skip
+            producer.send(topic, json.dumps(value).encode(), partition=partition)
+    flags = [*engine, "--window=10"]
+    uri = f"kafka://{kafka.bootstrap}/{topic}?group=old_and_new"
+    with live(tmp_path / "live", uri, flags) as job:
+        job.until(lambda: job.read == len(sent), "all read")
+        read_at = time.monotonic()
+        job.until(lambda: job.in_lake == len(sent), "all in the lake")
+        # The window, what comes out of order, and 30 s besides.
+        assert time.monotonic() - read_at < 10 + 5 + 30
+        ran = job.drained()
+    assert ran.status == 0 and len(ran.sql("SELECT * FROM readings")) == len(sent)
 
 
 def test_the_raw_archive_has_every_message_once(stream: Stream) -> None:
