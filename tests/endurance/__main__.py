@@ -29,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kills", type=int, default=20, help="of the scenario crashes")
     parser.add_argument("--readings", type=int, default=1_000_000, help="of the scenario million")
     parser.add_argument("--only", action="append", choices=list(SCENARIOS), help="of chaos")
+    parser.add_argument("--times", type=int, default=1, help="each scenario of chaos so often")
     parser.add_argument("--seed", type=int, help="of the random moments; told if not given")
     parser.add_argument("--keep", type=Path, help="folder to leave everything in")
     return parser
@@ -41,7 +42,11 @@ def _wanted(flags: argparse.Namespace) -> dict[str, Callable[[Rig], dict[str, in
         "crashes": partial(crashes, kills=flags.kills),
         "million": partial(million, readings=flags.readings),
     }
-    return {name: own.get(name, SCENARIOS[name]) for name in flags.only or SCENARIOS}
+    return {
+        name if turn == 1 else f"{name}.{turn}": own.get(name, SCENARIOS[name])
+        for turn in range(1, flags.times + 1)
+        for name in flags.only or SCENARIOS
+    }
 
 
 def _one(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.endurance import event_time, failures, million, odd_input
+from tests.endurance import event_time, failures, million, odd_input, random_topics
 from tests.endurance.rig import Rig
 
 SCENARIOS: dict[str, Callable[[Rig], dict[str, int]]] = {
@@ -30,6 +30,7 @@ SCENARIOS: dict[str, Callable[[Rig], dict[str, int]]] = {
         event_time.old_and_new,
         event_time.ahead_and_behind,
         event_time.stragglers,
+        random_topics.random_topic,
         million.million,
     )
 }
