@@ -62,7 +62,6 @@ after_charge as (
 
 ),
 
--- The current of a held charge over the charge still to come until its end.
 held_readings as (
 
     select
@@ -71,9 +70,7 @@ held_readings as (
         after_charge.load_a,
         after_charge.current_end_a,
         readings.current_a,
-        max(readings.level_ah) over (
-            partition by after_charge.test_key, after_charge.step_run
-        ) - readings.level_ah as to_come_ah
+        readings.level_ah
 
     from after_charge
     inner join readings
@@ -83,6 +80,33 @@ held_readings as (
     where
         after_charge.charge_type in ('cv_charge', 'cccv_charge')
         and abs(readings.voltage_v - after_charge.voltage_end_v) <= 0.005
+
+),
+
+held_ends as (
+
+    select
+        test_key,
+        step_run,
+        max(level_ah) as end_level_ah
+
+    from held_readings
+    group by test_key, step_run
+
+),
+
+-- The current of a held charge over the charge still to come until its end.
+with_to_come as (
+
+    select
+        held_readings.*,
+        held_ends.end_level_ah - held_readings.level_ah as to_come_ah
+
+    from held_readings
+    inner join held_ends
+        on
+            held_readings.test_key = held_ends.test_key
+            and held_readings.step_run = held_ends.step_run
 
 ),
 
@@ -104,7 +128,7 @@ brackets as (
             max({{ moved }}) as moved_{{ seconds }}_ah
         {%- endfor %}
 
-    from held_readings
+    from with_to_come
     group by test_key, step_run
 
 ),

@@ -74,8 +74,9 @@ with_stage as (
         voltage_v,
         current_abs_a,
         difference_product,
-        sum(is_jump) over running as stage,
-        sum(greatest(is_jump, is_change)) over running as knot,
+        -- counted, not summed up: a count has 64 bits, a sum of whole numbers 128 on DuckDB
+        count(case when is_jump = 1 then 1 end) over running as stage,
+        count(case when is_jump = 1 or is_change = 1 then 1 end) over running as knot,
         sum(dq_ah) over running as charge_ah,
         sum(coalesce(time_delta_s, 0.0)) over running as elapsed_s
 

@@ -1,3 +1,5 @@
+-- Materialized: read by the resistance and by the charges held before it.
+{{ config(materialized='table', cluster_by=clusters(['test_key'])) }}
 {#- The times after the change of current that a resistance is estimated at, s. -#}
 {%- set times = [10, 30] -%}
 {%- set window_s = var('resistance_window_s') -%}

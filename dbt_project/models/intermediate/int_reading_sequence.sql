@@ -185,7 +185,7 @@ with_step_run as (
     select
         *,
         {{ median('known_interval_s') }} over in_test as test_interval_s,
-        sum(case when is_step_start then 1 else 0 end) over (
+        count(case when is_step_start then 1 end) over (
             partition by equipment_id, test_number
             order by reading_seq
             rows between unbounded preceding and current row

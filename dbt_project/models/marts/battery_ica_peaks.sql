@@ -66,8 +66,8 @@ with_piece as (
 
     select
         *,
-        sum(is_maximum) over so_far as piece,
-        sum(case when dq_dv_ah_per_v is null then 1 else 0 end) over so_far as island
+        count(case when is_maximum = 1 then 1 end) over so_far as piece,
+        count(case when dq_dv_ah_per_v is null then 1 end) over so_far as island
 
     from with_maximum
     window so_far as (

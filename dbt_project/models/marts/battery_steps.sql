@@ -52,11 +52,37 @@ with_context as (
             when step_time_s <= time_delta_s then step_time_s
             when step_time_s > time_delta_s then time_delta_s
             else 0.0
-        end as step_weight_s,
-        max(abs(current_a)) over (partition by test_key, step_run) as step_max_current_a
+        end as step_weight_s
 
     from readings
     window in_test as (partition by test_key order by reading_seq)
+
+),
+
+-- Groups and a join are cheaper than another window over all readings.
+step_currents as (
+
+    select
+        test_key,
+        step_run,
+        max(abs(current_a)) as step_max_current_a
+
+    from readings
+    group by test_key, step_run
+
+),
+
+with_step_current as (
+
+    select
+        with_context.*,
+        step_currents.step_max_current_a
+
+    from with_context
+    inner join step_currents
+        on
+            with_context.test_key = step_currents.test_key
+            and with_context.step_run = step_currents.step_run
 
 ),
 
@@ -103,7 +129,7 @@ aggregated as (
             voltage_drift_v_s, case when voltage_drift_v_s is not null then reading_seq end
         ) as voltage_drift_end_v_s
 
-    from with_context
+    from with_step_current
     group by test_key, step_run
 
 ),
