@@ -169,7 +169,8 @@ def _reject(
         recorded < EARLIEST_US,
         "time_behind",
         "recorded_at",
-        "recorded_at is before 1970: the sender's clock was never set; set it and send it again",
+        "recorded_at is before 1970: the clock was never set; set it and send it again, or add a "
+        "column with the test's time (such as Test Time(s)), by which a file is read without it",
     )
     ahead = recorded > now_us + MOST_AHEAD_US
     if ahead.any():
