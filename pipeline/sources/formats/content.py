@@ -205,10 +205,12 @@ class Summaries:
     Attributes:
         content: the file.
         table: what it says of cycles (schema CYCLE_SUMMARY); no row where it says nothing of them.
+        goes_on: whether it is a later piece of what was given before.
     """
 
     content: Content
     table: pa.Table
+    goes_on: bool = False
 
 
 Output = RawBatch | Messages | DeadLetter | Summaries
