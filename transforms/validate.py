@@ -18,10 +18,12 @@ from schemas.reading import COUNTERS, QUALITY_FLAGS, READING, Kind
 from transforms import identity
 from transforms.batch import Origin
 from transforms.convert import Mask
-from transforms.decode import MEASURED, Decoded, Rejects, letters_in_parts
+from transforms.decode import MEASURED
+from transforms.decoded import Decoded
 from transforms.interpret.interpretation import Interpretation
 from transforms.interpret.rows import dialect_rows
 from transforms.limits import F64, Limits, codes
+from transforms.rejects import Rejects, letters_in_parts
 
 STEP = "validate"
 FLAG = {name: 1 << bit for bit, name in enumerate(QUALITY_FLAGS)}
