@@ -11,7 +11,6 @@ import logging
 import math
 import os
 import re
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,9 @@ from typing import BinaryIO
 import apache_beam as beam
 import pyarrow as pa
 
+from pipeline import durable
 from pipeline.errors import CheckpointFailed, ConfigError, not_written
-from pipeline.safe_open import lock_file
+from pipeline.safe_open import OWNER, lock_file
 from pipeline.sinks import Produced, Sink
 from transforms.batch import PackedBatch
 from transforms.order import Tail
@@ -326,27 +326,8 @@ class Checkpoint(Sink):
             writer.write_table(table)
         data = sink.getvalue()
         try:
-            _write(Path(self._path), _MAGIC + _digest(data), data)
+            durable.replace(Path(self._path), (_MAGIC + _digest(data), data), OWNER)
         except OSError as error:
             told = not_written(f"--checkpoint={self._first}", self._path, error)
             raise CheckpointFailed(told) from error
         self._saved_s = since_s
-
-
-def _write(path: Path, head: bytes, data: pa.Buffer) -> None:
-    """Puts a file in the place of what is there, whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(head)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

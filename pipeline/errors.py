@@ -43,7 +43,7 @@ class CheckpointFailed(JobFailed):
 
 
 class SpillFailed(JobFailed):
-    """What the local runner keeps on disk can't be written or read."""
+    """What the job keeps in TMPDIR can't be written or read; the message names the fix."""
 
 
 # A runner hands on the text of an error alone: by these names it is found there again.
@@ -63,5 +63,10 @@ def not_written(flag: str, path: object, error: OSError) -> str:
         path: the file.
         error: what the system said.
     """
+    return not_done(flag, path, "written", error)
+
+
+def not_done(flag: str, path: object, verb: str, error: OSError) -> str:
+    """The same of a file that can't be written, read or whatever `verb` says."""
     fix = FIXES.get(error.errno or 0, f"check the disk, {_AGAIN}")
-    return f"{flag}: {path} can't be written ({error.strerror or error}); {fix}"
+    return f"{flag}: {path} can't be {verb} ({error.strerror or error}); {fix}"

@@ -8,7 +8,6 @@ import logging
 import math
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,12 +17,12 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
-from pipeline import failures, registry
+from pipeline import failures, registry, scratch
 from pipeline.connect.topics import Topic, Undelivered, topic_at
 from pipeline.errors import ConfigError
 from pipeline.options import JobConfig
 from pipeline.progress import PROGRESS
-from pipeline.publishing.merge import TimeOrder
+from pipeline.publishing.merge import WHAT, TimeOrder
 from pipeline.publishing.messages import Outgoing, Reading
 from pipeline.publishing.options import Publication, publication
 from pipeline.publishing.pacing import Pace
@@ -176,8 +175,8 @@ def _publish(what: Publication, stop: threading.Event) -> int:
     PROGRESS.reset()
     with contextlib.ExitStack() as until_sent:
         if what.by_time:
-            folder = until_sent.enter_context(tempfile.TemporaryDirectory(prefix="publish-"))
-            tables, total = _in_time_order(what, messages, Path(folder), begun_at)
+            folder = until_sent.enter_context(scratch.folder(WHAT, "publish-"))
+            tables, total = _in_time_order(what, messages, folder, begun_at)
             unit = "readings"
         else:
             tables, total = messages.tables(begun_at), source.total or 0

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
-from tempfile import gettempdir
 
 import pyarrow as pa
 from apache_beam.options.pipeline_options import (
@@ -20,13 +19,14 @@ from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
-from pipeline.errors import SpillFailed, not_written
+from pipeline.scratch import in_tmpdir
 from pipeline.streaming import live as streaming_live
 from pipeline.streaming import mendings
 from transforms import batch
 
 # Below this an element is cheaper kept than written.
 _SPILL_BYTES = 32 * 1024
+_FILE = "the local runner's file"
 
 
 class SpillStore(batch.BatchStore):
@@ -38,7 +38,8 @@ class SpillStore(batch.BatchStore):
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the store
+        with in_tmpdir(_FILE):
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the store
         self._end = 0
         self._lock = threading.Lock()
 
@@ -50,12 +51,9 @@ class SpillStore(batch.BatchStore):
             start, self._end = self._end, self._end + data.size
         view = memoryview(data)
         written = 0
-        try:
+        with in_tmpdir(_FILE):
             while written < data.size:
                 written += os.pwrite(self._file.fileno(), view[written:], start + written)
-        except OSError as error:
-            shown = not_written("TMPDIR", f"the local runner's file in {gettempdir()}", error)
-            raise SpillFailed(f"{shown}; TMPDIR may name another folder") from error
         return b"\x01" + start.to_bytes(8, "big") + int(data.size).to_bytes(8, "big")
 
     def get(self, handle: bytes) -> pa.Buffer:
@@ -63,12 +61,13 @@ class SpillStore(batch.BatchStore):
         start = int.from_bytes(handle[1:9], "big")
         size = int.from_bytes(handle[9:17], "big")
         parts = []
-        while size:
-            part = os.pread(self._file.fileno(), size, start)
-            if not part:
-                raise OSError("the local runner's spill file ended early")
-            parts.append(part)
-            start, size = start + len(part), size - len(part)
+        with in_tmpdir(_FILE, "read"):
+            while size:
+                part = os.pread(self._file.fileno(), size, start)
+                if not part:
+                    raise OSError("it ends early")
+                parts.append(part)
+                start, size = start + len(part), size - len(part)
         return pa.py_buffer(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def close(self) -> None:

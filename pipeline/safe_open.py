@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 _CAREFUL = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 # What the process's umask is taken from.
 EVERYBODY = 0o666
-_OWNER = 0o600
+OWNER = 0o600
 # Where Linux says which file a handle is of.
 _HANDLES = Path("/proc/self/fd")
 
@@ -59,7 +59,7 @@ def reading(path: str, root: str | None) -> BinaryIO:
 
 def mode_of(file: BinaryIO) -> int:
     """The permissions of an open file, at least its owner's, for a copy of it."""
-    return (os.fstat(file.fileno()).st_mode & EVERYBODY) | _OWNER
+    return (os.fstat(file.fileno()).st_mode & EVERYBODY) | OWNER
 
 
 def lock_file(path: str) -> BinaryIO:

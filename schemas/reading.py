@@ -312,7 +312,7 @@ DISAGREEMENTS = (
     "direction_disagrees",  # sign of the current and states, counters or voltage
     "direction_guessed",  # nothing in the file says what a positive current does
     "identity_guessed",  # the cell was guessed from a name that says little, or two names differ
-    "time_assumed",  # the file has no date: its modification time was used
+    "time_assumed",  # no date, or a clock that was never set: the file's modification time was used
     "unit_guessed",  # a unit is not given and nothing in the file confirms it
 )
 

@@ -6,7 +6,7 @@ import gc
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -21,17 +21,18 @@ from apache_beam.metrics import Metrics
 from schemas.aliases import CLOCK, STATE, Alias, meaning, normalise, resolve
 from schemas.forms import UTC_MICROSECONDS
 from schemas.reading import QUALITY_FLAGS, READING, Kind
-from transforms import convert, dead_letter, messages, naming
+from transforms import convert, messages, naming
 from transforms import extra as extras
-from transforms.batch import BatchKind, Origin, PickledCoder, RawBatch, stack
-from transforms.budget import MIB, TOO_LARGE, USUAL, Budget
+from transforms.batch import BatchKind, Origin, RawBatch, stack
+from transforms.budget import TOO_LARGE, USUAL, Budget
 from transforms.convert import Converted, Mask, Values
-from transforms.dead_letter import DeadLetter
+from transforms.decoded import NOTHING, Decoded
+from transforms.guard import guarded
 from transforms.interpret import apply, decide, states
 from transforms.interpret.interpretation import SECOND, Interpretation
+from transforms.rejects import Rejects, letters_in_parts
 
 STEP = "decode"
-UNDECODABLE = "undecodable"
 DIRECTION_DISAGREES = 1 << QUALITY_FLAGS.index("direction_disagrees")
 EVENT_TIME_ASSUMED = 1 << QUALITY_FLAGS.index("event_time_assumed")
 
@@ -54,31 +55,10 @@ MEASURED = tuple(
     and f.name not in ("record_index", "source_row", "test_time_s")
 )
 
-# Of dead letters that travel together, about.
-_LETTERS_BYTES = 32 * MIB
-_NOTHING = pa.table({"row": pa.array([], pa.int64())})
-
 _LOW_CARDINALITY = ("equipment_id", "equipment_type", "test_id", "source_file")
 
 _TYPES = {"battery_cell": "battery_cell", "battery": "battery_cell", "cell": "battery_cell",
           "machine": "machine", "motor": "machine"}  # fmt: skip
-
-
-@dataclass
-class Rejects:
-    """The first thing wrong with each row of a raw batch."""
-
-    rows: dict[int, tuple[str, str | None, str]] = field(default_factory=dict)
-
-    def add(self, row: int, error_type: str, column: str | None, message: str) -> None:
-        """Notes an error of a row, unless one was noted before."""
-        self.rows.setdefault(row, (error_type, column, message))
-
-    def add_mask(self, mask: Mask | None, error_type: str, column: str, message: str) -> None:
-        """Notes the same error for every row where `mask` is True."""
-        if mask is not None:
-            for row in np.flatnonzero(mask).tolist():
-                self.add(row, error_type, column, message)
 
 
 @dataclass(frozen=True)
@@ -87,43 +67,6 @@ class Dates:
 
     zone: ZoneInfo
     day_first: bool | None
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """Readings in the reading's columns, with the raw batch they came from.
-
-    Attributes:
-        table: columns of `schemas.reading.READING` that are not derived, without those that are
-            null in every row; names of low cardinality as dictionaries; plus `flags` (int64,
-            a bit per quality flag), `row` (int64, the row in `raw`) and, of a file, `interval_s`
-            (double, its median time between two rows).
-        raw: the batch as it came, so that a later reject can keep its payload.
-        test_start_us: the start of the test the rows belong to, where their file is one.
-        dialect: how the rows of a file were understood; None for messages.
-    """
-
-    table: pa.Table
-    raw: RawBatch
-    test_start_us: int | None
-    dialect: Interpretation | None = None
-
-    def missing(self, name: str) -> str:
-        """What to say of a required field that the rows lack: what their file has instead."""
-        if self.dialect is None:
-            return f"{name} is missing"
-        known = [f"{column}: {why}" for column, why in self.dialect.refused]
-        shown = ", ".join(apply.parted(self.raw.table)[0].column_names[:40])
-        return f"{name} is missing; the file has {shown}" + "".join(f"; {text}" for text in known)
-
-
-class DecodedCoder(PickledCoder):
-    """Beam's coder for decoded batches."""
-
-    held = Decoded
-
-
-beam.coders.registry.register_coder(Decoded, DecodedCoder)
 
 
 @contextmanager
@@ -371,50 +314,7 @@ def decode(
             day_first = False
     dates = Dates(ZoneInfo(time_zone), day_first)
     with _no_collection():
-        try:
-            return _decode(raw, dates, budget)
-        except (MemoryError, OSError):
-            raise  # the machine's, no message's
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is of some row of this batch
-            return _decode_in_parts(raw, dates, budget, error)
-
-
-def _decode_in_parts(
-    raw: RawBatch, dates: Dates, budget: Budget, error: Exception
-) -> tuple[Decoded, Rejects]:
-    """A batch some row of which breaks the decoding: halved until the row stands alone."""
-    rows = raw.table.num_rows
-    if not rows:
-        raise error
-    rejects = Rejects()
-    tables: list[pa.Table] = []
-    starts: list[int] = []
-    how = None
-    left = [(0, rows, error)]
-    while left:
-        start, stop, why = left.pop()
-        if stop - start == 1:
-            rejects.add(start, UNDECODABLE, None, f"{type(why).__name__}: {why}")
-            continue
-        middle = (start + stop) // 2
-        for first, behind in ((start, middle), (middle, stop)):
-            try:
-                part, refused = _decode(raw.slice(first, behind - first), dates, budget)
-            except (MemoryError, OSError):
-                raise
-            except Exception as again:  # noqa: BLE001 - as in decode
-                left.append((first, behind, again))
-                continue
-            for row, reason in refused.rows.items():
-                rejects.add(first + row, *reason)
-            how = how or part.dialect
-            starts += [] if part.test_start_us is None else [part.test_start_us]
-            if part.table.num_rows:
-                places = pc.add(part.table.column("row"), first)
-                at = part.table.column_names.index("row")
-                tables.append(part.table.set_column(at, "row", places))
-    table = stack(tables).sort_by("row") if tables else _NOTHING
-    return Decoded(table, raw, min(starts, default=None), how), rejects
+        return guarded(raw, lambda part: _decode(part, dates, budget))
 
 
 def _decode(raw: RawBatch, dates: Dates, budget: Budget) -> tuple[Decoded, Rejects]:
@@ -452,7 +352,7 @@ def _decode(raw: RawBatch, dates: Dates, budget: Budget) -> tuple[Decoded, Rejec
             table = table.set_column(table.column_names.index("row"), "row", places)
         parts.append(table)
     if not parts:
-        return Decoded(_NOTHING, raw, None), rejects
+        return Decoded(NOTHING, raw, None), rejects
     return Decoded(stack(parts), raw, None), rejects
 
 
@@ -652,70 +552,6 @@ def _assemble(
     columns["row"] = pa.array(np.arange(len(kept), dtype=np.int64))
     table = pa.table(columns)
     return table if kept.all() else table.filter(pa.array(kept))
-
-
-def letters_in_parts(raw: RawBatch, rejects: Rejects, step: str) -> Iterator[pa.Table]:
-    """The same as `dead_letters`, in tables that are not large."""
-    names = sum(map(len, raw.table.column_names))
-    own = raw.table.nbytes // max(1, raw.table.num_rows) + names
-    at_once = max(1, _LETTERS_BYTES // max(1, own))
-    rows = sorted(rejects.rows)
-    for start in range(0, len(rows), at_once):
-        part = Rejects({row: rejects.rows[row] for row in rows[start : start + at_once]})
-        yield dead_letters(raw, part, step)
-
-
-def dead_letters(raw: RawBatch, rejects: Rejects, step: str) -> pa.Table:
-    """The refused rows of a raw batch as dead letters, payload unmodified.
-
-    A table's row is kept as a JSON object under the source's own column names, so that it can be
-    sent again as a message.
-    """
-    rows = sorted(rejects.rows)
-    table = apply.parted(raw.table.take(pa.array(rows, pa.int64())))[0]
-    taken = {name: convert.items(table.column(name)) for name in table.column_names}
-    letters = []
-    for place, row in enumerate(rows):
-        content = {name: values[place] for name, values in taken.items()}
-        error_type, column, message = rejects.rows[row]
-        origin = raw.origin
-        common: dict[str, Any] = {
-            "step": step,
-            "error_type": error_type,
-            "error_message": message,
-            "field": column,
-            "source": origin.source,
-        }
-        if raw.kind is BatchKind.MESSAGES:
-            arrived = content["arrived_at"]
-            micros = convert.to_micros(arrived) if arrived is not None else origin.arrived_at_us
-            letters.append(
-                DeadLetter(
-                    **common,
-                    payload=content["payload"],
-                    source_file=content["source_file"] or origin.source_file,
-                    position=content["position"] or str(origin.first_row + row),
-                    message_key=content["key"],
-                    attributes=content["attributes"],
-                    equipment_id=origin.equipment_id,
-                    ingested_at_us=micros,
-                )
-            )
-        else:
-            present = {name: value for name, value in content.items() if value is not None}
-            own = {"equipment_id": origin.equipment_id} if origin.equipment_id else None
-            letters.append(
-                DeadLetter(
-                    **common,
-                    payload=extras.dump(present).encode(),
-                    source_file=origin.source_file,
-                    position=str(origin.first_row + row),
-                    attributes=orjson.dumps(own).decode() if own else None,
-                    equipment_id=origin.equipment_id,
-                    ingested_at_us=origin.arrived_at_us,
-                )
-            )
-    return dead_letter.table(letters)
 
 
 class _DecodeBatch(beam.DoFn):

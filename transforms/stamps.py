@@ -25,13 +25,18 @@ _TIME = (
 )
 _NUMERIC = r"^\s*(?P<a>\d{1,4})(?P<sep>[-/. 年])(?P<b>\d{1,2})[-/. 月](?P<c>\d{1,4})日?" + _TIME
 _DAY_NAMED = (
-    r"^\s*(?:[A-Za-z]{3,9},?\s+)?(?P<a>\d{1,4})[-/. ]\s*(?P<b>\pL{3,9})\.?[-/. ,]\s*(?P<c>\d{1,4})"
+    r"^\s*(?:[A-Za-z]{3,9},?\s+)?(?P<a>\d{1,4})[-/. ]\s*(?P<b>\pL+)\.?[-/. ,]\s*(?P<c>\d{1,4})"
     + _TIME
 )
 _NAMED_FIRST = (
-    r"^\s*(?:[A-Za-z]{3,9},?\s+)?(?P<b>\pL{3,9})\.?[-/. ](?P<a>\d{1,2})(?:st|nd|rd|th)?[-/. ,]\s*(?P<c>\d{4})"
+    r"^\s*(?:[A-Za-z]{3,9},?\s+)?(?P<b>\pL+)\.?[-/. ](?P<a>\d{1,2})(?:st|nd|rd|th)?[-/. ,]\s*(?P<c>\d{4})"
     + _TIME
 )
+
+# A pattern is compiled for every column, and each \pL costs a millisecond: so there is one of it, and
+# both are left out where no three signs could be a month's name.
+_LONGEST_MONTH = 9
+_MAYBE_NAMED = r"[A-Za-z\x{80}-\x{10FFFF}]{3}"
 
 _HYPHENED = r"([ T]\d{1,2})-(\d{2})-(\d{2})\s*$"
 
@@ -79,6 +84,11 @@ def _groups(array: pa.Array, pattern: str) -> dict[str, Any] | None:
     groups: dict[str, Any] = {name: pc.struct_field(found, name) for name in names}
     groups["matched"] = np.asarray(found.is_valid())
     return groups
+
+
+def _is_maybe_named(array: pa.Array) -> bool:
+    """Whether a text may name a month, or anything else."""
+    return bool(pc.any(pc.match_substring_regex(array, _MAYBE_NAMED)).as_py())
 
 
 def ambiguous_parts(array: pa.Array) -> tuple[I64, I64] | None:
@@ -132,7 +142,7 @@ def parse(array: pa.Array, order: Order | None = None) -> Stamps:
     for pattern in (_NUMERIC, _DAY_NAMED, _NAMED_FIRST, _NUMERIC):
         if known.all():
             break
-        groups = _groups(array, pattern)
+        groups = _groups(array, pattern) if pattern is _NUMERIC or _is_maybe_named(array) else None
         # Only now: a minus behind a time is a zone's as a rule.
         array = pc.replace_substring_regex(array, _HYPHENED, r"\1:\2:\3")
         if groups is None:
@@ -177,7 +187,8 @@ def _day_first(groups: dict[str, Any], a: I64, b: I64, order: Order | None) -> M
 def _months(names: pa.Array) -> I64:
     encoded = names.dictionary_encode()
     numbers = [
-        _MONTHS.get((word or "").casefold()[:3], 0) for word in encoded.dictionary.to_pylist()
+        _MONTHS.get(word.casefold()[:3], 0) if word and len(word) <= _LONGEST_MONTH else 0
+        for word in encoded.dictionary.to_pylist()
     ]
     taken = pa.array(numbers, pa.int64()).take(encoded.indices)
     return np.asarray(pc.fill_null(taken, 0))

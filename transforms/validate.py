@@ -18,10 +18,12 @@ from schemas.reading import COUNTERS, QUALITY_FLAGS, READING, Kind
 from transforms import identity
 from transforms.batch import Origin
 from transforms.convert import Mask
-from transforms.decode import MEASURED, Decoded, Rejects, letters_in_parts
+from transforms.decode import MEASURED
+from transforms.decoded import Decoded
 from transforms.interpret.interpretation import Interpretation
 from transforms.interpret.rows import dialect_rows
 from transforms.limits import F64, Limits, codes
+from transforms.rejects import Rejects, letters_in_parts
 
 STEP = "validate"
 FLAG = {name: 1 << bit for bit, name in enumerate(QUALITY_FLAGS)}
@@ -169,7 +171,8 @@ def _reject(
         recorded < EARLIEST_US,
         "time_behind",
         "recorded_at",
-        "recorded_at is before 1970: the sender's clock was never set; set it and send it again",
+        "recorded_at is before 1970: the clock was never set; set it and send it again, or add a "
+        "column with the test's time (such as Test Time(s)), by which a file is read without it",
     )
     ahead = recorded > now_us + MOST_AHEAD_US
     if ahead.any():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import shown
+from pipeline import scratch, shown
 from pipeline.errors import ConfigError
 from pipeline.exporting.options import Export
 from pipeline.report import warehouse
@@ -35,17 +34,17 @@ def opened(export: Export) -> Iterator[duckdb.DuckDBPyConnection]:
     Raises:
         ConfigError: it is not there, or can't be opened.
     """
-    with tempfile.TemporaryDirectory(prefix="export-") as folder:
+    with scratch.folder("what is exported", "export-") as folder:
         if export.lake is not None:
-            with _scratch(Path(folder)) as database:
+            with _scratch(folder) as database:
                 _from_lake(database, export.lake)
                 yield database
         elif export.warehouse is not None and export.warehouse.startswith("bigquery:"):
-            with _scratch(Path(folder)) as database:
+            with _scratch(folder) as database:
                 _stage(database, _from_bigquery(export.warehouse))
                 yield database
         else:
-            with _from_duckdb(export, folder) as database:
+            with _from_duckdb(export, str(folder)) as database:
                 yield database
 
 

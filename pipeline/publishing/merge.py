@@ -8,6 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.scratch import in_tmpdir
+
+# What is kept in TMPDIR meanwhile.
+WHAT = "the messages in order of time"
 # A sorted run is written once this many messages or bytes have been gathered.
 _RUN_ROWS = 200_000
 _RUN_BYTES = 64 * 1024 * 1024
@@ -51,6 +55,7 @@ class TimeOrder:
         path = self._folder / f"{len(self._runs)}.arrow"
         options = pa.ipc.IpcWriteOptions(compression="lz4")
         with (
+            in_tmpdir(WHAT),
             pa.OSFile(str(path), "wb") as file,
             pa.ipc.new_file(file, table.schema, options=options) as writer,
         ):
@@ -85,8 +90,9 @@ class _Run:
         self._next = 0
 
     def open(self) -> None:
-        self._file = pa.OSFile(str(self.path), "rb")
-        self._reader = pa.ipc.open_file(self._file)
+        with in_tmpdir(WHAT, "read"):
+            self._file = pa.OSFile(str(self.path), "rb")
+            self._reader = pa.ipc.open_file(self._file)
         self._load()
 
     def _load(self) -> None:
@@ -95,7 +101,8 @@ class _Run:
             self._file.close()
             self.path.unlink()
             return
-        self.block = pa.Table.from_batches([self._reader.get_batch(self._next)])
+        with in_tmpdir(WHAT, "read"):
+            self.block = pa.Table.from_batches([self._reader.get_batch(self._next)])
         self._next += 1
 
     @property

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from pipeline.connect import topics
 from schemas.reading import READING, Kind
 from transforms.batch import BatchKind, RawBatch
-from transforms.decode import STEP, Rejects, dead_letters, decode
+from transforms.decode import STEP, decode
 from transforms.limits import Limits
+from transforms.rejects import Rejects, dead_letters
 from transforms.validate import validate
 
 Times = npt.NDArray[np.int64]

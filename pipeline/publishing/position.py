@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
+from pipeline import durable
 from pipeline.errors import ConfigError
-from pipeline.safe_open import fresh
 
 
 class Position:
@@ -69,14 +68,9 @@ class Position:
             return
         content = {"acknowledged": acknowledged, "publication": self._what}
         text = json.dumps(content | {"checksum": _digest(acknowledged, self._what)})
-        temporary = self._path.with_name(f".{self._path.name}.partial")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with fresh(temporary) as file:
-                file.write(text.encode())
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path)
+            durable.replace(self._path, [text.encode()])
         except OSError as error:
             raise ConfigError(
                 f"--resume={self._path}: can't be written ({error.strerror or error}); give a "

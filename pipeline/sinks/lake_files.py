@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, cast
@@ -13,6 +11,7 @@ from typing import BinaryIO, cast
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.safe_open import EVERYBODY, mode_of
+from pipeline.scratch import in_tmpdir, temporary
 from pipeline.sinks.archive import hour_folder
 from pipeline.sinks.files import write_copy
 from pipeline.sinks.writing import Writing
@@ -59,8 +58,12 @@ def _here(path: str, source: BinaryIO) -> Iterator[tuple[BinaryIO, int]]:
     if FileSystems.get_scheme(path) is None:
         yield source, mode_of(source)
         return
-    with tempfile.TemporaryFile() as local:
-        shutil.copyfileobj(source, local, _COPY_BYTES)
+    what = f"a copy of {name_as_text(path)}"
+    with temporary(what) as local:
+        while block := source.read(_COPY_BYTES):
+            with in_tmpdir(what):
+                local.write(block)
+                local.flush()
         yield cast("BinaryIO", local), EVERYBODY
 
 

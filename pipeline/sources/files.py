@@ -288,7 +288,8 @@ class _Read(beam.DoFn):
 
     def _note(self, summaries: Summaries) -> Iterator[beam.pvalue.TaggedOutput]:
         if summaries.table.num_rows:
-            self._witnesses.inc()
+            if not summaries.goes_on:
+                self._witnesses.inc()
             yield beam.pvalue.TaggedOutput("summaries", summaries.table)
         else:
             self._without_readings.inc()

@@ -25,7 +25,8 @@ from pipeline.sources.live import LiveReader, LiveSource, counted, disorder_us
 from pipeline.streaming.live import ReadLive
 from transforms.batch import RawBatch
 from transforms.budget import USUAL, Budget
-from transforms.decode import Decoded, Rejects
+from transforms.decoded import Decoded
+from transforms.rejects import Rejects
 
 _PARAMETERS = ("group", "start", "disorder", "reader")
 _DEFAULT_GROUP = "battery-pipeline"

@@ -27,7 +27,8 @@ from pipeline.sources.live import believed_times
 from pipeline.sources.watermark import NEVER, PATIENCE_US, Watermark
 from transforms.batch import RawBatch
 from transforms.budget import USUAL, Budget
-from transforms.decode import Decoded, Rejects
+from transforms.decoded import Decoded
+from transforms.rejects import Rejects
 
 _log = logging.getLogger(__name__)
 

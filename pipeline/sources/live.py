@@ -23,7 +23,8 @@ from pipeline.sources import Told
 from pipeline.sources.watermark import NEVER, Behind, Watermark
 from pipeline.streaming.live import Polled
 from transforms.batch import MESSAGES, BatchKind, Origin, RawBatch
-from transforms.decode import Decoded, Rejects
+from transforms.decoded import Decoded
+from transforms.rejects import Rejects
 from transforms.sequence import I64
 
 _log = logging.getLogger(__name__)

@@ -16,7 +16,8 @@ from pipeline.sources.pubsub_broker import PubSubBroker
 from pipeline.sources.pubsub_messages import PackMessages
 from pipeline.streaming.live import ReadLive
 from transforms.batch import RawBatch
-from transforms.decode import Decoded, Rejects
+from transforms.decoded import Decoded
+from transforms.rejects import Rejects
 
 _PARAMETERS = ("disorder", "id_label", "timestamp_attribute")
 

@@ -72,6 +72,7 @@ class Split:
             open=self.open,
             share=Share(self.cost),
             first=None if self.first is None else partial(self.first.content, settings),
+            key=(self.path, self.size, self.modified_us),
             budget=settings.budget,
             meter=Meter(self.size, settings.budget),
         )

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
+from pipeline.durable import sync_folder
 from pipeline.errors import ConfigError, LakeFailed, not_written
 from pipeline.safe_open import EVERYBODY, fresh
 from pipeline.same import Identity, held, identity
@@ -60,7 +61,7 @@ def _sync_all(files: dict[Path, tuple[int, Path]]) -> None:
     with ThreadPoolExecutor(_SYNCING) as pool:
         for _ in pool.map(_sync_file, files, (size for size, _ in files.values())):
             pass
-        for _ in pool.map(_sync_folder, folders):
+        for _ in pool.map(sync_folder, folders):
             pass
 
 
@@ -87,17 +88,6 @@ def _folders(path: Path, root: Path) -> Iterator[Path]:
         yield folder
         if folder == root.parent:
             return
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new name outlives a power cut only once its folder is on the disk."""
-    # What is above the lake may be closed to this account, and was there before.
-    with contextlib.suppress(PermissionError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 class LocalStore:
@@ -267,5 +257,5 @@ class LocalStore:
             if folder in _named:
                 break
         for folder in chain:
-            _sync_folder(folder)
+            sync_folder(folder)
         _named.update(chain[:-1])

@@ -27,7 +27,8 @@ from schemas.reading import READING, WINDOW_STATS
 from tests.benchmarks.plain_loop import BATCH, SHARDS, WINDOW_US, Stages
 from tests.benchmarks.span import Span
 from transforms.batch import stack
-from transforms.decode import Decoded, decode
+from transforms.decode import decode
+from transforms.decoded import Decoded
 from transforms.enrich import enrich
 from transforms.limits import Limits
 from transforms.order import by_shard, split_at

@@ -7,7 +7,8 @@ from apache_beam import coders
 from tests.messages import messages, reading, rows
 from transforms import batch
 from transforms.batch import BatchStore, Origin, PackedBatch
-from transforms.decode import Decoded, decode
+from transforms.decode import decode
+from transforms.decoded import Decoded
 
 TABLE = pa.table({"a": pa.array(["x", "y", "x"]).dictionary_encode(), "b": [1.0, None, 3.0]})
 

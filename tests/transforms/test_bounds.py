@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from schemas import aliases
 from tests.messages import messages, reading, rows
-from transforms import decode as decoding
 from transforms import messages as parsing
 from transforms.budget import LETTER_BYTES, TOO_LARGE, USUAL, Budget
 from transforms.dead_letter import DeadLetter, table
-from transforms.decode import UNDECODABLE, Decoded, Rejects, dead_letters, decode, letters_in_parts
+from transforms.decode import decode
 
 SMALL = Budget(message_kb=1, names=20, text=30)
 
@@ -124,41 +123,9 @@ def test_a_quick_look_at_a_name_misses_none_that_is_understood() -> None:
 # --- what breaks a batch ------------------------------------------------------------------------
 
 
-def test_a_row_that_breaks_the_decoding_is_found_and_the_others_are_decoded(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    whole = decoding._decode
-    bad = {3, 40, 41, 99}
-
-    def broken(raw: Any, *how: Any) -> tuple[Decoded, Rejects]:
-        if any(f'"record_index": {row},'.encode() in text
-               for text in raw.table["payload"].to_pylist() for row in bad):  # fmt: skip
-            raise ValueError("a \ud800 that nobody had thought of")
-        return whole(raw, *how)
-
-    monkeypatch.setattr(decoding, "_decode", broken)
-    raw = messages([reading(record_index=at) for at in range(100)] + [b"{"])
-    decoded, rejects = decode(raw)
-    assert decoded.raw is raw
-    assert sorted(rejects.rows) == [*sorted(bad), 100]
-    assert sorted([*decoded.table["row"].to_pylist(), *bad]) == list(range(100))
-    letters = dead_letters(raw, rejects, "decode").to_pylist()
-    assert letters[0]["error_type"] == UNDECODABLE and letters[0]["position"] == "topic/0/3"
-    assert "ValueError: a ? that nobody" in letters[0]["error_message"]
-
-
-def test_the_machines_own_errors_are_no_messages_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> Any:
-        raise MemoryError
-
-    monkeypatch.setattr(decoding, "_decode", full)
-    with pytest.raises(MemoryError):
-        decode(messages([reading()] * 2))
-
-
 def test_rows_that_a_source_refused_keep_their_reason_in_every_part_of_a_batch() -> None:
     raw = messages([reading(), b"half", reading(record_index=2), None])
-    raw = decoding.replace(raw, refused={1: ("unreadable_record", "why"), 3: ("too_large", "so")})
+    raw = replace(raw, refused={1: ("unreadable_record", "why"), 3: ("too_large", "so")})
     decoded, rejects = decode(raw)
     assert decoded.table["row"].to_pylist() == [0, 2]
     assert rejects.rows == {1: ("unreadable_record", None, "why"), 3: ("too_large", None, "so")}
@@ -219,12 +186,3 @@ def test_a_letter_keeps_no_more_than_a_row_can_hold() -> None:
 def test_letters_with_the_same_start_are_told_apart_by_all_they_had() -> None:
     one, other = (letter(payload=b"x" * LETTER_BYTES + end) for end in (b"ab", b"cd"))
     assert len(set(table([one, other])["dead_letter_id"].to_pylist())) == 2
-
-
-def test_many_letters_travel_in_tables_that_are_not_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "_LETTERS_BYTES", 10_000)
-    raw = messages([b"x" * 1000] * 50)
-    _, rejects = decode(raw)
-    parts = list(letters_in_parts(raw, rejects, "decode"))
-    assert len(parts) > 4 and max(part.num_rows for part in parts) < 12
-    assert pa.concat_tables(parts).equals(dead_letters(raw, rejects, "decode"))

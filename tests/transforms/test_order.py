@@ -22,7 +22,8 @@ from tests.transforms.recorder import Record, recording
 from tests.transforms.test_sequence import SCENES, cell, check, table_of
 from transforms.batch import PackedBatch, RawBatch, TableCoder
 from transforms.clock import Clock
-from transforms.decode import Decode, Decoded
+from transforms.decode import Decode
+from transforms.decoded import Decoded
 from transforms.enrich import Enrich
 from transforms.order import Order, Release, _OrderUnbounded, _ToShards, by_shard, split_at
 from transforms.sequence import sequence

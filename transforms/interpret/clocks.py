@@ -28,6 +28,9 @@ from transforms.interpret.timeline import Clocks, order_rows
 UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "ms": 1e-3, "us": 1e-6}
 # How far a ratio of two clocks may be from that of two units to count as it.
 UNIT_TOLERANCE = 0.05
+# 1990: a cycler's log that says it is older has a clock that was never set. Such a clock stands at
+# 1900, 1904, 1970 or 1980, and some of these are before anything that a reading's time may be.
+_OLDEST_US = 631_152_000_000_000
 # A row's time is good to this, where stamps carry whole seconds only.
 _RESOLUTION_S = 1.0
 
@@ -60,7 +63,7 @@ def decide(
     absolute = [absolute_of(frame, name, zone, found.day_first) for name in absolute_names]
     absolute = [item for item in absolute if mostly_known(item.micros)]
     _test_and_step(frame, found, elapsed_names, absolute)
-    _choose_absolute(frame, found, absolute)
+    _choose_absolute(frame, found, _once_set(frame, found, absolute))
     _runs(frame, found)
     _unit_of_test_clock(frame, found)
     _start(found, head, zone)
@@ -190,6 +193,33 @@ def _is_time_of_day(frame: Frame, found: Clocks, name: str, absolute: list[Absol
     # A day's clock begins again with the date; rows that a file holds twice, and a clock that was
     # set back, make it fall, too.
     return int((falls & ~turns).sum()) <= 2
+
+
+def _once_set(frame: Frame, found: Clocks, absolute: list[Absolute]) -> list[Absolute]:
+    """The points in time of clocks that were set; all of them where nothing else says what passed.
+
+    The times of a clock that was never set are no times. The test's own clock is right all the
+    same, and with it the file is read as one without a date.
+    """
+    fit = [item for item in absolute if np.nanmax(item.micros) >= _OLDEST_US]
+    if len(fit) == len(absolute) or not (fit or _has_clock(frame, found)):
+        return absolute
+    for item in absolute:
+        if item not in fit:
+            shown = np.datetime64(int(np.nanmin(item.micros)), "us").astype("M8[s]")
+            text = f"{item.column} begins at {shown}: that clock was never set"
+            found.witnesses.append(Witness("clock", item.column, 0.0, text))
+    return fit
+
+
+def _has_clock(frame: Frame, found: Clocks) -> bool:
+    """Whether the test's clock, or that of its steps, tells most rows apart from the others."""
+    for use in found.uses:
+        if use.field in ("test_time_s", "step_time_s"):
+            values = frame.numbers(use.column)
+            if mostly_known(values) and (len(values) == 1 or np.nanmax(values) > np.nanmin(values)):
+                return True
+    return False
 
 
 def _choose_absolute(frame: Frame, found: Clocks, absolute: list[Absolute]) -> None:
@@ -365,8 +395,12 @@ def _start(found: Clocks, head: Head, zone: ZoneInfo) -> None:
     if found.start_us is None and head.start:
         text = pa.array([head.start])
         times = convert.timestamps(text, zone, 1.0, found.day_first).array
-        if times[0].is_valid:
-            found.start_us = int(times.cast(pa.int64())[0].as_py())
+        start_us = times.cast(pa.int64())[0].as_py()
+        if start_us is not None and start_us < _OLDEST_US:
+            text = f"the file's head says {head.start}: that clock was never set"
+            found.witnesses.append(Witness("clock", "start", 0.0, text))
+        elif start_us is not None:
+            found.start_us = start_us
             parts = stamps.ambiguous_parts(text)
             if (
                 parts is not None

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
+from pipeline.errors import JobFailed
 from pipeline.sources.formats.content import Content, Outputs, Settings
 from pipeline.sources.formats.meter import Refused
 from pipeline.sources.formats.tables import one_table
@@ -45,7 +46,7 @@ def refusals(what: str) -> Iterator[None]:
     """Makes whatever a parser trips over a refusal: the bytes are in memory already."""
     try:
         yield
-    except (Refused, MemoryError):
+    except (Refused, MemoryError, JobFailed):
         raise
     except BaseException as error:
         # A panic of a Rust library is no Exception, but only says that the file is broken.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -97,6 +97,7 @@ class Content:
         seekable: whether the handle finds any place without reading up to it.
         depth: how many archives it lies in.
         first: of a file that may continue another one's test, gives that one.
+        key: what no file with other bytes has in this process.
         share: what it advances on the progress bar.
         budget: what one file may take.
         meter: counts what the file of the source unpacks to, which this may be a part of.
@@ -111,6 +112,7 @@ class Content:
     seekable: bool = True
     depth: int = 0
     first: Callable[[], Content] | None = None
+    key: tuple[Hashable, ...] = ()
     share: Share = field(default_factory=lambda: Share(0))
     budget: Budget = USUAL
     meter: Meter = field(default_factory=lambda: Meter(USUAL.unpacked_bytes))
@@ -205,10 +207,12 @@ class Summaries:
     Attributes:
         content: the file.
         table: what it says of cycles (schema CYCLE_SUMMARY); no row where it says nothing of them.
+        goes_on: whether it is a later piece of what was given before.
     """
 
     content: Content
     table: pa.Table
+    goes_on: bool = False
 
 
 Output = RawBatch | Messages | DeadLetter | Summaries

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
-from types import TracebackType
+from typing import IO
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
+from pipeline.scratch import in_tmpdir, temporary
 from pipeline.sources.formats.content import Content, Settings
 from pipeline.sources.formats.meter import Refused, over
 from pipeline.sources.formats.reading import Reading
@@ -40,8 +39,11 @@ def batches(
 
     Raises:
         Refused: it has too many rows for that.
+        SpillFailed: TMPDIR can't be used.
     """
-    with _Spool() as spool:
+    what = f"the rows of {content.path}"
+    with temporary(what) as file:
+        spool = _Spool(file, what)
         gatherer = Gatherer(reading.how, content.origin(settings), ZoneInfo(settings.time_zone))
         most = content.budget.in_order_rows
         for row, table in tables:
@@ -79,21 +81,23 @@ def _with_whole(spool: _Spool, whole: Whole, size: int) -> Iterator[tuple[int, p
         yield row, whole.beside(table, start)
 
 
-class _Spool(AbstractContextManager["_Spool"]):
-    """Tables of a file, one behind the other, in a file without a name."""
+class _Spool:
+    """Tables of a file, one behind the other, in a temporary one."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: IO[bytes], what: str) -> None:
         self.rows = 0
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed on leaving
+        self._file, self._what = file, what
         # Of each table: its first row counted from 0, its place in the file, where it lies.
         self._index: list[tuple[int, int, int]] = []
         self._held: tuple[int, pa.Table] | None = None
 
     def add(self, row: int, table: pa.Table) -> None:
         """Takes a table whose first row has the place `row`."""
-        self._index.append((self.rows, row, self._file.seek(0, 2)))
-        with pa.ipc.new_stream(self._file, table.schema) as writer:
-            writer.write_table(table)
+        with in_tmpdir(self._what):
+            self._index.append((self.rows, row, self._file.seek(0, 2)))
+            with pa.ipc.new_stream(self._file, table.schema) as writer:
+                writer.write_table(table)
+            self._file.flush()
         self.rows += table.num_rows
 
     def rows_between(self, start: int, end: int) -> tuple[int, pa.Table]:
@@ -114,14 +118,7 @@ class _Spool(AbstractContextManager["_Spool"]):
     def _table(self, number: int) -> pa.Table:
         """One of the tables; that which was asked for last is held."""
         if self._held is None or self._held[0] != number:
-            self._file.seek(self._index[number][2])
-            self._held = (number, pa.ipc.open_stream(self._file).read_all())
+            with in_tmpdir(self._what, "read"):
+                self._file.seek(self._index[number][2])
+                self._held = (number, pa.ipc.open_stream(self._file).read_all())
         return self._held[1]
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._file.close()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import io
-import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.connect import silent
+from pipeline.scratch import in_tmpdir, temporary
 from pipeline.sources.formats import binary, packed
 from pipeline.sources.formats.content import Content, Outputs, Settings
 from pipeline.sources.formats.meter import Refused
@@ -132,14 +133,11 @@ def _cut_off(why: str) -> Refused:
 def _table(data: bytes, suffix: str) -> tuple[Head, pa.Table]:
     fastnda = _library()
     with (
-        tempfile.NamedTemporaryFile(suffix=suffix) as file,
+        _on_disk(data, suffix) as path,
         warnings.catch_warnings(record=True) as caught,
         silent("fastnda"),
     ):
         warnings.simplefilter("always")
-        file.write(data)
-        file.flush()
-        path = Path(file.name)
         frame, counters = _frames(fastnda, path, suffix)
         said = _metadata(fastnda, path)
     notes = sorted({str(warning.message) for warning in caught if _is_about_format(warning)})
@@ -159,6 +157,17 @@ def _table(data: bytes, suffix: str) -> tuple[Head, pa.Table]:
         equipment if equipment and not naming.is_generic(equipment) else None,
     )
     return head, _to_table(frame, counters, start)
+
+
+@contextlib.contextmanager
+def _on_disk(data: bytes, suffix: str) -> Iterator[Path]:
+    """A file with these bytes: fastnda reads nothing else."""
+    what = f"a copy of a {suffix} file"
+    with temporary(what, suffix) as file:
+        with in_tmpdir(what):
+            file.write(data)
+            file.flush()
+        yield Path(file.name)
 
 
 def _library() -> Any:

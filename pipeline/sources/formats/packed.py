@@ -248,6 +248,7 @@ def _member(
         depth=outer.depth + 1,
         share=outer.share.take(info.compress_size, scale),
         first=first,
+        key=(*outer.key, info.filename, info.header_offset) if outer.key else (),
         budget=outer.budget,
         meter=outer.meter,
     )

@@ -91,7 +91,7 @@ def read(content: Content, settings: Settings, span: Span | None = None) -> Outp
         kind = kind_of(file.schema_arrow.names)
         if kind in (Kind.CYCLE_SUMMARIES, Kind.NO_READINGS):
             if span is None or not span.start:  # the parts of a large one are given as a whole
-                yield _summaries(file, content, kind)
+                yield from _summaries(file, content, kind)
             return
         if kind is not Kind.TABLE:
             # These rows say themselves where they came from; the lake's file names do not.
@@ -104,12 +104,16 @@ def read(content: Content, settings: Settings, span: Span | None = None) -> Outp
             yield from _messages(file, content, settings, kind, groups, row)
 
 
-def _summaries(file: pq.ParquetFile, content: Content, kind: Kind) -> Summaries:
+def _summaries(file: pq.ParquetFile, content: Content, kind: Kind) -> Iterator[Summaries]:
     """What the lake keeps beside readings and messages: none of it becomes a reading."""
     form = arrow_schema(CYCLE_SUMMARY)
-    if kind is Kind.NO_READINGS:
-        return Summaries(content, form.empty_table())
-    return Summaries(content, file.read(columns=form.names).cast(form))
+    begun = False
+    if kind is Kind.CYCLE_SUMMARIES:
+        for piece in pieces(file, content, range(file.num_row_groups), form.names):
+            yield Summaries(content, piece.select(form.names).cast(form), goes_on=begun)
+            begun = True
+    if not begun:
+        yield Summaries(content, form.empty_table())
 
 
 def _rows(

@@ -9,7 +9,7 @@ from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError
 
-from pipeline.errors import SourceFailed
+from pipeline.errors import JobFailed, SourceFailed
 from pipeline.sources.formats import (
     arbin_res,
     biologic_mpr,
@@ -58,6 +58,7 @@ def read(content: Content, settings: Settings, span: Span | None = None) -> Outp
 
     Raises:
         SourceFailed: where it lies can't be read now; the message names the file.
+        SpillFailed: TMPDIR can't be used.
     """
     whole = content
     try:
@@ -67,6 +68,8 @@ def read(content: Content, settings: Settings, span: Span | None = None) -> Outp
             yield from sized(output)
     except Refused as refusal:
         yield content.refuse(settings, refusal)
+    except JobFailed:  # not the file's fault
+        raise
     except Exception as error:  # noqa: BLE001 - one file's error is not everybody's
         yield whole.refuse(settings, refusal_of(error, whole.path))
     content.share.finish()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import replace
 from zoneinfo import ZoneInfo
 
@@ -23,6 +23,10 @@ from transforms.decode import LONGEST_TEST_S, decode
 from transforms.interpret import apply
 from transforms.interpret.decide import decide, plain
 from transforms.interpret.interpretation import Head, Interpretation, Witness
+
+# When tests began, by the file they began in; so many are kept.
+_STARTS: dict[tuple[tuple[Hashable, ...], Settings], int | None] = {}
+_MOST_STARTS = 10_000
 
 
 def reading_of(
@@ -88,7 +92,23 @@ def _goes_on(table: pa.Table, how: Interpretation) -> bool:
 
 
 def _start_of(first: Content, settings: Settings) -> int | None:
-    """When the test began, by the first rows of the file it began in."""
+    """When the test began, by the first rows of the file it began in.
+
+    Every later part asks, and the first one may have to be read as a whole: it is read once.
+    """
+    key = (first.key, settings)
+    if not first.key:
+        return _read_start(first, settings)
+    if key in _STARTS:
+        return _STARTS[key]
+    found = _read_start(first, settings)
+    if len(_STARTS) >= _MOST_STARTS:
+        _STARTS.clear()
+    _STARTS[key] = found
+    return found
+
+
+def _read_start(first: Content, settings: Settings) -> int | None:
     from pipeline.sources.formats import reader
 
     for output in reader.read(replace(first, first=None, share=Share(0)), settings):

@@ -24,8 +24,9 @@ from tests.fuzz.doors.door import CORPUS, Door, Taken, Unaccounted
 from tests.workbooks import xlsx
 from transforms import dead_letter
 from transforms.batch import RawBatch
-from transforms.decode import dead_letters, decode
+from transforms.decode import decode
 from transforms.limits import Limits
+from transforms.rejects import dead_letters
 from transforms.validate import validate
 
 ARRIVED_US = 1_717_243_200_000_000

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,9 +30,13 @@ from transforms.sequence import NOTHING_RECENT, Sequenced, sequence
 _SINCE_S = 1_700_000_000.0
 
 
+# In memory where that can be: on a disk most of the time would be waited for what is flushed to it.
+_PLACE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="door-") as folder:
+    with tempfile.TemporaryDirectory(prefix="door-", dir=_PLACE) as folder:
         yield Path(folder)
 
 
@@ -102,6 +108,7 @@ def _parquet(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
+@cache
 def _day() -> pa.Table:
     table = _readings().table
     names = [f"{number:032x}" for number in range(table.num_rows)]
@@ -152,6 +159,7 @@ def _archived(data: bytes) -> Taken:
         return Taken(written, table.num_rows - written)
 
 
+@cache
 def _raw() -> pa.Table:
     table = messages([reading(record_index=number) for number in range(20)]).table
     places = pa.array([f"cells/3/{number}" for number in range(20)])

@@ -16,7 +16,8 @@ from tests.fuzz.doors import worker
 from tests.fuzz.doors.__main__ import HEAD, kept, main, row
 from tests.fuzz.doors.door import Door, Taken
 from tests.fuzz.doors.doors import DOORS
-from tests.fuzz.doors.worker import fuzz, input_of
+from tests.fuzz.doors.sharing import fuzz, fuzz_all, shared
+from tests.fuzz.doors.worker import input_of
 from tests.properties import use_profile
 
 use_profile()
@@ -91,8 +92,8 @@ def test_what_breaks_a_door_is_told_and_the_others_go_on(
 ) -> None:
     inputs = [b"good", b"crash", b"hang", b"good", b"wait", b"memory", b"much", b"kill",
               b"nothing", b"", b"exit", b"good"]  # fmt: skip
-    monkeypatch.setattr(worker, "SECONDS", 0.5)
-    monkeypatch.setattr(worker, "WAITING_S", 2.0)
+    monkeypatch.setattr(worker, "SECONDS", 1.0)
+    monkeypatch.setattr(worker, "WAITING_S", 6.0)
     monkeypatch.setattr(worker, "MEMORY", 600 << 20)
     door = Door("bad", _bad, lambda: inputs)
     monkeypatch.setitem(DOORS, "bad", door)
@@ -112,10 +113,57 @@ def test_what_breaks_a_door_is_told_and_the_others_go_on(
 def test_the_command_prints_a_row_a_door(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--inputs=6", "--door=profile", "--door=dialect", f"--keep={tmp_path}"]
+    flags = ["--inputs=80", "--jobs=2", "--door=profile", "--door=ndjson", f"--keep={tmp_path}"]
     assert main(flags) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in shown[1:3]] == [["profile", "3"], ["dialect", "3"]]
+    assert [line.split()[0] for line in shown[1:3]] == ["profile", "ndjson"]
+    counts = [int(line.split()[1]) for line in shown[1:3]]
+    assert sum(counts) == 80 and min(counts) >= 10
+    assert shown[-1].startswith("80 inputs in ")
+
+
+def test_inputs_are_shared_by_what_they_cost() -> None:
+    assert shared(100, [1.0, 1.0, 2.0]) == [25, 25, 50]
+    for inputs in (0, 1, 7, 1_000_003):
+        found = shared(inputs, [3.1, 700.0, 41.5])
+        assert sum(found) == inputs and min(found) >= 0
+    assert shared(-3, [1.0, 2.0]) == [0, 0]
+
+
+def _slow(_: bytes) -> Taken:
+    end = time.process_time() + 0.01
+    while time.process_time() < end:
+        pass
+    return Taken(1)
+
+
+def test_a_slow_door_gets_fewer_but_not_none() -> None:
+    doors = [
+        Door("quick", lambda _: Taken(1), lambda: [b"x"]), Door("slow", _slow, lambda: [b"x"]),
+    ]  # fmt: skip
+    given: dict[str, int] = {}
+    fuzz_all(doors, SEED, 4_000, 2, lambda door, found: given.update({door.name: found.inputs}))
+    assert sum(given.values()) == 4_000
+    assert 500 <= given["slow"] < 1_000
+
+
+def test_the_same_inputs_break_a_door_however_many_processes_take_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tests.fuzz.doors.sharing.TOGETHER", 7)
+    door = Door("odd", _odd, lambda: [b"abc", b"1234567890"])
+    found = [fuzz(door, SEED, 5, 100, jobs) for jobs in (1, 3)]
+    broken = [sorted((each.index, each.kind) for each in figures.broken) for figures in found]
+    assert broken[0] == broken[1] and len({kind for _, kind in broken[0]}) == 2
+    assert [figures.inputs for figures in found] == [100, 100]
+
+
+def _odd(data: bytes) -> Taken:
+    if sum(data) % 5 == 0:
+        raise ValueError("a sum of fives")
+    if sum(data) % 7 == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Taken(1)
 
 
 # Few, because each goes through several doors.

@@ -13,7 +13,8 @@ import pytest
 from pipeline.sources.formats import tables
 from tests.fuzz import generate
 from transforms.batch import BatchKind, RawBatch
-from transforms.decode import dead_letters, decode
+from transforms.decode import decode
+from transforms.rejects import dead_letters
 
 from .reading import read
 

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.forms import arrow_schema
-from schemas.reading import READING
+from schemas.reading import CYCLE_SUMMARY, READING
 from tests.fuzz.doors.door import CORPUS
 from transforms import dead_letter
 from transforms.batch import MESSAGES, BatchKind
+from transforms.budget import USUAL
 from transforms.dead_letter import DeadLetter
 
 from .reading import read, read_file
@@ -51,6 +52,41 @@ def test_without_absolute_time_it_is_one_batch(tmp_path: Path) -> None:
     data = parquet(cycler(5000, timed=False), row_group_size=500)
     found = read_file(tmp_path, "a.parquet", data, batch_rows=100, split_bytes=5000)
     assert [batch.table.num_rows for batch in found.batches] == [5000]
+
+
+def summaries(rows: int, file: str = "f.csv") -> pa.Table:
+    form = arrow_schema(CYCLE_SUMMARY)
+    columns = {
+        field.name: pa.nulls(rows, field.type) if field.nullable else None for field in form
+    } | {
+        "summary_id": [f"{row:032x}" for row in range(rows)], "equipment_id": ["C"] * rows,
+        "source_file": [file] * rows, "cycle_index": list(range(rows)), "ingested_at": [T0] * rows,
+    }  # fmt: skip
+    return pa.table(columns, schema=form)
+
+
+def test_what_the_lake_keeps_of_cycles_comes_in_pieces(tmp_path: Path) -> None:
+    table = summaries(30_000)
+    found = read_file(tmp_path, "a.parquet", parquet(table, row_group_size=17_000))
+    assert not found.batches and not found.letters
+    assert len(found.summaries) > 2 and [part.goes_on for part in found.summaries[:2]] == [0, 1]
+    assert pa.concat_tables([part.table for part in found.summaries]).equals(table)
+    turned = table.select(table.column_names[::-1])
+    found = read_file(tmp_path, "a.parquet", parquet(turned))
+    assert pa.concat_tables([part.table for part in found.summaries]).equals(table)
+    nothing = read_file(tmp_path, "a.parquet", parquet(summaries(0))).summaries
+    assert [part.table.num_rows for part in nothing] == [0]
+
+
+def test_packed_cycles_are_not_unpacked_without_bound(tmp_path: Path) -> None:
+    # 200,000 times the same name of 10,000 signs, which lies in the file once.
+    table = summaries(200_000)
+    name = pa.DictionaryArray.from_arrays(pa.array([0] * table.num_rows), ["x" * 10_000])
+    at = table.column_names.index("source_file")
+    data = parquet(table.set_column(at, "source_file", name))
+    found = read_file(tmp_path, "a.parquet", data)
+    assert found.errors == ["too_large"]
+    assert sum(part.table.nbytes for part in found.summaries) < len(data) * USUAL.ratio
 
 
 def test_raw_messages_come_back_as_they_were(tmp_path: Path) -> None:

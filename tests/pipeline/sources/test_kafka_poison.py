@@ -23,7 +23,8 @@ from tests.messages import reading
 from tests.poison import AT_MS, Batch, Sent, varint
 from tests.properties import use_profile
 from transforms.budget import LETTER_BYTES, TOO_LARGE, Budget
-from transforms.decode import dead_letters, decode
+from transforms.decode import decode
+from transforms.rejects import dead_letters
 
 use_profile()
 

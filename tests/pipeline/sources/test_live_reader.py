@@ -21,7 +21,9 @@ from pipeline.sources.watermark import NEVER
 from pipeline.streaming.live import NOTHING_WAITS, Polled
 from tests.messages import ARRIVED_US, SECOND, START_US, at, messages, reading
 from transforms.batch import RawBatch
-from transforms.decode import Decoded, Rejects, decode
+from transforms.decode import decode
+from transforms.decoded import Decoded
+from transforms.rejects import Rejects
 
 DISORDER = 5 * SECOND
 Chunk = Mapping[int, Sequence[float | bytes]]

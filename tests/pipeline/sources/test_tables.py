@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from pipeline.sources.formats import tables
+from pipeline.sources.formats.content import Content, Settings
+from tests.fuzz.doors.files import _zip
 from transforms.decode import decode
 
 from .reading import Found, read, read_file
@@ -110,6 +114,49 @@ def test_a_part_that_begins_again_is_a_test_of_its_own(tmp_path: Path) -> None:
     later = csv().replace(b"2024-01-01", b"2024-01-02")
     (tmp_path / "K7_Wb_2.csv").write_bytes(later)
     assert len(origins(read(tmp_path))) == 2
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that were opened to find out when their test began."""
+    found: list[str] = []
+    really = tables._read_start
+
+    def read_start(first: Content, settings: Settings) -> int | None:
+        found.append(first.path)
+        return really(first, settings)
+
+    monkeypatch.setattr(tables, "_read_start", read_start)
+    return found
+
+
+def parts(day: str = "01") -> dict[str, bytes]:
+    """A test in nine files."""
+    lines = rows(1, 40 * 100)
+    cut = [[HEADER, *lines[at : at + 40], ""] for at in range(0, 900, 100)]
+    texts = ["\n".join(each).replace("2024-01-01", f"2024-01-{day}") for each in cut]
+    return {f"lab/K7_part{n}.csv": text.encode() for n, text in enumerate(texts, 1)}
+
+
+def test_the_first_part_is_read_once_for_all_that_follow(tmp_path: Path, looked: list[str]) -> None:
+    for name, data in parts().items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    assert {start for _, start in origins(read(tmp_path))} == {1_704_067_201_000_000}
+    assert looked == [str(tmp_path / "lab" / "K7_part1.csv")]
+
+
+def test_so_it_is_in_an_archive_and_another_archive_s_is_another(
+    tmp_path: Path, looked: list[str]
+) -> None:
+    for name, day in (("a.zip", "01"), ("b.zip", "02")):
+        (tmp_path / name).write_bytes(_zip(parts(day)))
+    assert (tmp_path / "a.zip").stat().st_size == (tmp_path / "b.zip").stat().st_size
+    for name in ("a.zip", "b.zip"):
+        os.utime(tmp_path / name, (1_710_000_000, 1_710_000_000))
+    starts = {start for _, start in origins(read(tmp_path))}
+    assert starts == {1_704_067_201_000_000, 1_704_153_601_000_000}
+    assert looked == ["lab/K7_part1.csv"] * 2
 
 
 def test_a_table_without_rows_gives_nothing(tmp_path: Path) -> None:

@@ -43,6 +43,38 @@ def used(how, field):
     return None if use is None else use.column
 
 
+# --- clocks that were never set ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", ["1904-01-01 00:00:00", "1970-01-01 01:00:00", "01/01/1980"])
+def test_a_head_s_start_of_a_clock_that_was_never_set_is_none(start):
+    how, found = told({"Test_Time(s)": SECONDS}, Head(start=start))
+    assert how.start_us is None and "recorded_at" not in found.found
+    assert "time_assumed" in how.disagreements
+    assert any(start in witness.text for witness in how.witnesses)
+
+
+def test_a_head_s_start_stands_in_for_such_a_clock():
+    unset = [f"1904-01-01 {time:%H:%M:%S}" for time in WALL]
+    how, found = told(
+        {"Date_Time": unset, "Test_Time(s)": SECONDS}, Head(start="2024-03-01 22:00:00")
+    )
+    assert cell.times(found) == WALL
+    assert used(how, "recorded_at") is None and "time_assumed" not in how.disagreements
+
+
+def test_a_step_s_time_is_a_clock_too():
+    unset = [time.replace(year=1970, month=1, day=1 + time.day % 2) for time in WALL]
+    how, _ = told({"Date_Time": unset, "Step_Time(s)": SECONDS % 600})
+    assert used(how, "recorded_at") is None and how.by_runs
+
+
+@pytest.mark.parametrize("clock", [{}, {"Test_Time(s)": np.zeros(N)}, {"Test_Time(s)": [None] * N}])
+def test_such_a_clock_is_used_where_no_other_runs(clock):
+    how, _ = told({"Date_Time": [time.replace(year=1975) for time in WALL], **clock})
+    assert used(how, "recorded_at") == "Date_Time"
+
+
 # --- points in time ------------------------------------------------------------------------------
 
 
