@@ -64,7 +64,8 @@ def _progress_bar(source: Source, shown: bool) -> Iterator[None]:
 def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     """Runs the job to its end; returns the exit status.
 
-    That is 0, or 1 if the account does not balance or a file gave nothing but dead letters.
+    That is 0, or 1 if the account does not balance, a file gave nothing but dead letters, or a
+    topic had lost messages before they were read.
     """
     FileSystems.set_options(beam_options)
     where = runner.where(beam_options)
@@ -114,7 +115,11 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     complaints = beside.complaints()
     for line in complaints:
         say(line, error=True)
-    if complaints:
+    # A live job goes on; it has said so when it noticed.
+    losses = [] if source.live else beside.losses()
+    for line in losses:
+        say(line, error=True)
+    if complaints or (losses and not config.allow_data_loss):
         return 1
     # Other engines' counters may miss what a bundle that was tried again had counted; there the
     # tables tell.

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.clock import CLOCK
 from pipeline.options import JobConfig
-from pipeline.outcome import NoteDialects, NoteFiles
+from pipeline.outcome import NoteDialects, NoteFiles, NotePositions
 from pipeline.sinks import Produced, Sink
 from pipeline.sources import Source
 from transforms.decode import Decode
@@ -63,7 +63,10 @@ def build(
         tails=sequenced.tails,
         dialects=valid.dialects,
         summaries=received.summaries,
+        positions=received.positions,
     )
+    if received.positions is not None:
+        _ = received.positions | "Positions read" >> beam.ParDo(NotePositions())
     _ = valid.dialects | "Doubts" >> beam.ParDo(NoteDialects())
     refused = [received.dead_letters, decoded.dead_letters, valid.dead_letters]
     if received.opened is not None:

@@ -53,7 +53,9 @@ def source(
             budget=config.budget,
         )
         common = (config.source, decode, where, config.until_latest, told or Told())
-        return KafkaSource(*common, config.budget) if kind == "kafka" else PubSubSource(*common)
+        if kind == "kafka":
+            return KafkaSource(*common, config.budget, config.run)
+        return PubSubSource(*common)
     if config.until_latest:
         raise ConfigError("--until=latest is for kafka:// and pubsub:// sources; drop it")
     if kind == "simulator":
