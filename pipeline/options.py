@@ -25,6 +25,7 @@ from pipeline.shown import address, refuse_login
 from schemas import profiles
 from schemas.profiles import Profile, ProfileError
 from transforms.budget import USUAL, Budget, BudgetError, budget_from
+from transforms.decode import BINARY_KEYS
 from transforms.interpret.told import Told, ToldError, told_from
 
 _DAY_S = 86_400
@@ -170,6 +171,14 @@ class JobOptions(PipelineOptions):
             help="equipment of readings that name none, instead of telling it from the file",
         )
         group.add_argument(
+            "--binary_keys",
+            choices=list(BINARY_KEYS),
+            default=BINARY_KEYS[0],
+            help="of messages whose equipment only their key or a header names, in bytes that are "
+            "no text: hex takes 0x and the bytes in hexadecimal as its name (flag binary_id), "
+            f"refuse makes a dead letter of it; default: {BINARY_KEYS[0]}",
+        )
+        group.add_argument(
             "--limit",
             action="append",
             default=[],
@@ -213,6 +222,7 @@ class JobConfig:
     day_first: bool | None = None
     equipment_id: str | None = None
     dialects: tuple[Told, ...] = ()
+    binary_keys: str = BINARY_KEYS[0]
     budget: Budget = USUAL
     launched_at_us: int = 0
     run: str = ""
@@ -335,6 +345,7 @@ def config_from(options: PipelineOptions, now_us: int | None = None) -> JobConfi
         day_first=_DAY_FIRST[own.date_order],
         equipment_id=own.equipment_id,
         dialects=_dialects(own.dialect),
+        binary_keys=own.binary_keys,
         budget=_budget(own.limit),
         launched_at_us=launched_us,
         run=_run(launched_us),

@@ -51,6 +51,7 @@ def source(
             time_zone=config.time_zone,
             day_first=config.day_first,
             budget=config.budget,
+            binary_keys=config.binary_keys,
         )
         common = (config.source, decode, where, config.until_latest, told or Told())
         if kind == "kafka":

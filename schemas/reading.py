@@ -344,6 +344,7 @@ EQUIPMENT_TYPES = ("battery_cell", "machine")
 # The bit of each flag in the job's internal mask is its position here; the order is the
 # alphabet's, so that a row's list of names is sorted whichever rules it broke.
 QUALITY_FLAGS = (
+    "binary_id",
     "clock_disagrees",
     "counter_dip",
     "counter_jump",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -257,8 +259,6 @@ def test_an_open_transaction_is_waited_for_then_named_and_left_for_the_next_run(
 def test_a_transaction_that_ends_while_it_is_waited_for_is_read(
     kafka: Broker, tmp_path: Path
 ) -> None:
-    import threading
-
     topic = kafka.new_topic()
     with KafkaProducer(
         **kafka.client_settings(), transactional_id=f"of-{topic}", metrics_enabled=False
@@ -303,3 +303,81 @@ def test_gaps_of_a_compacted_topic_are_no_loss(kafka: Broker, tmp_path: Path) ->
     found = {reason: (read, skipped) for *_, read, skipped, reason in stretches(ran)}
     assert ran.status == 0 and ran.err == ""
     assert found[None][0] + found["compaction"][1] == 41 and found[None][0] <= there
+
+
+# --- groups ---------------------------------------------------------------------------------------
+
+
+def test_the_former_default_group_s_offsets_are_taken_over_once(
+    kafka: Broker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = kafka.new_topic(partitions=2)
+    for number in (0, 1):
+        send(kafka, topic, readings(100 * number, 10, f"P{number}"), partition=number)
+    commit(kafka, topic, "battery-pipeline", {0: 4})
+    ran = once(kafka, tmp_path, topic, query="")
+    assert ran.status == 0 and ran.account()["read"] == 6 + 10
+    assert "goes on from those of battery-pipeline" in caplog.text
+    own = f"battery-pipeline.{topic}"
+    assert committed(kafka, topic, own) == {0: 10, 1: 10}
+    caplog.clear()
+    again = once(kafka, tmp_path, topic, query="")
+    assert again.account()["read"] == 0 and "goes on from" not in caplog.text
+
+
+def test_a_group_that_another_job_reads_with_is_refused_before_anything_is_read(
+    kafka: Broker, tmp_path: Path
+) -> None:
+    topic, other = kafka.new_topic(), kafka.new_topic()
+    send(kafka, topic, readings(0, 5))
+    member = KafkaConsumer(other, **kafka.client_settings(), group_id=f"busy-{topic}")
+    member.poll(timeout_ms=3000)
+    beat = threading.Event()
+
+    def stay() -> None:
+        while not beat.wait(0.2):
+            member.poll(timeout_ms=100)
+
+    staying = threading.Thread(target=stay)
+    staying.start()
+    try:
+        ran = once(kafka, tmp_path, topic, query=f"?group=busy-{topic}")
+    finally:
+        beat.set()
+        staying.join()
+        member.close()
+    assert ran.status == 2 and "?group=NAME" in ran.err and not ran.warehouse.exists()
+    # The default groups of two topics have nothing to do with each other.
+    assert once(kafka, tmp_path, topic, query="").status == 0
+
+
+# --- keys and frames --------------------------------------------------------------------------------
+
+
+def test_binary_keys_are_different_equipments_and_frames_are_known(
+    kafka: Broker, tmp_path: Path
+) -> None:
+    topic = kafka.new_topic()
+    for device in (200, 201):
+        key = struct.pack(">q", device)
+        send(kafka, topic, readings(device, 3, None), key=key)
+    send(kafka, topic, [b"\0\0\0\0\x07" + reading(300, "SR"), b"\0\0\0\0\x08\x02\x04SR"])
+    ran = once(kafka, tmp_path, topic)
+    found = ran.sql(
+        "SELECT equipment_id, count(*), list_contains(any_value(quality_flags), 'binary_id') "
+        "FROM readings GROUP BY 1 ORDER BY 1"
+    )
+    assert found == [
+        ("0x00000000000000c8", 3, True), ("0x00000000000000c9", 3, True), ("SR", 1, False)
+    ]  # fmt: skip
+    ((kind, message, payload),) = ran.sql(
+        "SELECT error_type, error_message, payload FROM dead_letters"
+    )
+    assert kind == "schema_registry" and "schema id 8" in message
+    assert payload == b"\0\0\0\0\x08\x02\x04SR"
+    # The archive has what came: read again from there, it is the same.
+    replay = run(tmp_path / "again", ran.lake / "raw")
+    assert replay.account()["dead_letters"] == 1
+    assert replay.sql("SELECT reading_id FROM readings ORDER BY 1") == ran.sql(
+        "SELECT reading_id FROM readings ORDER BY 1"
+    )
