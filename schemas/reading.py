@@ -291,12 +291,15 @@ SOURCE_POSITION = Table(
         Field(
             "position_id",
             _S,
-            "Hash of run, source, topic, partition, first offset and reason.",
+            "Hash of run, source, topic, its log, partition, first offset and reason.",
             required=True,
         ),
         Field("run_id", _S, "The run of the job.", required=True),
         Field("source", _S, "The source as configured, without secrets.", required=True),
         Field("topic", _S, "The topic, subscription or file.", required=True),
+        Field(
+            "log_id", _S, "Cluster and topic id, which tell a topic from a later one of its name."
+        ),
         Field("partition_number", _I, "The topic's partition."),
         Field("first_offset", _I, "The first offset, or row, of the stretch."),
         Field("last_offset", _I, "The last offset, or row, of the stretch, inclusive."),

@@ -163,7 +163,9 @@ class KafkaSource(LiveSource):
 
     def _read_ranges(self, pipeline: beam.Pipeline) -> Received:
         there = self._there
-        read = ReadRange(self.address, self.name, self._budget, self._run, self._compacted)
+        read = ReadRange(
+            self.address, self.name, self._budget, self._run, self._compacted, there.log
+        )
         outputs = (
             pipeline
             | "Ranges" >> beam.Create(cut(there.ranges))
@@ -174,7 +176,7 @@ class KafkaSource(LiveSource):
             .with_outputs("positions", main="batches")
         )
         run = Run(self._run, self.name, self.address.topic)
-        rows = [run.of_gap(number, each, now_us()) for number, each in there.gaps]
+        rows = [run.of_gap(number, each, now_us(), there.log) for number, each in there.gaps]
         asked = pipeline | "Gaps" >> beam.Create([positions.table(rows)])
         told = (outputs.positions, asked) | "Positions" >> beam.Flatten()
         return Received(outputs.batches, None, None, positions=told)

@@ -140,6 +140,8 @@ class KafkaBroker:
         # Which log the topic is, and where its partitions were read to in one that is no more.
         self._log: str | None = None
         self._restart: dict[int, int] = {}
+        self._left: dict[int, int] = {}
+        self._anew = False
         self._gone_at: float | None = None
         self._topic_gone = False
         # Told by the client's own thread, done by the one that polls: where to fetch again, and
@@ -215,7 +217,8 @@ class KafkaBroker:
             back, gone = self._back, self._gone
             self._back, self._gone = {}, set()
         for number in gone:
-            self._following.pop(number, None)
+            if (following := self._following.pop(number, None)) is not None:
+                self._left[number] = following
             self._passed.pop(number, None)
             back.pop(number, None)
         for number in back:
@@ -238,22 +241,24 @@ class KafkaBroker:
     def _begin(self) -> None:
         """Puts new partitions where the group is, else where to start."""
         fresh = self._fresh & self.consumer.assignment()
-        again = {part for part in fresh if part.partition in self._restart}
         # A partition that was added while the job runs is read from its beginning.
-        added = {part for part in fresh - again if part.partition not in self._at_launch}
+        added = {part for part in fresh if part.partition not in self._at_launch}
+        added = fresh if self._anew else added
         asked = (self.consumer, self._address)
-        known = known_offsets(*asked, fresh - again - added, self._start, self._former, self._group)
-        known |= known_offsets(*asked, added, "earliest", self._former, self._group)
-        first = self.consumer.beginning_offsets(list(again), timeout_ms=_CALL_MS) if again else {}
-        for part in again:
-            self._move(part, replaced(self._restart.pop(part.partition), first[part]))
-            self._begun[part] = first[part]
+        former = None if self._anew else self._former
+        known = known_offsets(*asked, fresh - added, self._start, former, self._group)
+        known |= known_offsets(*asked, added, "earliest", former, self._group)
         for part, each in known.items():
+            where = Placed(each.at, each.gap)
+            number = part.partition
+            before = self._restart.pop(number, None)
             if not each.committed:
                 self._begun[part] = each.at
+                if before is not None:
+                    where = replaced(before, each.at)
             # Where this member had to join again, it has read further.
-            at = max(each.at, self._following.get(part.partition, each.at))
-            self._move(part, Placed(at, each.gap))
+            at = max(where.at, self._following.get(number, where.at))
+            self._move(part, where._replace(at=at))
         self.consumer.resume(*fresh)
         self._fresh -= fresh
 
@@ -268,7 +273,7 @@ class KafkaBroker:
             _log.warning("%s", told(self._address.topic, number, where.gap))
         if self._ledger is not None:
             for gap in why_compacted(passed, self._compacted):
-                self._ledger.gap(number, gap)
+                self._ledger.gap(number, gap, self._log)
 
     def _look_at_log(self) -> None:
         """Notices that the topic is gone, or another one of its name."""
@@ -289,8 +294,9 @@ class KafkaBroker:
             return
         if self._log is not None:
             # Its offsets mean other messages.
-            self._restart |= self._following
-            self._following, self._begun, self._passed = {}, {}, {}
+            self._anew = True
+            self._restart |= self._left | self._following
+            self._following, self._left, self._begun, self._passed = {}, {}, {}, {}
             with self._told:
                 self._back = {}
             mine = self.consumer.assignment()

@@ -154,7 +154,9 @@ class ReadRange(beam.DoFn):
         budget: Budget = USUAL,
         run: str = "",
         compacted: bool | None = None,
+        log: str | None = None,
     ) -> None:
+        self._log = log
         self._address = address
         self._name = name
         self._budget = budget
@@ -201,9 +203,9 @@ class ReadRange(beam.DoFn):
             client.close(autocommit=False, timeout_ms=2000)
         named = why_compacted(gaps, self._compacted)
         rows = self._run.of_span(
-            piece.partition, Span(first, max(first, stop), reads, named), began_us
+            piece.partition, Span(first, max(first, stop), reads, named, self._log), began_us
         )
-        rows += [self._run.of_gap(piece.partition, each, began_us) for each in lost]
+        rows += [self._run.of_gap(piece.partition, each, began_us, self._log) for each in lost]
         yield beam.pvalue.TaggedOutput("positions", table(rows))
 
 

@@ -14,8 +14,8 @@ from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
 from schemas.forms import UTC_MICROSECONDS
-from transforms.framing import readable
 from transforms.batch import MESSAGES, BatchKind, Origin, RawBatch
+from transforms.framing import readable
 
 # Of a record, which is a tuple: what a message needs.
 _PLACES = [

@@ -330,9 +330,9 @@ class _Read(beam.DoFn):
         gaps = why_compacted(before(reader.gaps, following), topic.compacted)
         reader.gaps = []
         run = Run(topic.run, topic.name, topic.address.topic)
-        at_us = now_us()
-        rows = run.of_span(number, Span(start, following, len(records), gaps), at_us)
-        return table(rows + [run.of_gap(number, gap, at_us) for gap in lost])
+        at_us, log = now_us(), reader.client.log(topic.address.topic)
+        rows = run.of_span(number, Span(start, following, len(records), gaps, log), at_us)
+        return table(rows + [run.of_gap(number, gap, at_us, log) for gap in lost])
 
     def _advance(self, estimator: Any, at_us: int) -> None:
         moment = _moment(at_us)

@@ -56,15 +56,19 @@ class Run:
         reason: str | None = None,
         topic: str | None = None,
         size: int | None = None,
+        log: str | None = None,
     ) -> dict[str, Any]:
         """A row; the same stretch of the same run has the same id."""
         topic = topic or self.topic
-        identity = "\0".join(map(str, (self.run, self.source, topic, partition, first, reason)))
+        identity = "\0".join(
+            map(str, (self.run, self.source, topic, log, partition, first, reason))
+        )
         return {
             "position_id": hashlib.blake2b(identity.encode(), digest_size=16).hexdigest(),
             "run_id": self.run,
             "source": self.source,
             "topic": topic,
+            "log_id": log,
             "partition_number": partition,
             "first_offset": first,
             "last_offset": last,
@@ -80,13 +84,25 @@ class Run:
         """The rows of what was read one after the other."""
         rows = []
         if span.following > span.first:
-            rows.append(self.row(began_us, partition, span.first, span.following - 1, span.read))
-        return rows + [self.of_gap(partition, gap, began_us) for gap in merged(span.gaps)]
+            rows.append(
+                self.row(
+                    began_us, partition, span.first, span.following - 1, span.read, log=span.log
+                )
+            )
+        return rows + [self.of_gap(partition, gap, began_us, span.log) for gap in merged(span.gaps)]
 
-    def of_gap(self, partition: int, gap: Gap, began_us: int) -> dict[str, Any]:
+    def of_gap(
+        self, partition: int, gap: Gap, began_us: int, log: str | None = None
+    ) -> dict[str, Any]:
         """The row of what gave no message."""
         return self.row(
-            began_us, partition, gap.first, gap.last, skipped=gap.offsets, reason=gap.reason
+            began_us,
+            partition,
+            gap.first,
+            gap.last,
+            skipped=gap.offsets,
+            reason=gap.reason,
+            log=log,
         )
 
 
@@ -114,10 +130,10 @@ class Ledger:
         self._at_once = False
         self._written_s = clock_s()
 
-    def gap(self, partition: int, gap: Gap) -> None:
+    def gap(self, partition: int, gap: Gap, log: str | None = None) -> None:
         """Offsets that gave no message and belong to nothing that is taken."""
         with self._lock:
-            self._rows.append(self._run.of_gap(partition, gap, now_us()))
+            self._rows.append(self._run.of_gap(partition, gap, now_us(), log))
             self._at_once |= gap.reason in LOST
 
     def took(self, positions: Mapping[int, Any]) -> None:
@@ -216,7 +232,10 @@ def joined(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def _each(rows: pa.Table) -> Iterator[tuple[str, dict[str, Any]]]:
     for row in rows.to_pylist():
         micros = {name: to_micros(row[name]) for name in ("began_at", "ended_at")}
-        yield f"{row['run_id']}/{row['partition_number']}/{row['reason']}", row | micros
+        yield (
+            f"{row['run_id']}/{row['log_id']}/{row['partition_number']}/{row['reason']}",
+            row | micros,
+        )
 
 
 def together(tables: beam.PCollection) -> beam.PCollection:

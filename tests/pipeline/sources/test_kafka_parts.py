@@ -281,8 +281,10 @@ def test_a_start_may_be_a_time(start: str) -> None:
         ("?reader=java", "reader=java is for live reading on Dataflow or Flink; drop it"),
         (
             "?offset=3",
-            "no such parameter 'offset'; valid are disorder, group, isolation, reader, secret, "
-            "start, transaction_wait",
+            (
+                "no such parameter 'offset'; valid are disorder, group, isolation, reader, secret, "
+                "start, transaction_wait"
+            ),
         ),
         ("?group=", "parameter 'group' has no value; give one or drop it"),
         ("?group=a&group=b", "parameter 'group' is given twice; drop one"),
