@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from pipeline import account, dataflow, describe, failures, job, options, outcome, registry, runner
 from pipeline.checkpoint import Checkpoint
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, SourceFailed
 from pipeline.options import JobConfig
 from pipeline.progress import PROGRESS
 from pipeline.runner import Where
@@ -64,7 +64,8 @@ def _progress_bar(source: Source, shown: bool) -> Iterator[None]:
 def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     """Runs the job to its end; returns the exit status.
 
-    That is 0, or 1 if the account does not balance or a file gave nothing but dead letters.
+    That is 0, or 1 if the account does not balance, a file gave nothing but dead letters, or a
+    topic had lost messages before they were read.
     """
     FileSystems.set_options(beam_options)
     where = runner.where(beam_options)
@@ -104,17 +105,23 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
         for sink in sinks:
             open_sinks.callback(sink.finish)
             sink.prepare()
-        result = _finished(config, beam_options, source, sinks, watch, kept)
+        result, failed = _finished(config, beam_options, source, sinks, watch, kept)
     if beam_options.view_as(GoogleCloudOptions).template_location:
         return 0  # Only the graph was written; Dataflow runs it.
     found, beside = account.of(result), outcome.of(result)
     latency = watch.latency_told() if source.live else ""
     for line in (*found.lines(time.monotonic() - started, latency), *beside.lines()):
         say(line)
+    if failed is not None:
+        raise failed
     complaints = beside.complaints()
     for line in complaints:
         say(line, error=True)
-    if complaints:
+    # A live job goes on; it has said so when it noticed.
+    losses = [] if source.live else beside.losses()
+    for line in losses:
+        say(line, error=True)
+    if complaints or (losses and not config.allow_data_loss):
         return 1
     # Other engines' counters may miss what a bundle that was tried again had counted; there the
     # tables tell.
@@ -164,8 +171,12 @@ def _finished(
     sinks: Sequence[Sink],
     watch: Watch,
     kept: Checkpoint | None,
-) -> PipelineResult:
-    """The result of the job, which has come to its end; a live one when it was asked to."""
+) -> tuple[PipelineResult, SourceFailed | None]:
+    """The result of the job, which has come to its end; a live one when it was asked to.
+
+    And why its source could not be read any more, or not be told what was; all that was read
+    before is written then.
+    """
     beam_options.view_as(StandardOptions).streaming |= source.live
     chosen = runner.choose(beam_options, source.live)
     here = runner.is_local(beam_options)
@@ -184,14 +195,18 @@ def _finished(
             watch.follow(result)
         if runner.is_dataflow(beam_options):
             _follow_dataflow(result, beam_options)
-            return result
+            return result, None
         # Only now: some runners put handlers of their own in place when they start.
         with stop_on_signals(source.stop) if source.live else nullcontext():
             result.wait_until_finish()
-        source.finish()
+        failed = None
+        try:
+            source.finish()
+        except SourceFailed as error:
+            failed = error
     for sink in sinks:
         sink.complete()
-    return result
+    return result, failed
 
 
 def _follow_dataflow(result: PipelineResult, beam_options: PipelineOptions) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.clock import CLOCK
 from pipeline.options import JobConfig
-from pipeline.outcome import NoteDialects, NoteFiles
+from pipeline.outcome import NoteDialects, NoteFiles, NotePositions
 from pipeline.sinks import Produced, Sink
 from pipeline.sources import Source
 from transforms.decode import Decode
@@ -36,7 +36,7 @@ def build(
     Step names are stable: a running Dataflow job is updated by them.
     """
     received = source.read(pipeline)
-    decode = Decode(config.time_zone, config.day_first, config.budget)
+    decode = Decode(config.time_zone, config.day_first, config.budget, config.binary_keys)
     decoded = received.batches | "Decode" >> decode
     valid = decoded.readings | "Validate" >> Validate(config.profiles, config.launched_at_us)
     to_order = {"valid": valid.readings}
@@ -63,7 +63,10 @@ def build(
         tails=sequenced.tails,
         dialects=valid.dialects,
         summaries=received.summaries,
+        positions=received.positions,
     )
+    if received.positions is not None:
+        _ = received.positions | "Positions read" >> beam.ParDo(NotePositions())
     _ = valid.dialects | "Doubts" >> beam.ParDo(NoteDialects())
     refused = [received.dead_letters, decoded.dead_letters, valid.dead_letters]
     if received.opened is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import difflib
 import math
 import re
+import secrets
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -23,6 +25,7 @@ from pipeline.shown import address, refuse_login
 from schemas import profiles
 from schemas.profiles import Profile, ProfileError
 from transforms.budget import USUAL, Budget, BudgetError, budget_from
+from transforms.decode import BINARY_KEYS
 from transforms.interpret.told import Told, ToldError, told_from
 
 _DAY_S = 86_400
@@ -43,13 +46,19 @@ class JobOptions(PipelineOptions):
             "--source",
             default="simulator:",
             help="simulator:[?equipment=8&cycles=…&protocol=…], a file, folder, zip or glob (local, gs://, "
-            "s3://), kafka://HOST:PORT[,…]/TOPIC[?group=…&start=earliest|latest|TIME&disorder=5] "
-            "or pubsub://PROJECT/SUBSCRIPTION[?disorder=5]; default: simulator:",
+            "s3://), kafka://HOST:PORT[,…]/TOPIC[?group=…&start=earliest|latest|TIME&disorder=5"
+            "&isolation=read_committed|read_uncommitted&transaction_wait=30] or pubsub://PROJECT/SUBSCRIPTION[?disorder=5]; default: simulator:",
         )
         group.add_argument(
             "--until",
             choices=["latest"],
             help="latest: of a kafka:// or pubsub:// source, read what is there now and finish",
+        )
+        group.add_argument(
+            "--allow_data_loss",
+            action="store_true",
+            help="end with status 0 though the topic had lost messages before they were read "
+            "(retention), or is another one than before; they are reported in any case",
         )
         group.add_argument(
             "--lake",
@@ -162,6 +171,14 @@ class JobOptions(PipelineOptions):
             help="equipment of readings that name none, instead of telling it from the file",
         )
         group.add_argument(
+            "--binary_keys",
+            choices=list(BINARY_KEYS),
+            default=BINARY_KEYS[0],
+            help="of messages whose equipment only their key or a header names, in bytes that are "
+            "no text: hex takes 0x and the bytes in hexadecimal as its name (flag binary_id), "
+            f"refuse makes a dead letter of it; default: {BINARY_KEYS[0]}",
+        )
+        group.add_argument(
             "--limit",
             action="append",
             default=[],
@@ -205,8 +222,11 @@ class JobConfig:
     day_first: bool | None = None
     equipment_id: str | None = None
     dialects: tuple[Told, ...] = ()
+    binary_keys: str = BINARY_KEYS[0]
     budget: Budget = USUAL
     launched_at_us: int = 0
+    run: str = ""
+    allow_data_loss: bool = False
     progress: bool = True
     until_latest: bool = False
     dead_letter_topic: str | None = None
@@ -309,6 +329,7 @@ def config_from(options: PipelineOptions, now_us: int | None = None) -> JobConfi
         raise ConfigError(f"--allowed_lateness={own.allowed_lateness:g}: must be 0 or more seconds")
     if not own.source:
         raise ConfigError("--source: is empty; give a file, folder or simulator:")
+    launched_us = time.time_ns() // 1000 if now_us is None else now_us
     # Before anything is printed, kept or named after an address.
     for flag, uri in _addresses(own):
         refuse_login(flag, uri)
@@ -324,8 +345,11 @@ def config_from(options: PipelineOptions, now_us: int | None = None) -> JobConfi
         day_first=_DAY_FIRST[own.date_order],
         equipment_id=own.equipment_id,
         dialects=_dialects(own.dialect),
+        binary_keys=own.binary_keys,
         budget=_budget(own.limit),
-        launched_at_us=time.time_ns() // 1000 if now_us is None else now_us,
+        launched_at_us=launched_us,
+        run=_run(launched_us),
+        allow_data_loss=own.allow_data_loss,
         progress=not own.no_progress,
         until_latest=own.until == "latest",
         dead_letter_topic=own.dead_letter_topic,
@@ -339,6 +363,12 @@ def config_from(options: PipelineOptions, now_us: int | None = None) -> JobConfi
         bigquery_load_every_s=_within("--bigquery_load_every", own.bigquery_load_every, 1, _DAY_S),
         dry_run=str(options.view_as(TestOptions).dry_run) == "True",
     )
+
+
+def _run(launched_us: int) -> str:
+    """A run's id: when it was launched, and what tells it from another of the same moment."""
+    moment = dt.datetime.fromtimestamp(launched_us / 1e6, dt.UTC)
+    return f"{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
 
 
 def _addresses(own: Any) -> Iterator[tuple[str, str]]:

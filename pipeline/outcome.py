@@ -16,14 +16,26 @@ from apache_beam.runners.runner import PipelineResult
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from schemas.reading import DISAGREEMENTS
+from pipeline.sources.kafka_offsets import LOST, Gap, told
+from schemas.reading import DISAGREEMENTS, SKIPPED
 
 # Namespaces and names of the counters. The sets of names beside them are not known to every
 # runner: where they are missing, the line gives the number alone.
-FILES, DIALECTS = "files", "dialects"
+FILES, DIALECTS, POSITIONS = "files", "dialects", "positions"
 WITNESSES = "statistics"
 WITHOUT_READINGS = "without_readings"
 GAVE_NOTHING = "gave_nothing"
+READ = "read"
+# What is said of offsets that gave no message.
+_REASONS = {
+    "retention": "deleted before they were read",
+    "truncated": "places where the log is another one",
+    "compaction": "compacted",
+    "missing": "missing",
+    "aborted_transaction": "of aborted transactions",
+    "control": "markers of transactions",
+    "open_transaction": "behind open transactions, left for the next run",
+}
 
 # So many files and tests are named.
 _MOST_FILES = 10
@@ -182,6 +194,29 @@ class NoteDialects(beam.DoFn):
                     self._named[name].add(row["test_id"] or row["equipment_id"])
 
 
+class NotePositions(beam.DoFn):
+    """Counts what was read and passed of a topic, from tables of schema SOURCE_POSITION."""
+
+    def __init__(self) -> None:
+        self._read = Metrics.counter(POSITIONS, READ)
+        self._passed = {name: Metrics.counter(POSITIONS, name) for name in SKIPPED}
+        self._named = {name: Metrics.string_set(POSITIONS, name) for name in LOST}
+
+    def process(self, rows: pa.Table) -> None:
+        """Takes note of them."""
+        for row in rows.to_pylist():
+            if row["partition_number"] is None:
+                continue
+            self._read.inc(row["messages_read"])
+            reason = row["reason"]
+            if reason in self._passed:
+                # Of a log that is another one it is not known how many.
+                self._passed[reason].inc(row["offsets_skipped"] or 1)
+            if reason in self._named:
+                gap = Gap(row["first_offset"], row["last_offset"], row["offsets_skipped"], reason)
+                self._named[reason].add(told(row["topic"], row["partition_number"], gap))
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What is reported at the end.
@@ -192,6 +227,8 @@ class Outcome:
         nothing: files that gave no reading and at least one dead letter.
         named: some of them, each with its most frequent error.
         doubts: per disagreement, how many tests have it and the names of some.
+        offsets: what a topic's offsets gave: messages read, and how many were passed by reason.
+        lost: sentences about the messages that may be lost.
     """
 
     witnesses: int = 0
@@ -199,10 +236,23 @@ class Outcome:
     nothing: int = 0
     named: tuple[str, ...] = ()
     doubts: Mapping[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
+    offsets: Mapping[str, int] = field(default_factory=dict)
+    lost: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """What the account is followed by, for a person."""
         lines = []
+        if self.offsets:
+            passed = [
+                f"{count:,} {_REASONS[name]}"
+                for name, count in self.offsets.items()
+                if name != READ
+            ]
+            lines.append(
+                f"offsets: {self.offsets.get(READ, 0):,} messages read"
+                + (f"; passed: {', '.join(passed)}" if passed else ", none passed")
+                + "; see source_positions"
+            )
         if self.witnesses:
             lines.append(
                 f"cycler's own statistics: {_many(self.witnesses, 'file or sheet')} used as "
@@ -233,6 +283,19 @@ class Outcome:
         said = "1 file" if self.nothing == 1 else f"{self.nothing:,} files"
         return [f"error: {said} gave no reading; see dead_letters:", *shown]
 
+    def losses(self) -> list[str]:
+        """What a topic had lost before it was read, for a person; none where it lost nothing."""
+        if not self.lost:
+            return []
+        return [
+            (
+                "error: the topic had not all that was to be read (what it had is written; "
+                "--allow_data_loss ends such a run with status 0):"
+            ),
+            *(f"  {line}" for line in self.lost[:_MOST_FILES]),
+            *([f"  … and {len(self.lost) - _MOST_FILES:,} more"] * (len(self.lost) > _MOST_FILES)),
+        ]
+
 
 def _many(count: int, what: str) -> str:
     one, joined, other = what.partition(" or ")
@@ -253,7 +316,7 @@ def _some(names: Sequence[str], count: int) -> str:
 
 def of(result: PipelineResult) -> Outcome:
     """The outcome of a finished job, from its Beam metrics."""
-    found = result.metrics().query(MetricsFilter().with_namespaces([FILES, DIALECTS]))
+    found = result.metrics().query(MetricsFilter().with_namespaces([FILES, DIALECTS, POSITIONS]))
     counts: Counter[tuple[str, str]] = Counter()
     for counter in found["counters"]:
         metric = counter.key.metric
@@ -274,4 +337,8 @@ def of(result: PipelineResult) -> Outcome:
         nothing=counts[FILES, GAVE_NOTHING],
         named=tuple(sorted(names.get((FILES, GAVE_NOTHING), ()))[:_MOST_FILES]),
         doubts=doubts,
+        offsets={
+            name: counts[POSITIONS, name] for name in (READ, *SKIPPED) if counts[POSITIONS, name]
+        },
+        lost=tuple(line for name in LOST for line in sorted(names.get((POSITIONS, name), ()))),
     )

@@ -51,9 +51,12 @@ def source(
             time_zone=config.time_zone,
             day_first=config.day_first,
             budget=config.budget,
+            binary_keys=config.binary_keys,
         )
         common = (config.source, decode, where, config.until_latest, told or Told())
-        return KafkaSource(*common, config.budget) if kind == "kafka" else PubSubSource(*common)
+        if kind == "kafka":
+            return KafkaSource(*common, config.budget, config.run)
+        return PubSubSource(*common)
     if config.until_latest:
         raise ConfigError("--until=latest is for kafka:// and pubsub:// sources; drop it")
     if kind == "simulator":

@@ -281,13 +281,73 @@ CYCLE_SUMMARY = Table(
     ),
 )
 
-TABLES = (READING, DEAD_LETTER, WINDOW_STATS, EQUIPMENT_PROFILE, TEST_DIALECT, CYCLE_SUMMARY)
+SOURCE_POSITION = Table(
+    name="source_positions",
+    description="What a run read of its source, from where to where, and what it passed and why: "
+    "a row per stretch of a partition or file, and one per reason of what gave no message.",
+    key="position_id",
+    cluster=("source", "topic"),
+    fields=(
+        Field(
+            "position_id",
+            _S,
+            "Hash of run, source, topic, its log, partition, first offset and reason.",
+            required=True,
+        ),
+        Field("run_id", _S, "The run of the job.", required=True),
+        Field("source", _S, "The source as configured, without secrets.", required=True),
+        Field("topic", _S, "The topic, subscription or file.", required=True),
+        Field(
+            "log_id", _S, "Cluster and topic id, which tell a topic from a later one of its name."
+        ),
+        Field("partition_number", _I, "The topic's partition."),
+        Field("first_offset", _I, "The first offset, or row, of the stretch."),
+        Field("last_offset", _I, "The last offset, or row, of the stretch, inclusive."),
+        Field("messages_read", _I, "Messages, or rows, that were read of it.", required=True),
+        Field(
+            "offsets_skipped",
+            _I,
+            "Offsets of it that gave no message; 0 where that is not known.",
+            required=True,
+        ),
+        Field("bytes_read", _I, "Size of the file."),
+        Field(
+            "reason",
+            _S,
+            "Why offsets gave no message; see schemas.reading.SKIPPED. Null of what was read.",
+        ),
+        Field("began_at", _T, "When reading it began, UTC.", required=True),
+        Field("ended_at", _T, "When this was written down, UTC.", required=True),
+    ),
+)
+
+TABLES = (
+    READING,
+    DEAD_LETTER,
+    WINDOW_STATS,
+    EQUIPMENT_PROFILE,
+    TEST_DIALECT,
+    CYCLE_SUMMARY,
+    SOURCE_POSITION,
+)
+
+# Why an offset may give no message. The first two may have cost messages.
+SKIPPED = (
+    "retention",  # the broker had deleted it before it was read
+    "truncated",  # the log is not the one that was read before: made anew, restored or cut off
+    "compaction",  # a later message of the key stands for it
+    "missing",  # it is not there, though the topic is not compacted
+    "aborted_transaction",
+    "control",  # the end of a transaction
+    "open_transaction",  # not committed within the time that was waited; the next run reads it
+)
 
 EQUIPMENT_TYPES = ("battery_cell", "machine")
 
 # The bit of each flag in the job's internal mask is its position here; the order is the
 # alphabet's, so that a row's list of names is sorted whichever rules it broke.
 QUALITY_FLAGS = (
+    "binary_id",
     "clock_disagrees",
     "counter_dip",
     "counter_jump",

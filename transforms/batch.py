@@ -77,6 +77,8 @@ class RawBatch:
             does not travel between processes.
         refused: rows that the source could not read or would not hold: the error type and message
             of each. They are dead letters of what `table` kept of them.
+        positions: what the source has read so far, a table of schema SOURCE_POSITION; None for
+            nothing new.
     """
 
     table: pa.Table
@@ -84,9 +86,11 @@ class RawBatch:
     origin: Origin
     ahead: Any = field(default=None, compare=False, repr=False)
     refused: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    positions: pa.Table | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RawBatch, (self.table, self.kind, self.origin, None, self.refused)
+        given = (self.table, self.kind, self.origin, None, self.refused, self.positions)
+        return RawBatch, given
 
     def slice(self, offset: int, length: int) -> RawBatch:
         """The `length` rows from `offset` on, zero-copy, with their place in the file kept."""

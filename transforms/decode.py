@@ -21,7 +21,7 @@ from apache_beam.metrics import Metrics
 from schemas.aliases import CLOCK, STATE, Alias, meaning, normalise, resolve
 from schemas.forms import UTC_MICROSECONDS
 from schemas.reading import QUALITY_FLAGS, READING, Kind
-from transforms import convert, messages, naming
+from transforms import convert, framing, messages, naming
 from transforms import extra as extras
 from transforms.batch import BatchKind, Origin, RawBatch, stack
 from transforms.budget import TOO_LARGE, USUAL, Budget
@@ -34,7 +34,11 @@ from transforms.rejects import Rejects, letters_in_parts
 
 STEP = "decode"
 DIRECTION_DISAGREES = 1 << QUALITY_FLAGS.index("direction_disagrees")
+BINARY_ID = 1 << QUALITY_FLAGS.index("binary_id")
 EVENT_TIME_ASSUMED = 1 << QUALITY_FLAGS.index("event_time_assumed")
+
+# What becomes of a reading whose equipment only a key or header names that is no text.
+BINARY_KEYS = ("hex", "refuse")
 
 # A bare `time` is a date for a gateway and elapsed seconds for a cycler: its values tell.
 _AMBIGUOUS_TIME = "time"
@@ -63,10 +67,11 @@ _TYPES = {"battery_cell": "battery_cell", "battery": "battery_cell", "cell": "ba
 
 @dataclass(frozen=True)
 class Dates:
-    """How times are to be read that do not say it themselves (see `transforms.convert`)."""
+    """How times, and ids that are no text, are to be read (see `transforms.convert`)."""
 
     zone: ZoneInfo
     day_first: bool | None
+    refuse_binary: bool = False
 
 
 @contextmanager
@@ -232,13 +237,12 @@ def _envelope_ids(raw: RawBatch) -> pa.Array | None:
                 value = value.get("equipment_id") if isinstance(value, dict) else None
             except orjson.JSONDecodeError:
                 value = None
-            named.append(str(value).strip() or None if isinstance(value, str | int) else None)
+            said = str(value).strip() if isinstance(value, str | int) else ""
+            named.append(framing.as_name(said.encode("utf-8", "surrogatepass")) or None)
         found.append(pa.array(named, pa.string()).take(encoded.indices))
     if keys.null_count < len(keys):
         encoded = keys.dictionary_encode()
-        decoded = [
-            key.decode(errors="replace").strip() or None for key in encoded.dictionary.to_pylist()
-        ]
+        decoded = [framing.key_text(key) for key in encoded.dictionary.to_pylist()]
         found.append(pa.array(decoded, pa.string()).take(encoded.indices))
     if not found:
         return None
@@ -295,6 +299,7 @@ def decode(
     time_zone: str = "UTC",
     day_first: bool | None = None,
     budget: Budget = USUAL,
+    binary_keys: str = BINARY_KEYS[0],
 ) -> tuple[Decoded, Rejects]:
     """The batch's readings in the reading's columns, and the rows that could not be read.
 
@@ -305,6 +310,7 @@ def decode(
             says; else a table's column decides, and messages, which come in any company, have
             the month first.
         budget: what a message may take; what is over it is refused as TOO_LARGE.
+        binary_keys: one of BINARY_KEYS.
 
     A row that breaks the decoding itself is refused as UNDECODABLE; the others are decoded.
     """
@@ -312,7 +318,7 @@ def decode(
         day_first = raw.origin.day_first
         if day_first is None and raw.kind is BatchKind.MESSAGES:
             day_first = False
-    dates = Dates(ZoneInfo(time_zone), day_first)
+    dates = Dates(ZoneInfo(time_zone), day_first, binary_keys == "refuse")
     with _no_collection():
         return guarded(raw, lambda part: _decode(part, dates, budget))
 
@@ -332,7 +338,11 @@ def _decode(raw: RawBatch, dates: Dates, budget: Budget) -> tuple[Decoded, Rejec
         some = [row for row in range(len(payloads)) if row not in rejects.rows]
         payloads = [payloads[row] for row in some]
 
+    frames = _unframed(raw, payloads)
+
     def refuse(row: int, rule: str, message: str) -> None:
+        if (framed := frames.get(row)) is not None and rule in _NO_JSON:
+            rule, message = framing.SCHEMA_REGISTRY, framed.why_not
         rejects.add(row if some is None else some[row], rule, None, message)
 
     parts = []
@@ -354,6 +364,27 @@ def _decode(raw: RawBatch, dates: Dates, budget: Budget) -> tuple[Decoded, Rejec
     if not parts:
         return Decoded(NOTHING, raw, None), rejects
     return Decoded(stack(parts), raw, None), rejects
+
+
+# What is wrong with a message whose frame holds something else than JSON.
+_NO_JSON = ("malformed_json", "bad_encoding", "not_an_object")
+
+
+def _unframed(raw: RawBatch, payloads: list[bytes | None]) -> dict[int, framing.Frame]:
+    """The frames of those messages that a schema registry's serializer has put into one.
+
+    JSON that stands in one is taken out of it in `payloads`.
+    """
+    column = raw.table.column("payload")
+    if not any(pc.any(pc.starts_with(column, magic)).as_py() for magic in framing.MAGIC):
+        return {}
+    found = {}
+    for row, payload in enumerate(payloads):
+        if payload and payload[:1] in framing.MAGIC and (framed := framing.frame(payload)):
+            found[row] = framed
+            if framed.is_json:
+                payloads[row] = framed.content
+    return found
 
 
 def _refuse_unread(raw: RawBatch, budget: Budget, rejects: Rejects) -> None:
@@ -402,12 +433,35 @@ def _readings_of_messages(
     if extra is not None:
         found["extra"] = extras.unnested(extra) if "extra" in unknown else extra
     _refuse_long(found, budget, rejects)
+    said = found.get("equipment_id")
     found = _own_columns(found, raw, True, rows, budget, rejects)
     _refuse_long(found, budget, rejects)
     found["recorded_at"], assumed = event_time(found, rows, messages=True)
     flags = np.where(assumed, EVENT_TIME_ASSUMED, 0).astype(np.int64)
+    binary = _binary_ids(found["equipment_id"], said)
+    if dates.refuse_binary:
+        what = (
+            "the equipment is named by a key or header alone that is no text; name it in the "
+            "message, or let --binary_keys=hex take its bytes as the name"
+        )
+        rejects.add_mask(binary, framing.BINARY_KEY, "equipment_id", what)
+    elif binary is not None:
+        flags[binary] |= BINARY_ID
     flags |= _against_state(columns, unknown, found.get("current_a"))
     return _finished(found, flags, rows, rejects)
+
+
+def _binary_ids(ids: pa.Array, said: pa.Array | None) -> Mask | None:
+    """Which ids are made of a key's or header's bytes that are no text; None for none."""
+    encoded = ids.dictionary_encode()
+    binary = [framing.is_binary(name) for name in encoded.dictionary.to_pylist()]
+    if not any(binary):
+        return None
+    found = pc.fill_null(pa.array(binary).take(encoded.indices), False)
+    mask = np.asarray(found).astype(bool)
+    if said is not None:
+        mask &= np.asarray(said.is_null())  # the message's own word is text
+    return mask
 
 
 def _against_state(
@@ -555,14 +609,14 @@ def _assemble(
 
 
 class _DecodeBatch(beam.DoFn):
-    def __init__(self, time_zone: str, day_first: bool | None, budget: Budget) -> None:
-        self._time_zone = time_zone
-        self._day_first = day_first
-        self._budget = budget
+    def __init__(
+        self, time_zone: str, day_first: bool | None, budget: Budget, binary_keys: str
+    ) -> None:
+        self._how = time_zone, day_first, budget, binary_keys
         self._dead = Metrics.counter("account", "dead_letters")
 
     def process(self, raw: RawBatch) -> Iterable[Decoded]:
-        decoded, rejects = raw.ahead or decode(raw, self._time_zone, self._day_first, self._budget)
+        decoded, rejects = raw.ahead or decode(raw, *self._how)
         if rejects.rows:
             self._dead.inc(len(rejects.rows))
             for letters in letters_in_parts(raw, rejects, STEP):
@@ -575,15 +629,17 @@ class Decode(beam.PTransform):
     """Raw batches → `Decoded` (main output) and tables of dead letters (`dead_letters`)."""
 
     def __init__(
-        self, time_zone: str = "UTC", day_first: bool | None = None, budget: Budget = USUAL
+        self,
+        time_zone: str = "UTC",
+        day_first: bool | None = None,
+        budget: Budget = USUAL,
+        binary_keys: str = BINARY_KEYS[0],
     ) -> None:
         super().__init__()
-        self._time_zone = time_zone
-        self._day_first = day_first
-        self._budget = budget
+        self._how = time_zone, day_first, budget, binary_keys
 
     def expand(self, batches: beam.PCollection) -> Any:
         """Adds the step."""
-        step = beam.ParDo(_DecodeBatch(self._time_zone, self._day_first, self._budget))
+        step = beam.ParDo(_DecodeBatch(*self._how))
         typed = step.with_output_types(Decoded, dead_letters=pa.Table)
         return batches | typed.with_outputs("dead_letters", main="readings")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from kafka import KafkaAdminClient, KafkaProducer, errors
+from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.partitioner.default import DefaultPartitioner
 
 from pipeline import shown
@@ -27,6 +28,12 @@ _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:,]+)(?::(\d{1,5}))?")
 
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+_POLICY = "cleanup.policy"
+# A member that has died belongs to its group for a while; see sources.kafka_broker.
+GROUP_WAIT_S = 12.0
+# Whether messages of transactions that are open or aborted are read; the first is the default.
+COMMITTED = "read_committed"
+ISOLATIONS = (COMMITTED, "read_uncommitted")
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _SASL = ("KAFKA_SASL_MECHANISM", "KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD")
 _SSL = (*tls.file_names("KAFKA_SSL"), "KAFKA_SSL_PASSWORD", "KAFKA_SSL_CHECK_HOSTNAME")
@@ -262,6 +269,43 @@ def check_topic(
     if code:
         raise ConfigError(f"{flag}={address}: {_reason(errors.for_code(code))}; check the topic")
     return len(found["partitions"])
+
+
+def is_compacted(address: KafkaAddress, flag: str) -> bool | None:
+    """Whether the topic's cleanup.policy has compact; None where that can't be told."""
+    asked = ConfigResource(ConfigResourceType.TOPIC, address.topic, [_POLICY])
+    try:
+        found = _ask(address, flag, lambda admin: admin.describe_configs([asked], False, "all"))
+    except (ConfigError, errors.KafkaError):
+        return None
+    told = found.get("topic", {}).get(address.topic, {}).get(_POLICY)
+    return None if told is None else "compact" in str(told["value"])
+
+
+def check_group(address: KafkaAddress, group: str, flag: str) -> None:
+    """Finds out whether another job reads with the group, which would refuse this one's offsets.
+
+    One that has just ended is waited for.
+
+    Raises:
+        ConfigError: it does.
+    """
+    until = time.monotonic() + GROUP_WAIT_S
+    while True:
+        try:
+            found = _ask(address, flag, lambda admin: admin.describe_groups([group]))
+        except (ConfigError, errors.KafkaError):
+            return  # not ours to look at; committing tells
+        members = len(found[group].get("members") or ())
+        if not members:
+            return
+        if time.monotonic() > until:
+            raise ConfigError(
+                f"{flag}={address}: the group {group} has {members} member(s), so another job "
+                "reads with it and this one could not commit its offsets; stop that one, or give "
+                "this one a group of its own (?group=NAME)"
+            )
+        time.sleep(1.0)
 
 
 def create_topic(address: KafkaAddress, partitions: int, replication: int, flag: str) -> bool:

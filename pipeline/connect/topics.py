@@ -20,6 +20,7 @@ from kafka import KafkaProducer, errors
 from pipeline import shown
 from pipeline.connect import kafka, pubsub
 from pipeline.errors import ConfigError
+from transforms.framing import as_name
 
 # What a topic takes. `attributes` is a JSON object, Kafka's headers; `timestamp_ms` is null for
 # now. Pub/Sub keeps the key as attribute `equipment_id` and sets the time itself.
@@ -102,8 +103,8 @@ def topic_at(uri: str, flag: str) -> Topic:
 
 
 def equipment_key(key: bytes | None) -> str | None:
-    """The key as text, where it is one."""
-    return None if key is None else key.decode("utf-8", "replace")
+    """The key as text, and as hexadecimal digits where it is none."""
+    return None if key is None else as_name(key)
 
 
 def json_object(text: str | None) -> dict[str, Any]:

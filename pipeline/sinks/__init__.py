@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
-from schemas.reading import CYCLE_SUMMARY, READING, TEST_DIALECT, WINDOW_STATS, Table
+from schemas.reading import (
+    CYCLE_SUMMARY,
+    READING,
+    SOURCE_POSITION,
+    TEST_DIALECT,
+    WINDOW_STATS,
+    Table,
+)
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,7 @@ class Produced:
         tails: PCollection of (shard, `transforms.order.Tail`): what the next readings need.
         dialects: PCollection of tables of schema TEST_DIALECT, or None. A row may come again.
         summaries: PCollection of tables of schema CYCLE_SUMMARY; None where the source has none.
+        positions: PCollection of tables of schema SOURCE_POSITION; None where the source has none.
     """
 
     raw: beam.PCollection | None
@@ -31,6 +39,7 @@ class Produced:
     tails: beam.PCollection
     dialects: beam.PCollection | None = None
     summaries: beam.PCollection | None = None
+    positions: beam.PCollection | None = None
 
     @property
     def tables(self) -> list[tuple[Table, beam.PCollection]]:
@@ -40,6 +49,7 @@ class Produced:
             (WINDOW_STATS, self.window_stats),
             (TEST_DIALECT, self.dialects),
             (CYCLE_SUMMARY, self.summaries),
+            (SOURCE_POSITION, self.positions),
         )
         return [(table, rows) for table, rows in given if rows is not None]
 

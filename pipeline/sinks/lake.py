@@ -22,6 +22,7 @@ from pipeline.sinks.lake_tables import (
     CYCLE_SUMMARIES,
     DEAD_LETTERS,
     READINGS,
+    SOURCE_POSITIONS,
     TEST_DIALECTS,
     WINDOW_STATS,
     Kind,
@@ -46,7 +47,8 @@ class LakeSink(Sink):
     """Files below one place, named by their content: writing them again changes nothing.
 
     `raw/source=…/dt=…/hr=…/` by arrival time, `readings/dt=…/` by event day,
-    `dead_letters/dt=…/`, `test_dialects/dt=…/` and `cycle_summaries/dt=…/` by arrival day. A rerun of bounded input gives the same files. Of live
+    `dead_letters/dt=…/`, `test_dialects/dt=…/` and `cycle_summaries/dt=…/` by arrival day, `source_positions/dt=…/` by the day
+    of the run. A rerun of bounded input gives the same files, but for those of its positions. Of live
     input, the local runner leaves out what a run before it had written. Other runners may do a
     bundle again; what is written there has been through a shuffle, which Dataflow and Prism keep
     as it was. Flink goes back to its checkpoint, and may gather what came since in another way.
@@ -79,7 +81,7 @@ class LakeSink(Sink):
         self._file_bytes = file_bytes if self._here else min(file_bytes, _MOST_BYTES)
         self._file_wait_s = file_wait_s
         self._since_s = since_s
-        self._kinds = [READINGS, DEAD_LETTERS, TEST_DIALECTS, CYCLE_SUMMARIES]
+        self._kinds = [READINGS, DEAD_LETTERS, TEST_DIALECTS, CYCLE_SUMMARIES, SOURCE_POSITIONS]
         self._kinds += [WINDOW_STATS] if statistics else []
         # What already lies in this lake's archive is not archived again.
         self._archive = not _lies_in(source, uri)
@@ -110,6 +112,8 @@ class LakeSink(Sink):
             self._write_few(produced.dialects, TEST_DIALECTS, "LakeTestDialects", once=True)
         if produced.summaries is not None:
             self._write_few(produced.summaries, CYCLE_SUMMARIES, "LakeCycleSummaries", once=True)
+        if produced.positions is not None:
+            self._write_few(produced.positions, SOURCE_POSITIONS, "LakeSourcePositions", once=True)
 
     def write_dead_letters(self, letters: beam.PCollection) -> None:
         """Adds the steps that write dead letters."""

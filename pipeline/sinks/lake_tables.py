@@ -41,6 +41,7 @@ WINDOW_STATS = Kind("window_stats", "stats_id", "window_start")
 DEAD_LETTERS = Kind("dead_letters", "dead_letter_id", "ingested_at")
 TEST_DIALECTS = Kind("test_dialects", "dialect_id", "ingested_at")
 CYCLE_SUMMARIES = Kind("cycle_summaries", "summary_id", "ingested_at")
+SOURCE_POSITIONS = Kind("source_positions", "position_id", "ended_at")
 
 
 def by_day(table: pa.Table, column: str) -> Iterator[tuple[str, pa.Table]]:

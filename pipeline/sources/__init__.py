@@ -46,6 +46,8 @@ class Received:
         opened: PCollection of names of the files that were read for what they hold, as readings
             carry them; a name may come again. None where the source has no files.
         disorder_us: how much later than its successors a reading may come and still be on time.
+        positions: PCollection of tables of schema SOURCE_POSITION: what was read, from where to
+            where, and what was passed; None where the source does not say.
     """
 
     batches: beam.PCollection
@@ -55,6 +57,7 @@ class Received:
     summaries: beam.PCollection | None = None
     opened: beam.PCollection | None = None
     disorder_us: int = 0
+    positions: beam.PCollection | None = None
 
 
 @dataclass(frozen=True)

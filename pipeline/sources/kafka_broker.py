@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, TopicPartition, errors
@@ -14,10 +15,12 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.errors import KafkaError
 
 from pipeline.connect.kafka import KafkaAddress
-from pipeline.sources.kafka_client import Consumer, committed, consumer, first_offsets
+from pipeline.sources.kafka_client import Consumer, committed, consumer, known_offsets
+from pipeline.sources.kafka_offsets import Gap, Placed, Span, replaced, told, why_compacted
 from pipeline.sources.kafka_records import Records
 from pipeline.sources.kafka_unpack import POLL_BYTES
 from pipeline.sources.live import CommitFailed, Fetched
+from pipeline.sources.positions import Ledger
 from transforms.budget import USUAL, Budget
 
 _log = logging.getLogger(__name__)
@@ -27,6 +30,8 @@ _LINGER_S = 0.1
 # A restart after a crash has to wait until the group gives up the member that died.
 _SESSION_MS = 10_000
 _LOOK_S = 1.0
+# A topic may seem to be away while a broker starts.
+_GONE_S = 3.0
 _CALL_MS = 5000
 # A group's round takes seconds; then twice as long, up to this, is waited each time.
 _JOIN_AGAIN_S = 3 * _SESSION_MS / 1000
@@ -44,6 +49,23 @@ _SHARING_OUT = (
     errors.RebalanceInProgressError,
     errors.UnknownMemberIdError,
 )
+
+
+@dataclass
+class _Found:
+    """What polls gave of a partition.
+
+    Attributes:
+        first: the offset that they began with.
+        records: in their order.
+        following: the offset behind all of it.
+        gaps: the offsets among them that gave no record.
+    """
+
+    first: int
+    records: list[Any] = field(default_factory=list)
+    following: int = 0
+    gaps: list[Gap] = field(default_factory=list)
 
 
 class _Listener(ConsumerRebalanceListener):
@@ -67,7 +89,7 @@ class _Listener(ConsumerRebalanceListener):
 
 
 class KafkaBroker:
-    """A `sources.live.Broker` for a topic; positions are (first, next) offsets per partition.
+    """A `sources.live.Broker` for a topic; positions are a `Span` per partition.
 
     Args:
         address: brokers and topic.
@@ -77,6 +99,9 @@ class KafkaBroker:
             milliseconds since 1970.
         name: the source as readings' origins carry it.
         budget: what a message may take.
+        former: the group whose offsets count where `group` has none.
+        ledger: is told of offsets that gave no message and belong to nothing that is given.
+        compacted: whether the topic is; None if that is not known.
 
     Attributes:
         joined: how often it has joined the group.
@@ -90,8 +115,14 @@ class KafkaBroker:
         start: str | int,
         name: str,
         budget: Budget = USUAL,
+        former: str | None = None,
+        ledger: Ledger | None = None,
+        compacted: bool | None = None,
     ) -> None:
         self._address = address
+        self._former = former
+        self._ledger = ledger
+        self._compacted = compacted
         self._budget = budget
         self._group = group
         self._start = start
@@ -104,6 +135,15 @@ class KafkaBroker:
         self.joined = 0
         # The next offset of each partition that is this member's.
         self._following: dict[int, int] = {}
+        # What was passed behind that without a message.
+        self._passed: dict[int, list[Gap]] = {}
+        # Which log the topic is, and where its partitions were read to in one that is no more.
+        self._log: str | None = None
+        self._restart: dict[int, int] = {}
+        self._left: dict[int, int] = {}
+        self._anew = False
+        self._gone_at: float | None = None
+        self._topic_gone = False
         # Told by the client's own thread, done by the one that polls: where to fetch again, and
         # which partitions have gone.
         self._told = threading.Lock()
@@ -167,17 +207,22 @@ class KafkaBroker:
     def refused(self, fetched: Fetched) -> None:
         """Remembers where to fetch again."""
         with self._told:
-            for number, (first, _) in fetched.positions.items():
-                self._back[number] = min(first, self._back.get(number, first))
+            for number, span in fetched.positions.items():
+                if span.log == self._log:
+                    self._back[number] = min(span.first, self._back.get(number, span.first))
 
-    def _go_back(self, found: dict[TopicPartition, list[Any]]) -> None:
+    def _go_back(self, found: dict[TopicPartition, _Found]) -> None:
         """Does what the client's own thread was told; of what was `found` only the rest stays."""
         with self._told:
             back, gone = self._back, self._gone
             self._back, self._gone = {}, set()
         for number in gone:
-            self._following.pop(number, None)
+            if (following := self._following.pop(number, None)) is not None:
+                self._left[number] = following
+            self._passed.pop(number, None)
             back.pop(number, None)
+        for number in back:
+            self._passed.pop(number, None)
         # Also where it has to join again first.
         self._following |= {number: back[number] for number in back if number in self._following}
         mine = self.consumer.assignment()
@@ -196,46 +241,101 @@ class KafkaBroker:
     def _begin(self) -> None:
         """Puts new partitions where the group is, else where to start."""
         fresh = self._fresh & self.consumer.assignment()
-        known = {part: self.consumer.committed(part, timeout_ms=_CALL_MS) for part in fresh}
-        unread = {part for part, offset in known.items() if offset is None}
         # A partition that was added while the job runs is read from its beginning.
-        added = {part for part in unread if part.partition not in self._at_launch}
-        offsets = first_offsets(self.consumer, unread - added, self._start)
-        offsets |= first_offsets(self.consumer, added, "earliest")
-        self._begun |= offsets
-        for part in fresh:
-            at = known[part] if part not in offsets else offsets[part]
-            assert at is not None
+        added = {part for part in fresh if part.partition not in self._at_launch}
+        added = fresh if self._anew else added
+        asked = (self.consumer, self._address)
+        former = None if self._anew else self._former
+        known = known_offsets(*asked, fresh - added, self._start, former, self._group)
+        known |= known_offsets(*asked, added, "earliest", former, self._group)
+        for part, each in known.items():
+            where = Placed(each.at, each.gap)
+            number = part.partition
+            before = self._restart.pop(number, None)
+            if not each.committed:
+                self._begun[part] = each.at
+                if before is not None:
+                    where = replaced(before, each.at)
             # Where this member had to join again, it has read further.
-            self.consumer.seek(part, max(at, self._following.get(part.partition, at)))
+            at = max(where.at, self._following.get(number, where.at))
+            self._move(part, where._replace(at=at))
         self.consumer.resume(*fresh)
         self._fresh -= fresh
+
+    def _move(self, part: TopicPartition, where: Placed) -> None:
+        """Reads on elsewhere; tells what is missing because of it."""
+        number = part.partition
+        self.consumer.seek(part, where.at)
+        self._following[number] = where.at
+        passed = self._passed.pop(number, [])
+        if where.gap is not None:
+            passed.append(where.gap)
+            _log.warning("%s", told(self._address.topic, number, where.gap))
+        if self._ledger is not None:
+            for gap in why_compacted(passed, self._compacted):
+                self._ledger.gap(number, gap, self._log)
+
+    def _look_at_log(self) -> None:
+        """Notices that the topic is gone, or another one of its name."""
+        topic, now = self._address.topic, time.monotonic()
+        if not self.consumer.is_there(topic):
+            self._gone_at = now if self._gone_at is None else self._gone_at
+            if not self._topic_gone and self._answers and now - self._gone_at > _GONE_S:
+                self._topic_gone = True
+                self.trouble = f"there is no topic {topic} any more"
+                _log.warning("there is no topic %s any more; waiting for it to be made anew", topic)
+            return
+        self._gone_at = None
+        if self._topic_gone:
+            self._topic_gone, self.trouble = False, None
+            _log.warning("the topic %s is there again", topic)
+        log = self.consumer.log(topic)
+        if log is None or log == self._log:
+            return
+        if self._log is not None:
+            # Its offsets mean other messages.
+            self._anew = True
+            self._restart |= self._left | self._following
+            self._following, self._left, self._begun, self._passed = {}, {}, {}, {}
+            with self._told:
+                self._back = {}
+            mine = self.consumer.assignment()
+            self.consumer.pause(*mine)
+            self._fresh |= mine
+        self._log = log
 
     def _commit_begun(self) -> None:
         """Commits where it began: a crash before the first commit must not begin elsewhere."""
         mine = self.consumer.assignment()
-        begun = {part: committed(at) for part, at in self._begun.items() if part in mine}
+        begun = {part: committed(at, self._log) for part, at in self._begun.items() if part in mine}
         if begun:
             self.consumer.commit(begun, timeout_ms=_CALL_MS)
         self._begun = {}
 
     def fetch(self) -> Fetched:
         """Up to BATCH_ROWS messages."""
+        self._look_at_log()
+        log = self._log
         found = self._poll()
         ended, lag = self._how_far()
         if not found:
             return Fetched(None, ended=ended, lag=lag)
-        batch, counts = self._records.batch(found)
+        batch, counts = self._records.batch({part: each.records for part, each in found.items()})
         positions = {
-            part.partition: (records[0].offset, records[-1].offset + 1)
-            for part, records in found.items()
+            part.partition: Span(
+                each.first,
+                each.following,
+                len(each.records),
+                why_compacted(each.gaps, self._compacted),
+                log,
+            )
+            for part, each in found.items()
         }
-        self._following |= {number: following for number, (_, following) in positions.items()}
         return Fetched(batch, counts, positions, ended, lag)
 
-    def _poll(self) -> dict[TopicPartition, list[Any]]:
+    def _poll(self) -> dict[TopicPartition, _Found]:
         until = time.monotonic() + _LINGER_S
-        found: dict[TopicPartition, list[Any]] = {}
+        found: dict[TopicPartition, _Found] = {}
         rows = size = 0
         # Where a poll fails, what the ones before it gave must not be lost.
         with self._outages_waited_for():
@@ -245,21 +345,47 @@ class KafkaBroker:
                 self._go_on_joining()
                 self._go_back(found)
                 polled = self.consumer.poll(int(left * 1000), max_records=BATCH_ROWS - rows)
-                for part, records in polled.items():
-                    found.setdefault(part, []).extend(records)
-                    rows += len(records)
+                rows += sum(map(len, polled.values()))
                 size += self.consumer.polled_bytes if polled else 0
+                moved = self._take(polled, found)
                 if self._fresh:
                     self._begin()
                 elif self._begun and not rows:
                     self._commit_begun()
-                if not polled and rows:
+                # What was read before a partition's position moved is given alone.
+                if (not polled or moved) and rows:
                     break
         if rows:
             self._answered()
         self._join_again_if_forgotten()
         self._go_back(found)
         return found
+
+    def _take(
+        self,
+        polled: Mapping[TopicPartition, Sequence[Any]],
+        found: dict[TopicPartition, _Found],
+    ) -> bool:
+        """Puts a poll's records to those found before; returns whether a position moved."""
+        for part, gaps in self.consumer.skipped().items():
+            self._passed.setdefault(part.partition, []).extend(gaps)
+        moved = self.consumer.placed()
+        for part, records in polled.items():
+            if part not in found:
+                found[part] = _Found(self._following.get(part.partition, records[0].offset))
+            found[part].records.extend(records)
+        for part, each in found.items():
+            at = self.consumer.at(part)
+            last = each.records[-1].offset + 1
+            if at is None or part in moved or part in self._fresh:
+                each.following = max(each.following, last)
+                continue
+            each.following = self._following[part.partition] = max(at, last)
+            each.gaps += self._passed.pop(part.partition, [])
+        for part, where in moved.items():
+            if part in self.consumer.assignment():
+                self._move(part, where)
+        return bool(moved)
 
     def _go_on_joining(self) -> None:
         """Before every poll: lets the client finish a round of the group that it has begun.
@@ -278,7 +404,9 @@ class KafkaBroker:
         too many has no partitions either: it asks ever more rarely.
         """
         now = time.monotonic()
-        if self.consumer.assignment() and not self._fresh and self._commits:
+        if self._gone_at is not None:
+            self._well_at = now  # there are no partitions to be given
+        elif self.consumer.assignment() and not self._fresh and self._commits:
             self._well_at, self._join_again_s = now, _JOIN_AGAIN_S
         elif self._answers and now - self._well_at > self._join_again_s:
             _log.warning(
@@ -349,9 +477,10 @@ class KafkaBroker:
         """Commits the newest offsets of the partitions that are still this member's."""
         newest: dict[int, int] = {}
         for each in positions:
-            newest |= {number: following for number, (_, following) in each.items()}
+            # Of a log that is no more nothing is committed: its offsets mean other messages now.
+            newest |= {n: span.following for n, span in each.items() if span.log == self._log}
         mine = {
-            part: committed(newest[part.partition])
+            part: committed(newest[part.partition], self._log)
             for part in self.consumer.assignment()
             if part.partition in newest
         }

@@ -13,7 +13,7 @@ from apache_beam.utils.timestamp import Timestamp
 from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
-from pipeline.connect.kafka import KafkaAddress, client_settings
+from pipeline.connect.kafka import COMMITTED, KafkaAddress, client_settings
 from pipeline.errors import ConfigError
 from pipeline.sources.kafka_records import Records
 from pipeline.sources.kafka_unpack import POLL_BYTES
@@ -54,6 +54,7 @@ def consumer_config(
         "group.id": group,
         "auto.offset.reset": "latest" if start == "latest" else "earliest",
         "enable.auto.commit": "false",
+        "isolation.level": address.parameters.get("isolation", COMMITTED),
     }
     config |= {_JAVA[name]: value for name, value in settings.items() if name in _JAVA}
     return config

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from kafka import TopicPartition
 
 from pipeline.connect.kafka import KafkaAddress
+from pipeline.errors import SourceFailed
 from pipeline.progress import PROGRESS
-from pipeline.sources.kafka_client import consumer, first_offsets, last_offsets
+from pipeline.sources.kafka_client import (
+    Consumer,
+    Ends,
+    consumer,
+    known_offsets,
+    last_offsets,
+)
+from pipeline.sources.kafka_offsets import LOST, OPEN, Gap, Span, before, gap, told, why_compacted
 from pipeline.sources.kafka_records import Records
-from transforms.batch import RawBatch
+from pipeline.sources.positions import Run, now_us, table
 from transforms.budget import USUAL, Budget
 
 _log = logging.getLogger(__name__)
@@ -22,6 +32,9 @@ _log = logging.getLogger(__name__)
 _BATCH_ROWS = 20_000
 # One worker takes this many offsets at a time.
 _RANGE = 200_000
+_LOOK_S = 0.25
+# A topic that is made anew is away for a moment.
+_GONE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -33,22 +46,87 @@ class Range:
     stop: int
 
 
-def what_is_there(address: KafkaAddress, group: str, start: str | int) -> list[Range]:
-    """Per partition what lies between where the group is, or begins, and the end."""
+@dataclass(frozen=True)
+class There:
+    """What a topic holds for a group.
+
+    Attributes:
+        ranges: what is to be read of each partition.
+        gaps: (partition, gap): what is missing before it, or left behind it.
+        log: what tells it from another one of its name; None if that is not known.
+    """
+
+    ranges: list[Range]
+    gaps: list[tuple[int, Gap]]
+    log: str | None = None
+
+
+def what_is_there(
+    address: KafkaAddress,
+    group: str,
+    start: str | int,
+    former: str | None = None,
+    wait_s: float = 0.0,
+) -> There:
+    """Per partition what lies between where the group is, or begins, and the end.
+
+    Args:
+        address: brokers and topic.
+        group: the consumer group.
+        start: see `kafka_client.first_offsets`.
+        former: the group whose offsets count where this one has none.
+        wait_s: how long a transaction that is open is waited for.
+    """
     client = consumer(address, group_id=group)
     try:
         numbers = sorted(client.partitions_for_topic(address.topic) or ())
         parts = [TopicPartition(address.topic, number) for number in numbers]
-        offsets = {part: client.committed(part) for part in parts}
-        unread = [part for part in parts if offsets[part] is None]
-        offsets |= first_offsets(client, unread, start)
-        # What retention has taken in the meantime is not there any more.
-        oldest = client.beginning_offsets(parts)
-        offsets = {part: max(offset, oldest[part]) for part, offset in offsets.items()}
+        log = client.log(address.topic)
+        known = known_offsets(client, address, parts, start, former, group)
+        offsets = {part: each.at for part, each in known.items()}
+        gaps = [(part.partition, each.gap) for part, each in known.items() if each.gap is not None]
         ends = last_offsets(client, offsets)
+        for part, where in client.placed().items():
+            offsets[part] = where.at
+            if where.gap is not None:
+                gaps.append((part.partition, where.gap))
+        stops = _committed_by(client, ends, wait_s)
     finally:
         client.close(autocommit=False, timeout_ms=2000)
-    return [Range(part.partition, offsets[part], ends[part]) for part in parts]
+    ranges = []
+    for part in parts:
+        stop = max(offsets[part], stops[part])
+        ranges.append(Range(part.partition, offsets[part], stop))
+        if stop < ends[part].high:
+            gaps.append((part.partition, gap(stop, ends[part].high - 1, OPEN)))
+    for number, each in gaps:
+        if each.reason in LOST:
+            _log.warning("%s", told(address.topic, number, each))
+        elif each.reason == OPEN:
+            _log.warning(
+                "topic %s, partition %d: a transaction that began at offset %s is not "
+                "over after %.0f s; it and what follows (%s offsets) is left for the next run. Is "
+                "its producer gone? Kafka aborts it then (transactional.id's timeout), or "
+                "kafka-transactions.sh does",
+                address.topic, number, f"{each.first:,}", wait_s, f"{each.offsets:,}",
+            )  # fmt: skip
+    return There(ranges, gaps, log)
+
+
+def _committed_by(
+    client: Consumer, ends: Mapping[TopicPartition, Ends], wait_s: float
+) -> dict[TopicPartition, int]:
+    """The end of what is committed of what was there; open transactions are waited for."""
+    stops = {part: end.stable for part, end in ends.items()}
+    until = time.monotonic() + wait_s
+    while left := [part for part, end in ends.items() if stops[part] < end.high]:
+        if time.monotonic() > until:
+            break
+        time.sleep(_LOOK_S)
+        # Of a client that reads what is committed it is the end of that.
+        for part, stable in client.end_offsets(left).items():
+            stops[part] = max(stops[part], min(stable, ends[part].high))
+    return stops
 
 
 def cut(ranges: Iterable[Range]) -> list[Range]:
@@ -67,30 +145,87 @@ def ends(ranges: Iterable[Range]) -> Mapping[int, int]:
 
 
 class ReadRange(beam.DoFn):
-    """Ranges → raw batches."""
+    """Ranges → raw batches; `positions` tells what was read of them, and what was passed."""
 
-    def __init__(self, address: KafkaAddress, name: str, budget: Budget = USUAL) -> None:
+    def __init__(
+        self,
+        address: KafkaAddress,
+        name: str,
+        budget: Budget = USUAL,
+        run: str = "",
+        compacted: bool | None = None,
+        log: str | None = None,
+    ) -> None:
+        self._log = log
         self._address = address
         self._name = name
         self._budget = budget
+        self._run = Run(run, name, address.topic)
+        self._compacted = compacted
         self._read = Metrics.counter("account", "read")
 
-    def process(self, piece: Range) -> Iterator[RawBatch]:
+    def process(self, piece: Range) -> Iterator[Any]:
         """One range; an outage is waited for."""
+        began_us = now_us()
         records = Records(self._address.topic, self._name)
         part = TopicPartition(self._address.topic, piece.partition)
         client = consumer(self._address, self._budget)
+        reads, gaps, lost = 0, [], []
+        first, stop, done = piece.start, piece.stop, 0
         try:
             client.assign([part])
             client.seek(part, piece.start)
+            gone = Gone(client, self._address.topic)
             # The position also passes offsets that hold no record (compacted, transactional).
-            while client.position(part) < piece.stop:
+            while (at := client.position(part)) < stop:
                 found = client.poll(timeout_ms=500, max_records=_BATCH_ROWS).get(part, [])
-                mine = [record for record in found if record.offset < piece.stop]
+                mine = [record for record in found if record.offset < stop]
+                gaps += before(client.skipped().get(part, []), stop)
+                moved = client.placed().get(part)
+                if moved is not None and moved.gap is not None:
+                    # The log has lost them, or is another one, since this run has looked.
+                    _log.warning("%s", told(part.topic, part.partition, moved.gap))
+                    lost.append(moved.gap)
+                    if moved.at < at:
+                        stop = min(stop, client.end_offsets([part])[part])
+                    first, reads, gaps = moved.at, 0, []
+                if not found:
+                    gone.look()
+                reached = min(client.position(part), stop) - piece.start
+                PROGRESS.advance(max(0, reached - done))
+                done = max(done, reached)
                 if mine:
                     batch, _ = records.batch({part: mine})
                     self._read.inc(len(mine))
-                    PROGRESS.advance(len(mine))
+                    reads += len(mine)
                     yield batch
         finally:
             client.close(autocommit=False, timeout_ms=2000)
+        named = why_compacted(gaps, self._compacted)
+        rows = self._run.of_span(
+            piece.partition, Span(first, max(first, stop), reads, named, self._log), began_us
+        )
+        rows += [self._run.of_gap(piece.partition, each, began_us, self._log) for each in lost]
+        yield beam.pvalue.TaggedOutput("positions", table(rows))
+
+
+class Gone:
+    """Notices that a topic is not there any more; SourceFailed after a while."""
+
+    def __init__(self, client: Consumer, topic: str) -> None:
+        self._client = client
+        self._topic = topic
+        self._since_s: float | None = None
+
+    def look(self) -> None:
+        """Looks, after a poll that gave nothing."""
+        if self._client.is_there(self._topic):
+            self._since_s = None
+            return
+        now_s = time.monotonic()
+        self._since_s = self._since_s or now_s
+        if now_s - self._since_s > _GONE_S:
+            raise SourceFailed(
+                f"the topic {self._topic} was deleted while it was read; what was read before is "
+                "written"
+            )

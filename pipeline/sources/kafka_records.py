@@ -15,6 +15,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 
 from schemas.forms import UTC_MICROSECONDS
 from transforms.batch import MESSAGES, BatchKind, Origin, RawBatch
+from transforms.framing import readable
 
 # Of a record, which is a tuple: what a message needs.
 _PLACES = [
@@ -87,9 +88,7 @@ def _attributes(headers: Sequence[Sequence[tuple[str, bytes | None]]]) -> tuple[
 
 
 def _named(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str | None]:
-    return {
-        name: None if value is None else value.decode("utf-8", "replace") for name, value in headers
-    }
+    return {name: None if value is None else readable(value) for name, value in headers}
 
 
 def _text(headers: dict[str, str | None]) -> str | None:

@@ -11,19 +11,29 @@ from functools import partial
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
 from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Duration, Timestamp
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from pipeline.connect.kafka import KafkaAddress
-from pipeline.sources.kafka_client import commit_offsets, consumer, first_offsets
+from pipeline.errors import SourceFailed
+from pipeline.sources.kafka_client import (
+    Consumer,
+    commit_offsets,
+    consumer,
+    known_offsets,
+    last_offsets,
+)
+from pipeline.sources.kafka_offsets import Gap, Span, before, told, why_compacted
 from pipeline.sources.kafka_records import Records
 from pipeline.sources.live import believed_times
+from pipeline.sources.positions import Run, now_us, table
 from pipeline.sources.watermark import NEVER, PATIENCE_US, Watermark
 from transforms.batch import RawBatch
 from transforms.budget import USUAL, Budget
@@ -56,6 +66,9 @@ class Topic:
         commits: whether the runner's word that it has made a bundle its own is to be trusted with
             the offsets; else they are committed when the job has ended.
         budget: what a message may take.
+        former: the group whose offsets count where `group` has none.
+        compacted: whether the topic is; None if that is not known.
+        run: which run it is.
     """
 
     address: KafkaAddress
@@ -67,6 +80,9 @@ class Topic:
     partitions: int
     commits: bool
     budget: Budget = USUAL
+    former: str | None = None
+    compacted: bool | None = None
+    run: str = ""
 
 
 # Beam reads a DoFn's parameters from its defaults.
@@ -148,12 +164,14 @@ class _Reader:
 
     def __init__(self, topic: Topic, number: int) -> None:
         self.part = TopicPartition(topic.address.topic, number)
-        self.client: KafkaConsumer = consumer(topic.address, topic.budget)
+        self.client: Consumer = consumer(topic.address, topic.budget)
         self.client.assign([self.part])
         self.records = Records(topic.address.topic, topic.name)
         self.disorder_us = topic.disorder_us
         self.watermark = Watermark(topic.disorder_us)
         self._at = 0
+        self.gaps: list[Gap] = []
+        self.lost: list[Gap] = []
         self.lock = threading.Lock()
         # How far event time has come here, and since when there has been nothing left to read.
         self.reached_us = NEVER
@@ -165,10 +183,21 @@ class _Reader:
             self.watermark = Watermark(self.disorder_us)
             self.reached_us = NEVER
         self._at = offset
+        if self.client.at(self.part) != offset:
+            self.gaps = []
         self.client.seek(self.part, offset)
 
     def poll(self) -> list[Any]:
         found = self.client.poll(timeout_ms=_POLL_MS, max_records=_BATCH_ROWS)
+        self.gaps += self.client.skipped().get(self.part, [])
+        moved = self.client.placed().get(self.part)
+        if moved is not None and moved.gap is not None:
+            what = told(self.part.topic, self.part.partition, moved.gap)
+            if moved.at < self._at:
+                # An engine's reader goes on only.
+                raise SourceFailed(f"{what}. For that this runner's job has to be started again")
+            _log.warning("%s", what)
+            self.lost.append(moved.gap)
         return list(found.get(self.part, []))
 
     def ended(self) -> bool:
@@ -194,6 +223,8 @@ class _Reader:
 
 
 _readers: dict[tuple[str, int], _Reader] = {}
+# What was missing where a partition began, until the first batch tells it.
+_missing: dict[tuple[str, int], Gap] = {}
 _making = threading.Lock()
 
 
@@ -213,10 +244,16 @@ class _Offsets(_Numbers):
         part = TopicPartition(topic.address.topic, number)
         client = consumer(topic.address, group_id=topic.group)
         try:
-            offset = client.committed(part)
-            if offset is None:
-                start = topic.start if number < topic.partitions else "earliest"
-                offset = first_offsets(client, [part], start)[part]
+            start = topic.start if number < topic.partitions else "earliest"
+            found = known_offsets(client, topic.address, [part], start, topic.former, topic.group)
+            offset, missing = found[part].at, found[part].gap
+            last_offsets(client, {part: offset})
+            if (moved := client.placed().get(part)) is not None:
+                offset, missing = moved.at, moved.gap
+            if missing is not None:
+                _log.warning("%s", told(part.topic, number, missing))
+                with _making:
+                    _missing[topic.run, number] = missing
         finally:
             client.close(autocommit=False, timeout_ms=2000)
         return OffsetRange(offset, _NO_END)
@@ -258,15 +295,16 @@ class _Read(beam.DoFn):
                     break
                 mine.append(record)
             if mine:
+                start = tracker.current_restriction().start
                 _following[number] = mine[-1].offset + 1
-                yield self._batch(topic, number, reader, mine)
+                yield self._batch(topic, number, reader, mine, start)
             now_us = time.time_ns() // 1000
             self._advance(watermark, reader.look(now_us))
         _go_on(tracker, 0 if mine else _PAUSE_S)
         return mine[-1].offset + 1 if mine else None
 
     def _batch(
-        self, topic: Topic, number: int, reader: _Reader, records: list[Any]
+        self, topic: Topic, number: int, reader: _Reader, records: list[Any], start: int
     ) -> TimestampedValue:
         batch, _ = reader.records.batch({reader.part: records})
         decoded = topic.decode(batch)
@@ -275,8 +313,27 @@ class _Read(beam.DoFn):
         latest = believed_times(decoded[0], time.time_ns() // 1000).latest
         if len(latest):
             reader.watermark.saw(number, int(latest.max()))
-        batch = replace(batch, ahead=decoded)
+        positions = self._positions(topic, number, reader, records, start)
+        batch = replace(batch, ahead=decoded, positions=positions)
         return TimestampedValue(batch, _moment(at))
+
+    def _positions(
+        self, topic: Topic, number: int, reader: _Reader, records: list[Any], start: int
+    ) -> pa.Table:
+        """The rows of what one batch holds; they are brought together behind it."""
+        following = records[-1].offset + 1
+        lost, reader.lost = reader.lost, []
+        with _making:
+            missing = _missing.pop((topic.run, number), None)
+        lost += [] if missing is None else [missing]
+        # What was lost on the way is no part of what was read.
+        start = max([start, *(gap.last + 1 for gap in lost if gap.last < records[0].offset)])
+        gaps = why_compacted(before(reader.gaps, following), topic.compacted)
+        reader.gaps = []
+        run = Run(topic.run, topic.name, topic.address.topic)
+        at_us, log = now_us(), reader.client.log(topic.address.topic)
+        rows = run.of_span(number, Span(start, following, len(records), gaps, log), at_us)
+        return table(rows + [run.of_gap(number, gap, at_us, log) for gap in lost])
 
     def _advance(self, estimator: Any, at_us: int) -> None:
         moment = _moment(at_us)

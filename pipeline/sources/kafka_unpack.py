@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from kafka.consumer.fetcher import ConsumerRecord, Fetcher
+from kafka.protocol.consumer import IsolationLevel
 from kafka.record import MemoryRecords
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.legacy_records import LegacyRecordBatch
@@ -14,6 +15,7 @@ from kafka.record.util import calc_crc32c, decode_varint
 from kafka.structs import TopicPartition
 
 from pipeline.sources.kafka_codecs import unpacked
+from pipeline.sources.kafka_offsets import ABORTED, COMPACTION, CONTROL, Gap, gap
 from transforms.budget import LETTER_BYTES, TOO_LARGE, USUAL, Budget
 
 UNREADABLE = "unreadable_record"
@@ -27,7 +29,11 @@ _HEADER = DefaultRecordBatch.HEADER_STRUCT
 _CRC_FROM = DefaultRecordBatch.ATTRIBUTES_OFFSET
 _LOG_APPEND_TIME = DefaultRecordBatch.TIMESTAMP_TYPE_MASK
 _CONTROL = DefaultRecordBatch.CONTROL_MASK
+_TRANSACTIONAL = DefaultRecordBatch.TRANSACTIONAL_MASK
 _CODEC = DefaultRecordBatch.CODEC_MASK
+# A marker's key: version, and whether its transaction was aborted (0) or committed (1).
+_MARKER = struct.Struct(">hh")
+_ABORT = 0
 _BIGGEST = 2**63 - 1
 _NO_TIME = -1
 _record = ConsumerRecord._make
@@ -49,13 +55,15 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
 
     The client's own gives up a partition for ever at the first byte that it does not understand.
     Here what can't be read is a record too, with a `Refusal`: one for a record that stands alone,
-    one at the last offset of all records that can't be told apart. It reads what is not committed
-    either, as the client does by default.
+    one at the last offset of all records that can't be told apart. Where the client reads what is
+    committed alone, batches of aborted transactions are left out; the client's own unpacking, in
+    whose place this stands, would do so.
 
     Attributes:
         budget: what a message may take.
         high: the offset behind the partition's last record; None where it is not known.
         most_bytes: `take` ends with the record that makes it so many.
+        skipped: the offsets that were passed so far and hold no message.
     """
 
     budget: Budget = USUAL
@@ -65,6 +73,18 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
     next_fetch_offset: int
     fetch_offset: int
     record_iterator: Iterator[Any] | None
+    isolation_level: int
+    aborted_producer_ids: set[int]
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        self.skipped: list[Gap] = []
+        super().__init__(*args, **named)
+
+    def _skip(self, first: int, last: int, reason: str) -> None:
+        """Takes note of offsets without a message, as far as they were asked for."""
+        first = max(first, self.next_fetch_offset)
+        if first <= last:
+            self.skipped.append(gap(first, last, reason))
 
     def take(self, n: int | None = None) -> list[Any]:
         """The next records, at most `n`."""
@@ -129,6 +149,7 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
             return
         try:
             if batch[_MAGIC_AT] == 2:
+                self._pass(base - 1, COMPACTION)
                 yield from self._of_records(base, last, batch)
             else:
                 yield from self._of_legacy(base, batch)
@@ -142,6 +163,7 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
                 why = f"{str(error) or type(error).__name__}; their batch has {len(batch):,} bytes"
                 yield self._refused(UNREADABLE, why, last, bytes(batch), begins)
         # Compaction may have taken a batch's last records.
+        self._skip(self.next_fetch_offset, last, COMPACTION)
         self.next_fetch_offset = max(self.next_fetch_offset, last + 1)
 
     @staticmethod
@@ -158,8 +180,17 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
             raise _Broken("the checksum is wrong")
         self.leader_epoch = header[2]
         attributes, first_ms, latest_ms, count = header[5], header[7], header[8], header[12]
+        committed = self.isolation_level == IsolationLevel.READ_COMMITTED
+        if committed and header[9] >= 0:
+            self._consume_aborted_transactions_up_to(last)
         if attributes & _CONTROL:
-            return  # a transaction's marker
+            if committed and _is_abort(batch[_HEADER.size :]):
+                self.aborted_producer_ids.discard(header[9])
+            self._pass(last, CONTROL)
+            return
+        if committed and attributes & _TRANSACTIONAL and header[9] in self.aborted_producer_ids:
+            self._pass(last, ABORTED)
+            return
         data, whole = unpacked(batch[_HEADER.size :], attributes & _CODEC, self.budget.held_bytes)
         sent_ms = latest_ms if attributes & _LOG_APPEND_TIME else None
         at, before, expected = 0, base - 1, self.next_fetch_offset
@@ -179,12 +210,17 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
             if before < expected:
                 continue  # it was asked for an offset within the batch
             self.records_read += 1
+            self._skip(self.next_fetch_offset, before - 1, COMPACTION)
             self.next_fetch_offset = before + 1
             yield record
         else:
             if at == len(data) and whole:
                 return
         yield from self._rest(max(before + 1, expected), last, len(data) - at, whole)
+
+    def _pass(self, last: int, reason: str) -> None:
+        self._skip(self.next_fetch_offset, last, reason)
+        self.next_fetch_offset = max(self.next_fetch_offset, last + 1)
 
     def _rest(self, first: int, last: int, size: int, whole: bool) -> Iterator[Any]:
         """What stands behind the last record of a batch that can be told apart from the others."""
@@ -250,6 +286,7 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
                 yield self._refused(TOO_LARGE, what, record.offset, None)
                 continue
             self.records_read += 1
+            self._skip(self.next_fetch_offset, record.offset - 1, COMPACTION)
             self.next_fetch_offset = record.offset + 1
             yield _record(
                 (tp.topic, tp.partition, -1, record.offset, record.timestamp,
@@ -272,6 +309,16 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
             (tp.topic, tp.partition, self.leader_epoch, last, _NO_TIME, 0, None, kept, [],
              Refusal(error_type, message), -1, -1, -1)
         )  # fmt: skip
+
+
+def _is_abort(records: memoryview) -> bool:
+    """Whether a transaction's marker says that it was aborted; a damaged one says nothing."""
+    try:
+        length, at = decode_varint(records, 0)
+        key = _fields(bytes(records), at, at + length, length)[2]
+        return key is not None and _MARKER.unpack_from(key)[1] == _ABORT
+    except (IndexError, ValueError, struct.error):
+        return False
 
 
 class _Legacy(LegacyRecordBatch):  # type: ignore[misc,unused-ignore]

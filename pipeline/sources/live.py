@@ -20,6 +20,7 @@ from pipeline.clock import steady_us
 from pipeline.errors import ConfigError, SourceFailed
 from pipeline.shown import address
 from pipeline.sources import Told
+from pipeline.sources.positions import Ledger
 from pipeline.sources.watermark import NEVER, Behind, Watermark
 from pipeline.streaming.live import Polled
 from transforms.batch import MESSAGES, BatchKind, Origin, RawBatch
@@ -146,6 +147,7 @@ class LiveReader:
         told: what the job wants to know.
         now_us: the machine's clock.
         steady_us: the clock by which the pipeline's steps say since when something waits.
+        ledger: is told what the pipeline takes, and gives what is to be written down of it.
     """
 
     def __init__(
@@ -156,8 +158,10 @@ class LiveReader:
         told: Told,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
         steady_us: Callable[[], int] = steady_us,
+        ledger: Ledger | None = None,
     ) -> None:
         self._broker = broker
+        self._ledger = ledger
         self._decode = decode
         self._watermark = Watermark(disorder_us)
         # As it was when the pipeline took its last batch; what is refused must not move it.
@@ -272,7 +276,7 @@ class LiveReader:
         except queue.Empty:
             self._look_after()
             over = self._stopping.is_set() or self._failed is not None
-            return Polled([], self.watermark_us, done=over)
+            return Polled(self._written_down(over), self.watermark_us, done=over)
         self.watermark_us, self._taken = ready.watermark_us, ready.watermark
         if ready.batch is None:
             if ready.last and self._under_way:
@@ -283,7 +287,14 @@ class LiveReader:
         self._polls += 1
         positions = ready.fetched.positions
         self._under_way.append(_UnderWay(self._polls, positions, self._now_us(), ready.last))
-        return Polled([ready.batch], self.watermark_us)
+        if self._ledger is not None:
+            self._ledger.took(positions)
+        return Polled([ready.batch, *self._written_down()], self.watermark_us)
+
+    def _written_down(self, end: bool = False) -> list[RawBatch]:
+        """What is due to be written down of what was read, as a batch without messages."""
+        due = None if self._ledger is None else self._ledger.due(end)
+        return [] if due is None else [due]
 
     def _look_after(self) -> None:
         now, before = time.monotonic(), self._looked_at

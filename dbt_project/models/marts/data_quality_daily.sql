@@ -5,7 +5,7 @@
 {%- set flags = [
     'gap', 'stuck', 'counter_reset', 'counter_jump', 'late', 'voltage_out_of_range',
     'current_out_of_range', 'temperature_out_of_range', 'frequency_out_of_range',
-    'event_time_assumed', 'counter_dip', 'clock_disagrees', 'direction_disagrees', 'impedance'
+    'event_time_assumed', 'counter_dip', 'clock_disagrees', 'direction_disagrees', 'impedance', 'binary_id'
 ] -%}
 with
 

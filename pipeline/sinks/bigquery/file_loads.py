@@ -31,6 +31,7 @@ from schemas.reading import (
     CYCLE_SUMMARY,
     DEAD_LETTER,
     READING,
+    SOURCE_POSITION,
     TEST_DIALECT,
     WINDOW_STATS,
     Table,
@@ -38,7 +39,7 @@ from schemas.reading import (
 
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
-LOADED = (READING, DEAD_LETTER, WINDOW_STATS, TEST_DIALECT, CYCLE_SUMMARY)
+LOADED = (READING, DEAD_LETTER, WINDOW_STATS, TEST_DIALECT, CYCLE_SUMMARY, SOURCE_POSITION)
 # BigQuery's reasons for a job's failure that another try may not meet.
 _PASSING = {
     "backendError", "internalError", "jobBackendError", "jobInternalError", "jobRateLimitExceeded",

@@ -19,7 +19,14 @@ from pipeline.sources.formats.headers import unique_names
 from pipeline.sources.formats.parquet_pieces import opened, pieces
 from pipeline.sources.formats.reading import Reading
 from schemas.forms import arrow_schema
-from schemas.reading import CYCLE_SUMMARY, DEAD_LETTER, READING, TEST_DIALECT, WINDOW_STATS
+from schemas.reading import (
+    CYCLE_SUMMARY,
+    DEAD_LETTER,
+    READING,
+    SOURCE_POSITION,
+    TEST_DIALECT,
+    WINDOW_STATS,
+)
 from transforms.batch import MESSAGES, BatchKind, RawBatch
 from transforms.budget import MIB
 from transforms.dead_letter import DeadLetter
@@ -52,6 +59,10 @@ class Span:
     size: int
 
 
+# Tables of the job's own that say nothing a run could read.
+_NO_READINGS = (TEST_DIALECT, WINDOW_STATS, SOURCE_POSITION)
+
+
 def kind_of(names: Sequence[str]) -> Kind:
     """What a file with these columns holds."""
     present = set(names)
@@ -61,7 +72,7 @@ def kind_of(names: Sequence[str]) -> Kind:
         return Kind.ENVELOPES
     if present.issuperset(CYCLE_SUMMARY.names):
         return Kind.CYCLE_SUMMARIES
-    if any(present.issuperset(table.names) for table in (TEST_DIALECT, WINDOW_STATS)):
+    if any(present.issuperset(table.names) for table in _NO_READINGS):
         return Kind.NO_READINGS
     if present.issuperset(field.name for field in READING.fields if field.required):
         return Kind.READINGS

@@ -102,7 +102,7 @@ def test_headers_are_attributes_and_name_the_file() -> None:
         "source_file": "CS2_35/a.csv", "equipment_id": "Zelle ü", "x": None
     }  # fmt: skip
     assert named["source_file"] == "CS2_35/a.csv"
-    assert json.loads(odd["attributes"]) == {"y": "\ufffd"} and odd["source_file"] is None
+    assert json.loads(odd["attributes"]) == {"y": "0xff"} and odd["source_file"] is None
 
 
 def test_a_reading_without_equipment_has_the_header_s_or_the_key_s() -> None:
@@ -151,6 +151,7 @@ def test_java_is_told_where_and_from_when_and_not_to_commit_by_itself() -> None:
         "group.id": "g",
         "auto.offset.reset": "earliest",
         "enable.auto.commit": "false",
+        "isolation.level": "read_committed",
     }
     assert consumer_config(ADDRESS, "g", "latest", {})["auto.offset.reset"] == "latest"
     assert consumer_config(ADDRESS, "g", AT_MS, {})["auto.offset.reset"] == "earliest"
@@ -248,7 +249,8 @@ def source(query: str = "", where: Where = Where.HERE, until_latest: bool = Fals
 
 def test_a_topic_is_read_for_ever_by_one_group_unless_it_says_otherwise() -> None:
     found = source()
-    assert (found.name, found.group, found.live) == ("kafka://b1:9092/cells", "battery-pipeline", True)  # fmt: skip
+    assert (found.name, found.group, found.live) == ("kafka://b1:9092/cells", "battery-pipeline.cells", True)  # fmt: skip
+    assert found._former == "battery-pipeline" and source("?group=g")._former is None
     assert (found._start, found._disorder_us, found.total) == ("earliest", 5_000_000, None)
     assert (found.lag, found.watermark_us, found._java) == (None, None, False)
     assert not source(until_latest=True).live
@@ -272,11 +274,17 @@ def test_a_start_may_be_a_time(start: str) -> None:
         ("?start=1717243200000", "start=1717243200000 must be earliest, latest or a time"),
         ("?disorder=-1", "disorder=-1 must be 0 to 86400 seconds"),
         ("?disorder=x", "disorder=x must be 0 to 86400 seconds"),
+        ("?isolation=x", "isolation=x must be read_committed or read_uncommitted"),
+        ("?transaction_wait=-1", "transaction_wait=-1 must be 0 to 3600 seconds"),
+        ("?transaction_wait=x", "transaction_wait=x must be 0 to 3600 seconds"),
         ("?reader=go", "reader=go must be python or java"),
         ("?reader=java", "reader=java is for live reading on Dataflow or Flink; drop it"),
         (
             "?offset=3",
-            "no such parameter 'offset'; valid are disorder, group, reader, secret, start",
+            (
+                "no such parameter 'offset'; valid are disorder, group, isolation, reader, secret, "
+                "start, transaction_wait"
+            ),
         ),
         ("?group=", "parameter 'group' has no value; give one or drop it"),
         ("?group=a&group=b", "parameter 'group' is given twice; drop one"),
