@@ -13,7 +13,7 @@ from pipeline.outcome import NoteDialects, NoteFiles
 from pipeline.sinks import Produced, Sink
 from pipeline.sources import Source
 from transforms.decode import Decode
-from transforms.enrich import Enrich
+from transforms.enrich import Enrich, EnrichSuperseded
 from transforms.order import Order
 from transforms.summarise import Summarise
 from transforms.validate import Validate
@@ -51,9 +51,11 @@ def build(
         received.leads,
         config.window_us + received.disorder_us + LONGER_US,
         CLOCK,
+        config.on_conflict == "keep",
     )
     sequenced = to_order | "Order" >> order
     readings = sequenced.ordered | "Enrich" >> Enrich()
+    superseded = sequenced.superseded | "EnrichSuperseded" >> EnrichSuperseded()
     window_stats = sequenced.ordered | "Summarise" >> Summarise(config.window_us)
     produced = Produced(
         raw=received.batches if received.files is None else None,
@@ -63,6 +65,7 @@ def build(
         tails=sequenced.tails,
         dialects=valid.dialects,
         summaries=received.summaries,
+        superseded=superseded,
     )
     _ = valid.dialects | "Doubts" >> beam.ParDo(NoteDialects())
     refused = [received.dead_letters, decoded.dead_letters, valid.dead_letters]

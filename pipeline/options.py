@@ -30,6 +30,7 @@ _DAY_FIRST = {"auto": None, "mdy": False, "dmy": True}
 DEFAULT_WAREHOUSE = "duckdb:./data/warehouse.duckdb"
 # The first of each is the default.
 BIGQUERY_METHODS = ("storage_write", "file_loads", "streaming_inserts")
+CONFLICTS = ("version", "replace", "keep")
 BIGQUERY_DELIVERIES = ("at_least_once", "exactly_once")
 
 
@@ -123,6 +124,15 @@ class JobOptions(PipelineOptions):
             "place; default: 300",
         )
         group.add_argument(
+            "--on_conflict",
+            choices=list(CONFLICTS),
+            default=CONFLICTS[0],
+            help="which version of a reading counts in the warehouse when it arrives again with "
+            "other values: version (the newest; the former goes to readings_superseded), replace "
+            "(the newest; the former stays in the lake alone), or keep (the first; the newer one "
+            f"goes to readings_superseded); default: {CONFLICTS[0]}",
+        )
+        group.add_argument(
             "--shards",
             type=int,
             default=8,
@@ -199,6 +209,7 @@ class JobConfig:
     warehouses: tuple[str, ...] = (DEFAULT_WAREHOUSE,)
     window_us: int = 60_000_000
     allowed_lateness_us: int = 300_000_000
+    on_conflict: str = CONFLICTS[0]
     shards: int = 8
     profiles: tuple[Profile, ...] = ()
     time_zone: str = "UTC"
@@ -318,6 +329,7 @@ def config_from(options: PipelineOptions, now_us: int | None = None) -> JobConfi
         warehouses=_warehouses(own.warehouse),
         window_us=_window_us(own.window),
         allowed_lateness_us=round(own.allowed_lateness * 1e6),
+        on_conflict=own.on_conflict,
         shards=own.shards,
         profiles=_profiles(own.equipment_profile),
         time_zone=_time_zone(own.time_zone),

@@ -103,9 +103,11 @@ def sinks(config: JobConfig, since_s: float | None = None, where: Where = Where.
         number = "" if place == 1 else str(place)
         if scheme(uri) == "duckdb":
             label = f"DuckDB{number}"
-            found.append(DuckDBSink(uri.partition(":")[2], config.profiles, label))
+            path = uri.partition(":")[2]
+            found.append(DuckDBSink(path, config.profiles, label, config.on_conflict))
         elif scheme(uri) == "md":
-            found.append(MotherDuckSink(uri, config.profiles, f"MotherDuck{number}"))
+            label = f"MotherDuck{number}"
+            found.append(MotherDuckSink(uri, config.profiles, label, config.on_conflict))
         elif scheme(uri) == "bigquery":
             found.append(_bigquery(config, uri, where, f"BigQuery{number}"))
         elif scheme(uri) == "cassandra":

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
-from schemas.reading import CYCLE_SUMMARY, READING, TEST_DIALECT, WINDOW_STATS, Table
+from schemas.reading import (
+    CYCLE_SUMMARY,
+    READING,
+    READING_SUPERSEDED,
+    TEST_DIALECT,
+    WINDOW_STATS,
+    Table,
+)
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,8 @@ class Produced:
         tails: PCollection of (shard, `transforms.order.Tail`): what the next readings need.
         dialects: PCollection of tables of schema TEST_DIALECT, or None. A row may come again.
         summaries: PCollection of tables of schema CYCLE_SUMMARY; None where the source has none.
+        superseded: PCollection of tables of schema READING_SUPERSEDED, or None: readings of which
+            another version is among `readings` now or was before.
     """
 
     raw: beam.PCollection | None
@@ -31,12 +40,14 @@ class Produced:
     tails: beam.PCollection
     dialects: beam.PCollection | None = None
     summaries: beam.PCollection | None = None
+    superseded: beam.PCollection | None = None
 
     @property
     def tables(self) -> list[tuple[Table, beam.PCollection]]:
         """The tables that a warehouse has, each with its rows; without the dead letters."""
         given = (
             (READING, self.readings),
+            (READING_SUPERSEDED, self.superseded),
             (WINDOW_STATS, self.window_stats),
             (TEST_DIALECT, self.dialects),
             (CYCLE_SUMMARY, self.summaries),
