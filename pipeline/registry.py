@@ -151,4 +151,5 @@ def _cassandra(config: JobConfig, uri: str, label: str) -> Sink:
         used=config.profiles,
         kept_where=kept[0] if kept else None,
         label=label,
+        on_conflict=config.on_conflict,
     )

@@ -128,8 +128,9 @@ READING = Table(
         Field(
             "content_id",
             _I,
-            "Hash of the measured values with cycle and step, to ten digits. The same reading_id "
-            "with another content_id is another version of the reading: a correction.",
+            "Hash of the reading_id and the measured values with cycle and step, to ten digits. "
+            "The same reading_id with another content_id is another version of the reading: a "
+            "correction.",
             derived=True,
         ),
     ),

@@ -292,7 +292,7 @@ def validate(decoded: Decoded, limits: Limits, now_us: int) -> tuple[pa.Table, R
     high, low = _identify(table)
     table = table.drop_columns(["row", "flags"])
     table = table.append_column("flags", pa.array(flags))
-    table = table.append_column("content_id", identity.content(table, MEASURED))
+    table = table.append_column("content_id", identity.content(table, MEASURED, high))
     table = table.append_column("id_high", pa.array(high))
     return table.append_column("id_low", pa.array(low)), rejects
 
