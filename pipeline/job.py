@@ -36,7 +36,7 @@ def build(
     Step names are stable: a running Dataflow job is updated by them.
     """
     received = source.read(pipeline)
-    decode = Decode(config.time_zone, config.day_first, config.budget)
+    decode = Decode(config.zone, config.day_first, config.budget)
     decoded = received.batches | "Decode" >> decode
     valid = decoded.readings | "Validate" >> Validate(config.profiles, config.launched_at_us)
     to_order = {"valid": valid.readings}

@@ -24,6 +24,7 @@ from schemas import profiles
 from schemas.profiles import Profile, ProfileError
 from transforms.budget import USUAL, Budget, BudgetError, budget_from
 from transforms.interpret.told import Told, ToldError, told_from
+from transforms.zones import Gap
 
 _DAY_S = 86_400
 _DAY_FIRST = {"auto": None, "mdy": False, "dmy": True}
@@ -152,6 +153,15 @@ class JobOptions(PipelineOptions):
             help="zone of times that carry none, such as Europe/Berlin; default: UTC",
         )
         group.add_argument(
+            "--zone_gap",
+            default=Gap.AUTO.value,
+            choices=[gap.value for gap in Gap],
+            help="of times that --time_zone skips in spring, such as 02:30: shift (02:30 is 03:30), "
+            "standard (the clock stays on standard time all year), reject (a dead letter), or auto "
+            "(standard where the rows of a file or its test's clock show it, else shift; the "
+            "readings are flagged clock_disagrees); default: auto",
+        )
+        group.add_argument(
             "--date_order",
             default="auto",
             choices=sorted(_DAY_FIRST),
@@ -213,6 +223,7 @@ class JobConfig:
     shards: int = 8
     profiles: tuple[Profile, ...] = ()
     time_zone: str = "UTC"
+    zone_gap: str = Gap.AUTO.value
     day_first: bool | None = None
     equipment_id: str | None = None
     dialects: tuple[Told, ...] = ()
@@ -230,6 +241,11 @@ class JobConfig:
     bigquery_delivery: str = BIGQUERY_DELIVERIES[0]
     bigquery_load_every_s: float = 300.0
     dry_run: bool = False
+
+    @property
+    def zone(self) -> str:
+        """The time zone, with what is made of times that it skips; see `transforms.zones`."""
+        return self.time_zone if self.zone_gap == Gap.AUTO else f"{self.time_zone};{self.zone_gap}"
 
 
 def _window_us(seconds: float) -> int:
@@ -333,6 +349,7 @@ def config_from(options: PipelineOptions, now_us: int | None = None) -> JobConfi
         shards=own.shards,
         profiles=_profiles(own.equipment_profile),
         time_zone=_time_zone(own.time_zone),
+        zone_gap=own.zone_gap,
         day_first=_DAY_FIRST[own.date_order],
         equipment_id=own.equipment_id,
         dialects=_dialects(own.dialect),

@@ -48,7 +48,7 @@ def source(
     if kind in ("kafka", "pubsub"):
         decode = partial(
             decode_batch,
-            time_zone=config.time_zone,
+            time_zone=config.zone,
             day_first=config.day_first,
             budget=config.budget,
         )
@@ -63,7 +63,7 @@ def source(
             config.source,
             name=config.source,
             equipment_id=config.equipment_id,
-            time_zone=config.time_zone,
+            time_zone=config.zone,
             day_first=config.day_first,
             dialects=config.dialects,
             budget=config.budget,

@@ -29,10 +29,12 @@ from transforms.convert import Converted, Mask, Values
 from transforms.dead_letter import DeadLetter
 from transforms.interpret import apply, decide, states
 from transforms.interpret.interpretation import SECOND, Interpretation
+from transforms.zones import zone_of
 
 STEP = "decode"
 UNDECODABLE = "undecodable"
 DIRECTION_DISAGREES = 1 << QUALITY_FLAGS.index("direction_disagrees")
+CLOCK_DISAGREES = 1 << QUALITY_FLAGS.index("clock_disagrees")
 EVENT_TIME_ASSUMED = 1 << QUALITY_FLAGS.index("event_time_assumed")
 
 # A bare `time` is a date for a gateway and elapsed seconds for a cycler: its values tell.
@@ -199,17 +201,21 @@ def _known_columns(
     fields: dict[str, list[tuple[str, Alias]]],
     dates: Dates,
     rejects: Rejects,
-) -> dict[str, pa.Array]:
+) -> tuple[dict[str, pa.Array], npt.NDArray[np.int64] | int]:
+    """The fields that messages have, and the flags of those whose time is in doubt."""
     found: dict[str, pa.Array] = {}
+    flags: npt.NDArray[np.int64] | int = 0
     for name, sources in fields.items():
         parts = []
         for source, alias in sources:
             converted = _convert_field(name, columns[source], alias, dates)
             error, message = apply.error_of(name)
             rejects.add_mask(converted.bad, error, name, f"{source} {message}")
+            if converted.doubtful is not None and name == "recorded_at":
+                flags = flags | np.where(converted.doubtful, CLOCK_DISAGREES, 0)
             parts.append(converted.array)
         found[name] = parts[0] if len(parts) == 1 else pc.coalesce(*parts)
-    return found
+    return found, flags
 
 
 def _own_columns(
@@ -369,7 +375,7 @@ def decode(
         day_first = raw.origin.day_first
         if day_first is None and raw.kind is BatchKind.MESSAGES:
             day_first = False
-    dates = Dates(ZoneInfo(time_zone), day_first)
+    dates = Dates(zone_of(time_zone), day_first)
     with _no_collection():
         try:
             return _decode(raw, dates, budget)
@@ -491,7 +497,7 @@ def _readings_of_messages(
     """The table of `Decoded` from messages' fields as their senders named them."""
     rows, columns = raw.table.num_rows, alike.columns
     fields, unknown = _match(columns)
-    found = _known_columns(columns, fields, dates, rejects)
+    found, doubtful = _known_columns(columns, fields, dates, rejects)
     doubled = [
         (name, [better for better, _ in sources[:rank]])
         for sources in fields.values()
@@ -506,6 +512,7 @@ def _readings_of_messages(
     _refuse_long(found, budget, rejects)
     found["recorded_at"], assumed = event_time(found, rows, messages=True)
     flags = np.where(assumed, EVENT_TIME_ASSUMED, 0).astype(np.int64)
+    flags |= doubtful
     flags |= _against_state(columns, unknown, found.get("current_a"))
     return _finished(found, flags, rows, rejects)
 

@@ -7,7 +7,6 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
-from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
@@ -17,6 +16,7 @@ from pipeline.sources.formats.reading import Reading
 from transforms.batch import BatchKind, RawBatch
 from transforms.budget import TOO_LARGE
 from transforms.whole import Gatherer, Whole
+from transforms.zones import zone_of
 
 # Rows of one moment are counted, so that they travel together: more are no test.
 _MOMENT_ROWS = 1_000_000
@@ -42,7 +42,7 @@ def batches(
         Refused: it has too many rows for that.
     """
     with _Spool() as spool:
-        gatherer = Gatherer(reading.how, content.origin(settings), ZoneInfo(settings.time_zone))
+        gatherer = Gatherer(reading.how, content.origin(settings), zone_of(settings.time_zone))
         most = content.budget.in_order_rows
         for row, table in tables:
             if not table.num_rows:
