@@ -136,6 +136,7 @@ def _bigquery(config: JobConfig, uri: str, where: Where, label: str) -> BigQuery
         kept_where=kept[0] if kept else None,
         load_every_s=config.bigquery_load_every_s,
         label=label,
+        on_conflict=config.on_conflict,
     )
 
 
