@@ -9,6 +9,9 @@ from apache_beam.runners.portability import portable_runner
 from apache_beam.runners.runner import PipelineResult
 
 NAMESPACE = "account"
+# Of counters that say how many readings written before have another version now, each by the name
+# of who knows.
+CORRECTED = "corrected"
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Account:
         flagged: readings among `written` with at least one quality flag.
         refused: rows that a warehouse did not take; they are dead letters beside those counted
             here, which never became readings.
+        corrected: versions of readings, among `written` by this run or an earlier one, of which
+            another version with other values counts.
     """
 
     read: int = 0
@@ -33,6 +38,7 @@ class Account:
     late: int = 0
     flagged: int = 0
     refused: int = 0
+    corrected: int = 0
 
     @property
     def balances(self) -> bool:
@@ -51,8 +57,8 @@ class Account:
         parts = f"duplicates {self.duplicates:,} + dead letters {self.dead_letters:,}"
         return [
             f"read {self.read:,} {sign} written {self.written:,} + {parts}",
-            f"late {self.late:,}, flagged {self.flagged:,}; {seconds:.1f} s, {rate:,.0f} readings/s"
-            + (f"; {latency}" if latency else ""),
+            f"late {self.late:,}, flagged {self.flagged:,}, corrected {self.corrected:,}; "
+            f"{seconds:.1f} s, {rate:,.0f} readings/s" + (f"; {latency}" if latency else ""),
             *(
                 [f"a warehouse refused {self.refused:,} rows: see its reason in the dead letters"]
                 if self.refused
@@ -66,10 +72,20 @@ def of(result: PipelineResult) -> Account:
     if isinstance(result, portable_runner.PipelineResult):
         # On Prism and Flink it would answer for ever what it answered first.
         result._metrics = None
-    counters = result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))["counters"]
-    totals: dict[str, int] = {}
-    for counter in counters:
-        name = counter.key.metric.name
-        totals[name] = totals.get(name, 0) + int(counter.result or 0)
+    totals = _totals(result, NAMESPACE)
+    # Readings that were written before and now have another version: the stream knows of recent
+    # ones and a warehouse of all of its own, so they are not added up.
+    totals["corrected"] = totals.get("corrected", 0) + max(
+        _totals(result, CORRECTED).values(), default=0
+    )
     known = {name: totals.get(name, 0) for name in Account.__dataclass_fields__}
     return Account(**known)
+
+
+def _totals(result: PipelineResult, namespace: str) -> dict[str, int]:
+    """The sums of a namespace's counters over all steps, by name."""
+    totals: dict[str, int] = {}
+    for counter in result.metrics().query(MetricsFilter().with_namespace(namespace))["counters"]:
+        name = counter.key.metric.name
+        totals[name] = totals.get(name, 0) + int(counter.result or 0)
+    return totals

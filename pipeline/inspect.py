@@ -74,7 +74,7 @@ def look(source: FileSource, config: options.JobConfig) -> dict[str, Seen]:
 def _note(
     raw: RawBatch, config: options.JobConfig, limits: Limits, now_us: int, found: dict[str, Seen]
 ) -> None:
-    decoded, rejects = decode(raw, config.time_zone, config.day_first)
+    decoded, rejects = decode(raw, config.zone, config.day_first)
     valid, refused = validate(decoded, limits, now_us)
     reasons = {**rejects.rows, **refused.rows}
     name = raw.origin.source_file
@@ -278,7 +278,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="a file, folder or glob")
     parser.add_argument("--json", action="store_true", help="print one JSON object per file")
-    for name in ("--time_zone", "--date_order", "--equipment_id"):
+    for name in ("--time_zone", "--zone_gap", "--date_order", "--equipment_id"):
         parser.add_argument(name, help="as for python -m pipeline")
     for name in ("--dialect", "--equipment_profile"):
         parser.add_argument(name, action="append", default=[], help="as for python -m pipeline")
@@ -293,7 +293,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(argv)
     shared = [
         f"--{name}={value}"
-        for name in ("time_zone", "date_order", "equipment_id")
+        for name in ("time_zone", "zone_gap", "date_order", "equipment_id")
         if (value := getattr(given, name))
     ]
     shared += [f"--dialect={name}" for name in given.dialect]

@@ -13,7 +13,7 @@ from pipeline.outcome import NoteDialects, NoteFiles, NotePositions
 from pipeline.sinks import Produced, Sink
 from pipeline.sources import Source
 from transforms.decode import Decode
-from transforms.enrich import Enrich
+from transforms.enrich import Enrich, EnrichSuperseded
 from transforms.order import Order
 from transforms.summarise import Summarise
 from transforms.validate import Validate
@@ -36,7 +36,7 @@ def build(
     Step names are stable: a running Dataflow job is updated by them.
     """
     received = source.read(pipeline)
-    decode = Decode(config.time_zone, config.day_first, config.budget, config.binary_keys)
+    decode = Decode(config.zone, config.day_first, config.budget, config.binary_keys)
     decoded = received.batches | "Decode" >> decode
     valid = decoded.readings | "Validate" >> Validate(config.profiles, config.launched_at_us)
     to_order = {"valid": valid.readings}
@@ -51,9 +51,11 @@ def build(
         received.leads,
         config.window_us + received.disorder_us + LONGER_US,
         CLOCK,
+        config.on_conflict == "keep",
     )
     sequenced = to_order | "Order" >> order
     readings = sequenced.ordered | "Enrich" >> Enrich()
+    superseded = sequenced.superseded | "EnrichSuperseded" >> EnrichSuperseded()
     window_stats = sequenced.ordered | "Summarise" >> Summarise(config.window_us)
     produced = Produced(
         raw=received.batches if received.files is None else None,
@@ -64,6 +66,7 @@ def build(
         dialects=valid.dialects,
         summaries=received.summaries,
         positions=received.positions,
+        superseded=superseded,
     )
     if received.positions is not None:
         _ = received.positions | "Positions read" >> beam.ParDo(NotePositions())

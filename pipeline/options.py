@@ -27,12 +27,14 @@ from schemas.profiles import Profile, ProfileError
 from transforms.budget import USUAL, Budget, BudgetError, budget_from
 from transforms.decode import BINARY_KEYS
 from transforms.interpret.told import Told, ToldError, told_from
+from transforms.zones import Gap
 
 _DAY_S = 86_400
 _DAY_FIRST = {"auto": None, "mdy": False, "dmy": True}
 DEFAULT_WAREHOUSE = "duckdb:./data/warehouse.duckdb"
 # The first of each is the default.
 BIGQUERY_METHODS = ("storage_write", "file_loads", "streaming_inserts")
+CONFLICTS = ("version", "replace", "keep")
 BIGQUERY_DELIVERIES = ("at_least_once", "exactly_once")
 
 
@@ -132,6 +134,15 @@ class JobOptions(PipelineOptions):
             "place; default: 300",
         )
         group.add_argument(
+            "--on_conflict",
+            choices=list(CONFLICTS),
+            default=CONFLICTS[0],
+            help="which version of a reading counts in the warehouse when it arrives again with "
+            "other values: version (the newest; the former goes to readings_superseded), replace "
+            "(the newest; the former stays in the lake alone), or keep (the first; the newer one "
+            f"goes to readings_superseded); default: {CONFLICTS[0]}",
+        )
+        group.add_argument(
             "--shards",
             type=int,
             default=8,
@@ -149,6 +160,15 @@ class JobOptions(PipelineOptions):
             "--time_zone",
             default="UTC",
             help="zone of times that carry none, such as Europe/Berlin; default: UTC",
+        )
+        group.add_argument(
+            "--zone_gap",
+            default=Gap.AUTO.value,
+            choices=[gap.value for gap in Gap],
+            help="of times that --time_zone skips in spring, such as 02:30: shift (02:30 is 03:30), "
+            "standard (the clock stays on standard time all year), reject (a dead letter), or auto "
+            "(standard where the rows of a file or its test's clock show it, else shift; the "
+            "readings are flagged clock_disagrees); default: auto",
         )
         group.add_argument(
             "--date_order",
@@ -216,9 +236,11 @@ class JobConfig:
     warehouses: tuple[str, ...] = (DEFAULT_WAREHOUSE,)
     window_us: int = 60_000_000
     allowed_lateness_us: int = 300_000_000
+    on_conflict: str = CONFLICTS[0]
     shards: int = 8
     profiles: tuple[Profile, ...] = ()
     time_zone: str = "UTC"
+    zone_gap: str = Gap.AUTO.value
     day_first: bool | None = None
     equipment_id: str | None = None
     dialects: tuple[Told, ...] = ()
@@ -239,6 +261,11 @@ class JobConfig:
     bigquery_delivery: str = BIGQUERY_DELIVERIES[0]
     bigquery_load_every_s: float = 300.0
     dry_run: bool = False
+
+    @property
+    def zone(self) -> str:
+        """The time zone, with what is made of times that it skips; see `transforms.zones`."""
+        return self.time_zone if self.zone_gap == Gap.AUTO else f"{self.time_zone};{self.zone_gap}"
 
 
 def _window_us(seconds: float) -> int:
@@ -339,9 +366,11 @@ def config_from(options: PipelineOptions, now_us: int | None = None) -> JobConfi
         warehouses=_warehouses(own.warehouse),
         window_us=_window_us(own.window),
         allowed_lateness_us=round(own.allowed_lateness * 1e6),
+        on_conflict=own.on_conflict,
         shards=own.shards,
         profiles=_profiles(own.equipment_profile),
         time_zone=_time_zone(own.time_zone),
+        zone_gap=own.zone_gap,
         day_first=_DAY_FIRST[own.date_order],
         equipment_id=own.equipment_id,
         dialects=_dialects(own.dialect),

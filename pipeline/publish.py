@@ -56,7 +56,7 @@ def _position(what: Publication, source: FileSource | SimulatorSource) -> Positi
         "--source": job.source,
         "--to": what.to,
         "order": "time" if what.by_time else "source",
-        "--time_zone": job.time_zone,
+        "--time_zone": job.zone,
         "--date_order": str(job.day_first),
         "--equipment_id": str(job.equipment_id),
         "--dialect": repr(job.dialects),
@@ -165,7 +165,7 @@ def _publish(what: Publication, stop: threading.Event) -> int:
     begun_at = position.load()
     how = Reading(
         limits=Limits(what.job.profiles),
-        time_zone=what.job.time_zone,
+        time_zone=what.job.zone,
         day_first=what.job.day_first,
         timed=what.by_time,
         by_arrival=isinstance(source, SimulatorSource),

@@ -48,7 +48,7 @@ def source(
     if kind in ("kafka", "pubsub"):
         decode = partial(
             decode_batch,
-            time_zone=config.time_zone,
+            time_zone=config.zone,
             day_first=config.day_first,
             budget=config.budget,
             binary_keys=config.binary_keys,
@@ -66,7 +66,7 @@ def source(
             config.source,
             name=config.source,
             equipment_id=config.equipment_id,
-            time_zone=config.time_zone,
+            time_zone=config.zone,
             day_first=config.day_first,
             dialects=config.dialects,
             budget=config.budget,
@@ -106,9 +106,11 @@ def sinks(config: JobConfig, since_s: float | None = None, where: Where = Where.
         number = "" if place == 1 else str(place)
         if scheme(uri) == "duckdb":
             label = f"DuckDB{number}"
-            found.append(DuckDBSink(uri.partition(":")[2], config.profiles, label))
+            path = uri.partition(":")[2]
+            found.append(DuckDBSink(path, config.profiles, label, config.on_conflict))
         elif scheme(uri) == "md":
-            found.append(MotherDuckSink(uri, config.profiles, f"MotherDuck{number}"))
+            label = f"MotherDuck{number}"
+            found.append(MotherDuckSink(uri, config.profiles, label, config.on_conflict))
         elif scheme(uri) == "bigquery":
             found.append(_bigquery(config, uri, where, f"BigQuery{number}"))
         elif scheme(uri) == "cassandra":
@@ -137,6 +139,7 @@ def _bigquery(config: JobConfig, uri: str, where: Where, label: str) -> BigQuery
         kept_where=kept[0] if kept else None,
         load_every_s=config.bigquery_load_every_s,
         label=label,
+        on_conflict=config.on_conflict,
     )
 
 
@@ -152,4 +155,5 @@ def _cassandra(config: JobConfig, uri: str, label: str) -> Sink:
         used=config.profiles,
         kept_where=kept[0] if kept else None,
         label=label,
+        on_conflict=config.on_conflict,
     )

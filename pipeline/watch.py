@@ -344,7 +344,7 @@ def line(
     return (
         f"so far: read {found.read:,}, written {found.written:,}, waiting {waiting(found):,}, "
         f"duplicates {found.duplicates:,}, dead letters {found.dead_letters:,}, "
-        f"late {found.late:,}; {rate:,.0f}/s, "
+        f"late {found.late:,}, corrected {found.corrected:,}; {rate:,.0f}/s, "
         f"lag {'unknown' if lag is None else f'{lag:,}'}, "
         f"watermark {'unknown' if age_s is None else f'{_seconds(age_s)} behind'}, "
         f"{_latency(latency)}" + ("" if behind is None else f"; {_waits_for(behind)}")
@@ -391,6 +391,7 @@ class _Figures(Collector):
             ("readings_duplicates", "Exact repetitions that were dropped.", found.duplicates),
             ("dead_letters", "Messages that could not become a reading.", found.dead_letters),
             ("readings_late", "Readings written out of order: they came too late.", found.late),
+            ("readings_corrected", "Versions that another one supersedes.", found.corrected),
             ("readings_flagged", "Readings written with a quality flag.", found.flagged),
         ):
             yield CounterMetricFamily(f"battery_pipeline_{name}", text, value=value)

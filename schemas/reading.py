@@ -125,6 +125,30 @@ READING = Table(
             derived=True,
         ),
         Field("extra", Kind.JSON, "Fields the reading has no column for, as they came."),
+        Field(
+            "content_id",
+            _I,
+            "Hash of the reading_id and the measured values with cycle and step, to ten digits. "
+            "The same reading_id with another content_id is another version of the reading: a "
+            "correction.",
+            derived=True,
+        ),
+    ),
+)
+
+READING_SUPERSEDED = Table(
+    name="readings_superseded",
+    description="Versions of readings that do not count, because another version of the same "
+    "reading does.",
+    key="version_id",
+    partition="recorded_at",
+    cluster=("equipment_id", "test_id"),
+    fields=(
+        Field("version_id", _S, "reading_id and content_id of this version.", required=True),
+        *READING.fields,
+        Field("superseded_by", _I, "content_id of the version that counts instead."),
+        Field("superseded_by_file", _S, "The file that version came from, with its folder."),
+        Field("superseded_by_ingested_at", _T, "When that version arrived, UTC."),
     ),
 )
 
@@ -322,14 +346,9 @@ SOURCE_POSITION = Table(
 )
 
 TABLES = (
-    READING,
-    DEAD_LETTER,
-    WINDOW_STATS,
-    EQUIPMENT_PROFILE,
-    TEST_DIALECT,
-    CYCLE_SUMMARY,
-    SOURCE_POSITION,
-)
+    READING, READING_SUPERSEDED, DEAD_LETTER, WINDOW_STATS, EQUIPMENT_PROFILE, TEST_DIALECT,
+    CYCLE_SUMMARY, SOURCE_POSITION,
+)  # fmt: skip
 
 # Why an offset may give no message. The first two may have cost messages.
 SKIPPED = (
@@ -360,6 +379,7 @@ QUALITY_FLAGS = (
     "impedance",
     "late",
     "stuck",
+    "superseded",
     "temperature_out_of_range",
     "voltage_out_of_range",
 )

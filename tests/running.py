@@ -69,6 +69,7 @@ class Ran:
 
 TABLES = {
     "readings": "reading_id",
+    "readings_superseded": "version_id",
     "dead_letters": "dead_letter_id",
     "window_stats": "stats_id",
     "equipment_profiles": "profile",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from schemas.forms import UTC_MICROSECONDS
 from transforms import stamps
 from transforms.stamps import Order
+from transforms.zones import Placed, in_zone
 
 Mask = npt.NDArray[np.bool_]
 # A column as a source gives it: an Arrow array (chunked or not), or a sequence of Python values.
@@ -55,10 +56,12 @@ class Converted:
     Attributes:
         array: the values; null where there was none or it did not fit.
         bad: True where a value was there and did not fit; None if all did.
+        doubtful: of local times: where the zone skips a time or has it twice; None if nowhere.
     """
 
     array: pa.Array
     bad: Mask | None = None
+    doubtful: Mask | None = None
 
 
 def as_array(values: Values) -> pa.Array | None:
@@ -305,7 +308,7 @@ def texts(values: Values) -> Converted:
     return _each(array if array is not None else values, _to_text, pa.string())
 
 
-def _numeric_times(raw: npt.NDArray[np.float64], zone: ZoneInfo) -> pa.Array:
+def _numeric_times(raw: npt.NDArray[np.float64], zone: ZoneInfo) -> Placed:
     """Times given as numbers: the magnitude tells the epoch and unit, no two ranges overlap.
 
     MATLAB datenum (days since year 0), Excel serial (days since 1899-12-30), both local time;
@@ -334,35 +337,38 @@ def _numeric_times(raw: npt.NDArray[np.float64], zone: ZoneInfo) -> pa.Array:
             known |= here
             local |= here & is_local
     times = pa.array(out, mask=~known).cast(UTC_MICROSECONDS)
-    if local.any():
-        times = pc.if_else(pa.array(local), in_zone(times.cast(pa.timestamp("us")), zone), times)
-    return times
+    if not local.any():
+        return Placed(times)
+    return _local_only(in_zone(times.cast(pa.timestamp("us")), zone), local, times)
 
 
-def in_zone(naive: pa.Array, zone: ZoneInfo) -> pa.Array:
-    """Local times as UTC; an hour that happens twice is taken as the first, a skipped one as after.
+def _local_only(placed: Placed, local: Mask, others: pa.Array) -> Placed:
+    """The placed times where they are local; the others elsewhere."""
+    masks = (None if m is None else m & local for m in (placed.refused, placed.doubtful))
+    return Placed(pc.if_else(pa.array(local), placed.array, others), *masks)
 
-    Args:
-        naive: timestamps without a zone, any unit.
-        zone: the zone they were written in.
-    """
-    micros = naive.cast(pa.timestamp("us"), safe=False)
-    if zone.key == "UTC":
-        return micros.cast(pa.int64()).cast(UTC_MICROSECONDS)
-    placed = pc.assume_timezone(micros, zone.key, ambiguous="earliest", nonexistent="latest")
-    return placed.cast(UTC_MICROSECONDS)
+
+def _placed(placed: Placed, bad: Mask | None = None) -> Converted:
+    """Placed times as a column, with what else did not fit."""
+    refused = placed.refused
+    if refused is not None:
+        bad = refused if bad is None else bad | refused
+    return Converted(placed.array, bad, placed.doubtful)
 
 
 def _parse_texts(array: pa.Array, zone: ZoneInfo, day_first: bool | None) -> Converted:
     encoded = array.dictionary_encode()
     words = encoded.dictionary
     parsed = _parse_unique(words, zone, day_first)
-    out = parsed.take(encoded.indices)
+    out = parsed.array.take(encoded.indices)
     bad = np.asarray(pc.and_(array.is_valid(), out.is_null()))
-    return Converted(out, bad if bad.any() else None)
+    doubtful = None
+    if parsed.doubtful is not None:
+        doubtful = np.asarray(pa.array(parsed.doubtful).take(encoded.indices).fill_null(False))
+    return Converted(out, bad if bad.any() else None, doubtful)
 
 
-def _parse_unique(words: pa.Array, zone: ZoneInfo, day_first: bool | None) -> pa.Array:
+def _parse_unique(words: pa.Array, zone: ZoneInfo, day_first: bool | None) -> Placed:
     """Times of distinct texts; null where none can be read."""
     found = stamps.parse(words, _order(words, day_first))
     micros, known = found.micros - found.offset_us, found.known.copy()
@@ -371,10 +377,10 @@ def _parse_unique(words: pa.Array, zone: ZoneInfo, day_first: bool | None) -> pa
         word = words[position].as_py()
         try:
             # A number means the same in a column that also holds other spellings.
-            number = _numeric_times(np.array([float(word)]), zone).cast(pa.int64())[0].as_py()
-            if number is None:
+            number = _numeric_times(np.array([float(word)]), zone).array
+            if not number[0].is_valid:
                 continue
-            micros[position], known[position] = number, True
+            micros[position], known[position] = number.cast(pa.int64())[0].as_py(), True
             continue
         except (TypeError, ValueError):
             pass
@@ -388,7 +394,7 @@ def _parse_unique(words: pa.Array, zone: ZoneInfo, day_first: bool | None) -> pa
     out = pa.array(micros, pa.int64(), mask=~known)
     # By the same function as a uniform column, so that a time means the same in every company.
     placed = in_zone(out.cast(pa.timestamp("us")), zone)
-    return pc.if_else(pa.array(local), placed, out.cast(UTC_MICROSECONDS))
+    return _local_only(placed, local, out.cast(UTC_MICROSECONDS))
 
 
 def _order(words: pa.Array, day_first: bool | None) -> Order | None:
@@ -429,7 +435,9 @@ def timestamps(
         day_first: whether dates with slashes are day/month/year; None lets the column decide.
     """
     found = _timestamps(values, zone, scale, day_first)
-    return _within(found.array, _EARLIEST_US, _LATEST_US, found.bad)
+    return replace(
+        _within(found.array, _EARLIEST_US, _LATEST_US, found.bad), doubtful=found.doubtful
+    )
 
 
 def _within(array: pa.Array, low: int, high: int, bad: Mask | None = None) -> Converted:
@@ -454,7 +462,7 @@ def _timestamps(values: Values, zone: ZoneInfo, scale: float, day_first: bool | 
         known = _within(array, _EARLIEST_US * ticks // 1_000_000, _LATEST_US * ticks // 1_000_000)
         if kind.tz is not None:
             return Converted(known.array.cast(UTC_MICROSECONDS, safe=False), known.bad)
-        return Converted(in_zone(known.array, zone), known.bad)
+        return _placed(in_zone(known.array, zone), known.bad)
     if pa.types.is_null(kind):
         return Converted(pa.nulls(len(array), UTC_MICROSECONDS))
     if pa.types.is_date64(kind):
@@ -463,15 +471,15 @@ def _timestamps(values: Values, zone: ZoneInfo, scale: float, day_first: bool | 
         days = array.cast(pa.int32())
         known = _within(days, _EARLIEST_US // _DAY_US, _LATEST_US // _DAY_US)
         midnights = pc.multiply(known.array.cast(pa.int64()), _DAY_US)
-        return Converted(in_zone(midnights.cast(pa.timestamp("us")), zone), known.bad)
+        return _placed(in_zone(midnights.cast(pa.timestamp("us")), zone), known.bad)
     if _is_text(kind):
         return _text_times(array, zone, day_first)
     if pa.types.is_floating(kind) or pa.types.is_integer(kind):
         numbers = array.cast(pa.float64(), safe=False)
         raw = numbers.to_numpy(zero_copy_only=False)
         out = _numeric_times(raw * scale if scale != 1.0 and _all_above(raw) else raw, zone)
-        bad = np.asarray(pc.and_(array.is_valid(), out.is_null()))
-        return Converted(out, bad if bad.any() else None)
+        bad = np.asarray(pc.and_(array.is_valid(), out.array.is_null()))
+        return _placed(out, bad if bad.any() else None)
     return Converted(pa.nulls(len(array), UTC_MICROSECONDS), np.asarray(array.is_valid()))
 
 
@@ -483,15 +491,22 @@ def _all_above(raw: npt.NDArray[np.float64]) -> bool:
 
 def _each_time(values: Values, zone: ZoneInfo, day_first: bool | None) -> Converted:
     """A column of mixed types: numbers and texts each by their own rule."""
+    in_doubt: set[int] = set()
 
     def one(item: Any) -> int:
         single = timestamps(pa.array([item]), zone, 1.0, day_first)
         if single.bad is not None or not single.array[0].is_valid:
             raise ValueError("not a point in time")
-        return int(single.array.cast(pa.int64())[0].as_py())
+        micros = int(single.array.cast(pa.int64())[0].as_py())
+        if single.doubtful is not None and single.doubtful.any():
+            in_doubt.add(micros)
+        return micros
 
     found = _each(values, one, pa.int64())
-    return Converted(found.array.cast(UTC_MICROSECONDS), found.bad)
+    doubtful = np.array([item in in_doubt for item in found.array.to_pylist()])
+    return Converted(
+        found.array.cast(UTC_MICROSECONDS), found.bad, doubtful if doubtful.any() else None
+    )
 
 
 def _text_times(array: pa.Array, zone: ZoneInfo, day_first: bool | None) -> Converted:
@@ -504,7 +519,7 @@ def _text_times(array: pa.Array, zone: ZoneInfo, day_first: bool | None) -> Conv
     try:
         if zoned:
             return Converted(blanked.cast(UTC_MICROSECONDS))
-        return Converted(in_zone(blanked.cast(pa.timestamp("us")), zone))
+        return _placed(in_zone(blanked.cast(pa.timestamp("us")), zone))
     except pa.ArrowInvalid:
         pass
     try:
@@ -512,5 +527,5 @@ def _text_times(array: pa.Array, zone: ZoneInfo, day_first: bool | None) -> Conv
     except pa.ArrowInvalid:
         return _parse_texts(blanked, zone, day_first)
     out = _numeric_times(numbers.to_numpy(zero_copy_only=False), zone)
-    bad = np.asarray(pc.and_(blanked.is_valid(), out.is_null()))
-    return Converted(out, bad if bad.any() else None)
+    bad = np.asarray(pc.and_(blanked.is_valid(), out.array.is_null()))
+    return _placed(out, bad if bad.any() else None)

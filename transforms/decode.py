@@ -31,10 +31,12 @@ from transforms.guard import guarded
 from transforms.interpret import apply, decide, states
 from transforms.interpret.interpretation import SECOND, Interpretation
 from transforms.rejects import Rejects, letters_in_parts
+from transforms.zones import zone_of
 
 STEP = "decode"
 DIRECTION_DISAGREES = 1 << QUALITY_FLAGS.index("direction_disagrees")
 BINARY_ID = 1 << QUALITY_FLAGS.index("binary_id")
+CLOCK_DISAGREES = 1 << QUALITY_FLAGS.index("clock_disagrees")
 EVENT_TIME_ASSUMED = 1 << QUALITY_FLAGS.index("event_time_assumed")
 
 # What becomes of a reading whose equipment only a key or header names that is no text.
@@ -147,17 +149,21 @@ def _known_columns(
     fields: dict[str, list[tuple[str, Alias]]],
     dates: Dates,
     rejects: Rejects,
-) -> dict[str, pa.Array]:
+) -> tuple[dict[str, pa.Array], npt.NDArray[np.int64] | int]:
+    """The fields that messages have, and the flags of those whose time is in doubt."""
     found: dict[str, pa.Array] = {}
+    flags: npt.NDArray[np.int64] | int = 0
     for name, sources in fields.items():
         parts = []
         for source, alias in sources:
             converted = _convert_field(name, columns[source], alias, dates)
             error, message = apply.error_of(name)
             rejects.add_mask(converted.bad, error, name, f"{source} {message}")
+            if converted.doubtful is not None and name == "recorded_at":
+                flags = flags | np.where(converted.doubtful, CLOCK_DISAGREES, 0)
             parts.append(converted.array)
         found[name] = parts[0] if len(parts) == 1 else pc.coalesce(*parts)
-    return found
+    return found, flags
 
 
 def _own_columns(
@@ -318,7 +324,7 @@ def decode(
         day_first = raw.origin.day_first
         if day_first is None and raw.kind is BatchKind.MESSAGES:
             day_first = False
-    dates = Dates(ZoneInfo(time_zone), day_first, binary_keys == "refuse")
+    dates = Dates(zone_of(time_zone), day_first, binary_keys == "refuse")
     with _no_collection():
         return guarded(raw, lambda part: _decode(part, dates, budget))
 
@@ -422,7 +428,7 @@ def _readings_of_messages(
     """The table of `Decoded` from messages' fields as their senders named them."""
     rows, columns = raw.table.num_rows, alike.columns
     fields, unknown = _match(columns)
-    found = _known_columns(columns, fields, dates, rejects)
+    found, doubtful = _known_columns(columns, fields, dates, rejects)
     doubled = [
         (name, [better for better, _ in sources[:rank]])
         for sources in fields.values()
@@ -447,6 +453,7 @@ def _readings_of_messages(
         rejects.add_mask(binary, framing.BINARY_KEY, "equipment_id", what)
     elif binary is not None:
         flags[binary] |= BINARY_ID
+    flags |= doubtful
     flags |= _against_state(columns, unknown, found.get("current_a"))
     return _finished(found, flags, rows, rejects)
 

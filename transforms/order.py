@@ -77,9 +77,16 @@ class Release:
     input in another order gives the same tables.
     """
 
-    def __init__(self, window_us: int, limits: Limits, tail: pa.Table | None = None) -> None:
+    def __init__(
+        self,
+        window_us: int,
+        limits: Limits,
+        tail: pa.Table | None = None,
+        first_stays: bool = False,
+    ) -> None:
         self._window_us = window_us
         self._limits = limits
+        self._first_stays = first_stays
         self.tail = tail
         self._waiting: list[pa.Table] = []
         self._rows = 0
@@ -131,7 +138,7 @@ class Release:
         return stack(due)
 
     def _give(self, table: pa.Table) -> Sequenced:
-        released = sequence(table, self.tail, self._limits)
+        released = sequence(table, self.tail, self._limits, first_stays=self._first_stays)
         self.tail = released.tail
         return released
 
@@ -194,11 +201,13 @@ class _ToTails(beam.DoFn):
 class _Ordering(beam.DoFn):
     """What both ways of ordering share; with them, the only step that remembers anything."""
 
-    def __init__(self, profiles: tuple[Profile, ...], window_us: int) -> None:
+    def __init__(self, profiles: tuple[Profile, ...], window_us: int, first_stays: bool) -> None:
         self._profiles = profiles
         self._window_us = window_us
+        self._first_stays = first_stays
         self._limits: Limits | None = None
         self._duplicates = Metrics.counter("account", "duplicates")
+        self._replaced = Metrics.counter("corrected", "stream")
 
     @property
     def limits(self) -> Limits:
@@ -206,10 +215,13 @@ class _Ordering(beam.DoFn):
             self._limits = Limits(self._profiles)
         return self._limits
 
-    def counted(self, released: Sequenced) -> Iterator[pa.Table]:
+    def counted(self, released: Sequenced) -> Iterator[Any]:
         self._duplicates.inc(released.duplicates)
+        self._replaced.inc(released.replaced)
         if released.table.num_rows:
             yield released.table
+        if released.superseded is not None:
+            yield TaggedOutput("superseded", released.superseded)
 
 
 class _OrderBounded(_Ordering):
@@ -236,7 +248,8 @@ class _OrderBounded(_Ordering):
         pieces = list(waiting.read())
         waiting.clear()
         remembered = [piece.table for earliest, piece in pieces if earliest == _REMEMBERED]
-        release = Release(self._window_us, self.limits, stack(remembered) if remembered else None)
+        tail = stack(remembered) if remembered else None
+        release = Release(self._window_us, self.limits, tail, self._first_stays)
         for part in release.sweep(piece for piece in pieces if piece[0] != _REMEMBERED):
             yield from self.counted(part)
         if release.tail is not None:
@@ -271,8 +284,9 @@ class _OrderUnbounded(_Ordering):
         leads: bool,
         longest_us: int,
         clock: Clock,
+        first_stays: bool,
     ) -> None:
-        super().__init__(profiles, window_us)
+        super().__init__(profiles, window_us, first_stays)
         self._allowed_lateness_us = allowed_lateness_us
         self._leads = leads
         self._longest_us = longest_us
@@ -440,7 +454,7 @@ class _OrderUnbounded(_Ordering):
         if before is not None and kept and times.min() <= max(latest for latest, _ in kept):
             # Some come after their window: they belong among others, or repeat one.
             before = gathered([before, *(piece.table for _, piece in kept)], in_place_from)
-        out = sequence(table, before, self.limits, NOTHING_RECENT)
+        out = sequence(table, before, self.limits, NOTHING_RECENT, self._first_stays)
         last = PackedBatch(out.tail).packed()
         tail.write(last)
         if any(latest < keep_from for latest, _ in kept):
@@ -511,7 +525,9 @@ class Order(beam.PTransform):
 
     Takes `{"valid": tables, "remembered": tables}` or the valid tables alone. Main output
     `ordered`: the tables; `tails`: (shard, Tail) per release, what the next readings need to know
-    of these. Their tables, as one, are what a later run takes as `remembered`.
+    of these. Their tables, as one, are what a later run takes as `remembered`. `superseded`:
+    tables of readings of which another version counts: the one that arrived last or, where
+    `first_stays`, the first.
 
     `leads`: whether the time of every element is the watermark that the whole input will have
     after it, as where one reader reads all. `clock`: of live input alone.
@@ -526,8 +542,10 @@ class Order(beam.PTransform):
         leads: bool = False,
         longest_us: int = 600_000_000,
         clock: Clock | None = None,
+        first_stays: bool = False,
     ) -> None:
         super().__init__()
+        self._first_stays = first_stays
         self._leads = leads
         self._longest_us = longest_us
         self._clock = clock
@@ -552,7 +570,7 @@ class Order(beam.PTransform):
             tails = inputs["remembered"] | "ToTails" >> to_tails.with_output_types(piece)
             pieces = (pieces, tails) | "WithTails" >> beam.Flatten()
         if valid.is_bounded:
-            ordering: _Ordering = _OrderBounded(self._profiles, self._window_us)
+            ordering: _Ordering = _OrderBounded(self._profiles, self._window_us, self._first_stays)
         else:
             if self._clock is None:
                 raise ValueError("live input is ordered by a clock, too; give one")
@@ -563,6 +581,9 @@ class Order(beam.PTransform):
                 self._leads,
                 self._longest_us,
                 self._clock,
+                self._first_stays,
             )
-        step = beam.ParDo(ordering).with_output_types(pa.Table, tails=tuple[int, Tail])
-        return pieces | "InOrder" >> step.with_outputs("tails", main="ordered")
+        step = beam.ParDo(ordering).with_output_types(
+            pa.Table, tails=tuple[int, Tail], superseded=pa.Table
+        )
+        return pieces | "InOrder" >> step.with_outputs("tails", "superseded", main="ordered")

@@ -1,9 +1,10 @@
-"""Puts readings in order, drops exact duplicates, and derives what needs the previous reading."""
+"""Puts readings in order, tells duplicates from corrections, derives what needs the previous one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,8 @@ I64 = npt.NDArray[np.int64]
 _TAIL = (
     "equipment_id", "equipment_type", "test_id", "recorded_at", "test_time_s", "record_index",
     "source_file", "ingested_at", "voltage_v", "current_a", *COUNTERS, "cycle_index",
-    "step_index", "source_row", "profile", "id_high", "id_low", "stuck_run", "last_delta",
+    "step_index", "source_row", "profile", "id_high", "id_low", "content_id", "stuck_run",
+    "last_delta",
 )  # fmt: skip
 
 # Of these a tail must have each, of this type; its equipments are strings, as a dictionary or not.
@@ -36,6 +38,13 @@ _TAIL_TYPES = {
 
 # Later than any reading.
 NOTHING_RECENT = 2**62
+
+# What is known of the version that counts: column of a superseded row → of the one that counts.
+SUPERSEDED_BY = {
+    "superseded_by": "content_id",
+    "superseded_by_file": "source_file",
+    "superseded_by_ingested_at": "ingested_at",
+}
 
 DERIVED = ("time_delta_s", "charge_ah", "discharge_ah", "charge_wh", "discharge_wh")
 
@@ -56,17 +65,36 @@ class Sequenced:
 
     Attributes:
         table: the new readings sorted by equipment, test, time, test time and record, without
-            exact duplicates, with the columns DERIVED (double; time_delta_s null for a first or
+            duplicates and superseded versions, with the columns DERIVED (double; time_delta_s null for a first or
             late reading; the others the charge and energy since the previous reading, ≥ 0).
         tail: what the next call needs to know of these and earlier readings.
         duplicates: how many rows were dropped because they were there already.
         recent: the new readings in the tail's form; None where the tail keeps them anyway.
+        superseded: the new rows that another version of the same reading stands for, in the
+            form of `table` with nothing derived, and SUPERSEDED_BY; None if there are none.
+        replaced: how many readings that were given on before have a newer version in `table`.
     """
 
     table: pa.Table
     tail: pa.Table
     duplicates: int
     recent: pa.Table | None = None
+    superseded: pa.Table | None = None
+    replaced: int = 0
+
+
+class _Versions(NamedTuple):
+    """What is repeated among readings.
+
+    Attributes:
+        copies: rows that have the identity and the content of another one, which stays.
+        lost: rows of which another version counts.
+        winners: the row that counts for each of `lost`.
+    """
+
+    copies: I64
+    lost: I64
+    winners: I64
 
 
 class _Rows:
@@ -95,29 +123,59 @@ class _Rows:
         return len(words), ranked(words)[word_codes]
 
 
-def _duplicates(rows: _Rows, is_new: Mask) -> Mask:
-    """Which rows repeat a reading that is kept; None of them if there are no repetitions.
+def _versions(rows: _Rows, is_new: Mask, first_stays: bool = False) -> _Versions:
+    """Which rows repeat a reading, and of which another version counts.
 
     Of several copies the one already released stays, else the one of the first source file (by
-    name), so that the order in which files are read makes no difference.
+    name), so that the order in which files are read makes no difference. Of several versions the
+    one that arrived last counts, a version having arrived when its first copy did; of those that
+    arrived together the one of the first file. `first_stays`: the one already released or that
+    arrived first counts instead.
     """
     high = rows.table.column("id_high").to_numpy()
-    drop = np.zeros(rows.size, dtype=bool)
+    none = np.zeros(0, dtype=np.int64)
     ordered = np.sort(high)
     repeated = ordered[1:][ordered[1:] == ordered[:-1]]
     if not len(repeated):
-        return drop
+        return _Versions(none, none, none)
     among = np.flatnonzero(np.isin(high, repeated))
-    low = rows.table.column("id_low").to_numpy()[among]
+    high, low = high[among], rows.table.column("id_low").to_numpy()[among]
     part = _Rows(rows.table.take(pa.array(among)))
     _, files = part.ranks("source_file")
-    order = np.lexsort((part.micros("ingested_at"), files, is_new[among], low, high[among]))
-    same = np.zeros(len(order), dtype=bool)
-    same[1:] = (high[among][order][1:] == high[among][order][:-1]) & (
-        low[order][1:] == low[order][:-1]
-    )
-    drop[among[order[same]]] = True
-    return drop
+    arrived = part.micros("ingested_at")
+    content = _content(part, high, low)
+    order = np.lexsort((arrived, files, is_new[among], content, low, high))
+    reading, version = _changes(high[order]), _changes(content[order])
+    reading |= _changes(low[order])
+    version |= reading
+    copies = among[order[~version]]
+    if int(version.sum()) == int(reading.sum()):
+        return _Versions(copies, none, none)
+    heads = order[version]
+    number = (np.cumsum(reading) - 1)[version]
+    first_arrival = np.minimum.reduceat(arrived[order], np.flatnonzero(version))
+    preferred: tuple[npt.NDArray[Any], ...] = (content[heads], files[heads])
+    preferred += (first_arrival, is_new[among][heads]) if first_stays else (-first_arrival,)
+    rank = np.lexsort((*preferred, number))
+    wins = _changes(number[rank])
+    ranked = among[heads[rank]]
+    winners = ranked[wins][np.cumsum(wins) - 1]
+    return _Versions(copies, ranked[~wins], winners[~wins])
+
+
+def _content(rows: _Rows, high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64]) -> I64:
+    """The digest of each row's content, shape (n,).
+
+    What an older version of the job remembered has none: there every row of the reading is a copy.
+    """
+    if "content_id" not in rows.table.column_names:
+        return np.zeros(rows.size, dtype=np.int64)
+    column = rows.table.column("content_id")
+    content = np.array(column.fill_null(0).to_numpy())
+    if column.null_count:
+        unknown = np.asarray(column.is_null())
+        content[np.isin(high, high[unknown]) & np.isin(low, low[unknown])] = 0
+    return content
 
 
 def _order(rows: _Rows, groups: I64, times: I64) -> I64:
@@ -165,7 +223,11 @@ def _run_lengths(continues: Mask, start: I64) -> I64:
 
 
 def sequence(
-    new: pa.Table, tail: pa.Table | None, limits: Limits, keep_from_us: int | None = None
+    new: pa.Table,
+    tail: pa.Table | None,
+    limits: Limits,
+    keep_from_us: int | None = None,
+    first_stays: bool = False,
 ) -> Sequenced:
     """Orders `new` behind `tail` and derives what depends on the previous reading.
 
@@ -176,6 +238,7 @@ def sequence(
         keep_from_us: readings from this event time on stay in the tail, so that one that comes
             late still finds its place, beside the last one of every equipment's latest test;
             NOTHING_RECENT keeps that one alone, None the last of every test.
+        first_stays: whether the first version of a reading counts, not the last one.
 
     time_delta_s is the difference in test time where both readings have one that did not run
     backwards, else in event time. A reading that belongs before everything the tail still knows
@@ -186,11 +249,11 @@ def sequence(
     table = stack([new] if tail is None or not held else [tail, new])
     rows = _Rows(table)
     is_new = np.arange(rows.size) >= held
-    drop = _duplicates(rows, is_new)
-    duplicates = int(drop.sum())
-    if duplicates:
-        kept = np.flatnonzero(~drop)
-        rows, is_new = _Rows(table.take(pa.array(kept))), is_new[kept]
+    found = _versions(rows, is_new, first_stays)
+    superseded = _superseded(table, found, is_new)
+    replaced = int(np.count_nonzero(~is_new[found.lost]))
+    rows, kept = _without(rows, found)
+    is_new = is_new[kept]
     _, id_ranks = rows.ranks("equipment_id")
     tests, test_ranks = rows.ranks("test_id")
     times = rows.micros("recorded_at")
@@ -208,9 +271,40 @@ def sequence(
     return Sequenced(
         released.drop_columns(remembered) if remembered else released,
         _new_tail(table, run, kept_on),
-        duplicates,
+        len(found.copies),
         _new_tail(table, run, is_new) if keep_from_us == NOTHING_RECENT else None,
+        superseded,
+        replaced,
     )
+
+
+def _without(rows: _Rows, found: _Versions) -> tuple[_Rows, I64 | slice]:
+    """The rows that count, and which ones of the given they are."""
+    if not len(found.copies) and not len(found.lost):
+        return rows, slice(None)
+    stays = np.ones(rows.size, dtype=bool)
+    stays[found.copies] = False
+    stays[found.lost] = False
+    kept = np.flatnonzero(stays)
+    return _Rows(rows.table.take(pa.array(kept))), kept
+
+
+def _superseded(table: pa.Table, found: _Versions, is_new: Mask) -> pa.Table | None:
+    """The new rows of which another version counts, with SUPERSEDED_BY and the flag."""
+    mine = is_new[found.lost]
+    if not mine.any():
+        return None
+    by = table.take(pa.array(found.winners[mine]))
+    lost = table.take(pa.array(found.lost[mine]))
+    flags = pc.bit_wise_or(lost.column("flags").fill_null(0), FLAG["superseded"])
+    lost = _replace(lost, "flags", flags)
+    for name, column in SUPERSEDED_BY.items():
+        there = column in by.column_names
+        lost = lost.append_column(
+            name, by.column(column) if there else pa.nulls(by.num_rows, pa.string())
+        )
+    remembered = [name for name in ("stuck_run", "last_delta") if name in lost.column_names]
+    return lost.drop_columns(remembered)
 
 
 def tail_problem(schema: pa.Schema) -> str | None:
@@ -233,8 +327,7 @@ def gathered(tails: Sequence[pa.Table], keep_from_us: int) -> pa.Table:
         keep_from_us: as of `sequence`.
     """
     rows = _Rows(stack(tails))
-    drop = _duplicates(rows, np.zeros(rows.size, dtype=bool))
-    rows = _Rows(rows.table.take(pa.array(np.flatnonzero(~drop))))
+    rows, _ = _without(rows, _versions(rows, np.zeros(rows.size, dtype=bool)))
     _, id_ranks = rows.ranks("equipment_id")
     tests, test_ranks = rows.ranks("test_id")
     groups, times = id_ranks * tests + test_ranks, rows.micros("recorded_at")

@@ -277,8 +277,8 @@ def validate(decoded: Decoded, limits: Limits, now_us: int) -> tuple[pa.Table, R
 
     Returns:
         the decoded table without `row`, with equipment_type, test_id (cells), `flags`, the
-        index of its profile in `limits` as `profile`, and the identity as `id_high`, `id_low`
-        (uint64); and the rows of the raw batch that were refused.
+        index of its profile in `limits` as `profile`, the digest of its content as `content_id`
+        (int64), and the identity as `id_high`, `id_low` (uint64); and the rows of the raw batch that were refused.
     """
     rejects = Rejects()
     table = decoded.table
@@ -295,6 +295,7 @@ def validate(decoded: Decoded, limits: Limits, now_us: int) -> tuple[pa.Table, R
     high, low = _identify(table)
     table = table.drop_columns(["row", "flags"])
     table = table.append_column("flags", pa.array(flags))
+    table = table.append_column("content_id", identity.content(table, MEASURED, high))
     table = table.append_column("id_high", pa.array(high))
     return table.append_column("id_low", pa.array(low)), rejects
 

@@ -98,7 +98,9 @@ class Gatherer:
         out = Fields(
             {name: array for name, array in before.items() if array is not None}, [], flags
         )
-        copies = apply.copies_among(np.concatenate(self._digests)) if self._digests else None
+        copies = None
+        if self._digests:
+            copies = apply.copies_among(np.concatenate(self._digests), flags)
         self._digests.clear()
         if copies is not None:
             kept = pa.array(copies[0])

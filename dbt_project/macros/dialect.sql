@@ -299,3 +299,39 @@
 {%- endmacro -%}
 
 {%- macro bigquery__legacy_reading_columns() -%}{%- endmacro -%}
+
+{#-
+    The rows of `readings` without those of which another version counts: the newest, a version
+    having arrived when its first copy did, or with the variable on_conflict as keep the first. On
+    DuckDB the job itself leaves one. By time too, so that a filter on it reaches the table.
+-#}
+{%- macro current_version_of(readings, has_versions) -%}
+    {{ return(adapter.dispatch('current_version_of')(readings, has_versions)) }}
+{%- endmacro -%}
+
+{%- macro default__current_version_of(readings, has_versions) -%}
+    select * from {{ readings }}
+{%- endmacro -%}
+
+{%- macro bigquery__current_version_of(readings, has_versions) -%}
+    {%- if not has_versions -%} select * from {{ readings }}
+    {%- else -%}
+        {%- set direction = 'asc' if var('on_conflict') == 'keep' else 'desc' -%}
+        select * except (arrived_first, file_first)
+        from (
+            select
+                *,
+                min(ingested_at) over (partition by recorded_at, reading_id, content_id)
+                    as arrived_first,
+                min(coalesce(source_file, '')) over (partition by recorded_at, reading_id, content_id)
+                    as file_first
+            from {{ readings }}
+        ) as with_arrival
+        -- what was written before there were versions is of the same one
+        qualify coalesce(content_id, 0) = first_value(coalesce(content_id, 0)) over (
+            partition by recorded_at, reading_id
+            order by arrived_first {{ direction }}, file_first asc, content_id asc
+            rows between unbounded preceding and unbounded following
+        )
+    {%- endif -%}
+{%- endmacro -%}

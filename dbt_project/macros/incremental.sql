@@ -2,7 +2,8 @@
     What the incremental models share. They decide by what is in the tables, not by times: a file's
     readings arrive with the file's age, and a backlog is read days after its messages were sent, so
     no time of the last build tells what is new. The column `deliveries` does: it adds up to the rows
-    that the source had when a day, or an equipment, was built.
+    that the source had when a day, or an equipment, was built; and `content_hash`, which put together
+    changes with any reading's values: a correction takes a row's place.
 -#}
 
 {#-
@@ -69,7 +70,8 @@
         from (
             select
                 {{ utc_date('recorded_at') }} as day,
-                count(*) as deliveries
+                count(*) as deliveries,
+                bit_xor(coalesce(content_id, 0)) as content_hash
             from {{ delivered }}
             where {{ is_usable_reading() }}
             group by day
@@ -77,11 +79,15 @@
         left join (
             select
                 {{ utc_date('recorded_at') }} as day,
-                sum(deliveries) as deliveries
+                sum(deliveries) as deliveries,
+                bit_xor(content_hash) as content_hash
             from {{ this }}
             group by day
         ) as built on delivered.day = built.day
-        where built.deliveries is null or built.deliveries <> delivered.deliveries
+        where
+            built.deliveries is null
+            or built.deliveries <> delivered.deliveries
+            or built.content_hash <> delivered.content_hash
         order by delivered.day
     {%- endset -%}
     {{ return(listed(query)) }}
@@ -97,6 +103,7 @@
             select
                 equipment_id,
                 sum(deliveries) as deliveries,
+                bit_xor(content_hash) as content_hash,
                 max(limits_hash) as limits_hash
             from {{ sequence }}
             group by equipment_id
@@ -105,6 +112,7 @@
             select
                 equipment_id,
                 sum(deliveries) as deliveries,
+                bit_xor(content_hash) as content_hash,
                 max(limits_hash) as limits_hash
             from {{ this }}
             group by equipment_id
@@ -112,6 +120,7 @@
         where
             built.deliveries is null
             or built.deliveries <> sequenced.deliveries
+            or built.content_hash <> sequenced.content_hash
             or built.limits_hash <> sequenced.limits_hash
         order by sequenced.equipment_id
     {%- endset -%}

@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.options import JobConfig
 
 # The job's own flags that say how a source is to be read.
-_READ_FLAGS = ("source", "time_zone", "date_order", "equipment_id")
+_READ_FLAGS = ("source", "time_zone", "zone_gap", "date_order", "equipment_id")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _parser() -> _Parser:
     add("--resume", help="file that remembers what was acknowledged; a rerun goes on after it")
     add("--create_topic", type=int, nargs="?", const=-1, metavar="PARTITIONS",
         help="create the topic if there is none")  # fmt: skip
-    for name in ("--time_zone", "--equipment_id"):
+    for name in ("--time_zone", "--zone_gap", "--equipment_id"):
         add(name, help="as the job's")
     add("--date_order", help="as the job's: mdy, dmy or auto")
     add("--equipment_profile", action="append", default=[], help="as the job's")

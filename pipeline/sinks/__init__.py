@@ -10,6 +10,7 @@ import apache_beam as beam
 from schemas.reading import (
     CYCLE_SUMMARY,
     READING,
+    READING_SUPERSEDED,
     SOURCE_POSITION,
     TEST_DIALECT,
     WINDOW_STATS,
@@ -30,6 +31,8 @@ class Produced:
         dialects: PCollection of tables of schema TEST_DIALECT, or None. A row may come again.
         summaries: PCollection of tables of schema CYCLE_SUMMARY; None where the source has none.
         positions: PCollection of tables of schema SOURCE_POSITION; None where the source has none.
+        superseded: PCollection of tables of schema READING_SUPERSEDED, or None: readings of which
+            another version is among `readings` now or was before.
     """
 
     raw: beam.PCollection | None
@@ -40,12 +43,14 @@ class Produced:
     dialects: beam.PCollection | None = None
     summaries: beam.PCollection | None = None
     positions: beam.PCollection | None = None
+    superseded: beam.PCollection | None = None
 
     @property
     def tables(self) -> list[tuple[Table, beam.PCollection]]:
         """The tables that a warehouse has, each with its rows; without the dead letters."""
         given = (
             (READING, self.readings),
+            (READING_SUPERSEDED, self.superseded),
             (WINDOW_STATS, self.window_stats),
             (TEST_DIALECT, self.dialects),
             (CYCLE_SUMMARY, self.summaries),

@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import LakeFailed
 from pipeline.stores import Store
+from transforms import identity
+from transforms.decode import MEASURED
 
 _T = TypeVar("_T")
 
@@ -32,6 +34,10 @@ class Damaged(Exception):
     """A file of the lake can't be used; the message says why, in one line and without its name."""
 
 
+class OtherVersion(Exception):
+    """A file of the lake holds the same readings with other values."""
+
+
 def digest(arrays: Iterable[pa.ChunkedArray]) -> str:
     """A name for the content of columns, the same however they were cut into chunks."""
     digest = hashlib.blake2b(digest_size=10)
@@ -46,7 +52,13 @@ def digest(arrays: Iterable[pa.ChunkedArray]) -> str:
     return digest.hexdigest()
 
 
-def write_parquet(store: Store, folder: str, table: pa.Table, keys: Sequence[str]) -> str:
+def write_parquet(
+    store: Store,
+    folder: str,
+    table: pa.Table,
+    keys: Sequence[str],
+    version: str | None = None,
+) -> str:
     """Writes `table` as a Parquet file (zstd) that is named by the content of some columns.
 
     One that is there and holds these rows stays as it is, be it from an older version. It counts
@@ -57,6 +69,8 @@ def write_parquet(store: Store, folder: str, table: pa.Table, keys: Sequence[str
         folder: where in it.
         table: the rows.
         keys: the columns by which the file is known.
+        version: the column that tells versions of a row apart, if there may be any. Where the file
+            of that name has the same rows in another version, another one is written.
 
     Returns:
         the path of the file that holds the rows.
@@ -64,10 +78,25 @@ def write_parquet(store: Store, folder: str, table: pa.Table, keys: Sequence[str
     Raises:
         LakeFailed: it can't be written.
     """
+    if version is not None:
+        try:
+            return _write_parquet(store, folder, table, keys, version)
+        except OtherVersion:
+            keys = [*keys, version]
+    return _write_parquet(store, folder, table, keys, None)
+
+
+def _write_parquet(
+    store: Store,
+    folder: str,
+    table: pa.Table,
+    keys: Sequence[str],
+    version: str | None,
+) -> str:
     path = f"{folder}/{digest([table.column(key) for key in keys])}.parquet"
 
     def damage(place: str) -> str | None:
-        return damage_of(store, place, table, keys)
+        return damage_of(store, place, table, keys, version)
 
     # Reading is cheaper than making the file, where it costs no way to a server.
     if store.near and store.exists(path) and damage(path) is None:
@@ -146,12 +175,18 @@ def _beside(path: str) -> str:
     return f"{folder}/{stem}-2{dot}{ending}" if dot else f"{folder}/{name}-2"
 
 
-def damage_of(store: Store, path: str, table: pa.Table, keys: Sequence[str]) -> str | None:
+def damage_of(
+    store: Store, path: str, table: pa.Table, keys: Sequence[str], version: str | None = None
+) -> str | None:
     """Why a file does not hold the rows it should; None if it does.
 
     All of it is read, a column at a time; pages with a checksum are checked by it. Columns that
     are no keys may have other values: what was written first stays.
+
+    Raises:
+        OtherVersion: it holds the rows, but not in the version that the column `version` names.
     """
+    versions: pa.ChunkedArray | None = None
     try:
         with store.open(path) as file, understood(store):
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
@@ -162,6 +197,14 @@ def damage_of(store: Store, path: str, table: pa.Table, keys: Sequence[str]) -> 
                 column = parquet.read(columns=[name], use_threads=False).column(name)
                 if name in keys and not column.equals(table.column(name)):
                     return "holds other rows than its name says"
+                if name == version:
+                    versions = column
+            if version is not None:
+                if versions is None:
+                    # The file is older than the column.
+                    versions = pa.chunked_array([identity.content(parquet.read(), MEASURED)])
+                if not versions.equals(table.column(version)):
+                    raise OtherVersion
     except FileNotFoundError:
         return "is gone"
     except Damaged as error:
@@ -190,7 +233,13 @@ def _damaged(error: Exception) -> Damaged:
     return Damaged(f"can't be read ({said})")
 
 
-def read(store: Store, path: str, columns: Sequence[pa.Field], size: int | None = None) -> pa.Table:
+def read(
+    store: Store,
+    path: str,
+    columns: Sequence[pa.Field],
+    size: int | None = None,
+    if_there: Sequence[str] = (),
+) -> pa.Table:
     """Some columns of a Parquet file of the lake.
 
     Args:
@@ -198,6 +247,7 @@ def read(store: Store, path: str, columns: Sequence[pa.Field], size: int | None 
         path: where in it.
         columns: what they have to be.
         size: of the file, where that is known; see `Store.open`.
+        if_there: more of them, which older files lack.
 
     Raises:
         Damaged: it can't be read, or has other columns.
@@ -211,7 +261,8 @@ def read(store: Store, path: str, columns: Sequence[pa.Field], size: int | None 
                 raise Damaged(f"has no column {field.name}")
             if (kind := there.field(field.name).type) != field.type:
                 raise Damaged(f"has {kind} in column {field.name}, not {field.type}")
-        return parquet.read(columns=[field.name for field in columns])
+        more = [name for name in if_there if name in there.names]
+        return parquet.read(columns=[*(field.name for field in columns), *more])
 
 
 def usable(store: Store, path: str, look: Callable[[], _T]) -> _T | None:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import apache_beam as beam
+import pyarrow as pa
 
 from pipeline.clock import CLOCK
 from pipeline.runner import Where
@@ -32,9 +33,12 @@ from pipeline.sinks.lake_tables import (
     WriteTables,
 )
 from pipeline.stores import store_at
+from schemas.forms import arrow_schema
+from schemas.reading import READING
 from transforms.batch import RawBatch
 from transforms.gather import Gather, Piece
 
+READING_SCHEMA = arrow_schema(READING)
 # Beyond this, what a bundle gathers is written before it is over, so that memory stays bounded.
 _BUNDLE_BYTES = 64 * 1024 * 1024
 # So many workers gather for one day, or one hour of the archive, at the same time.
@@ -105,7 +109,14 @@ class LakeSink(Sink):
             _ = produced.files | "ArchiveFiles" >> beam.ParDo(ArchiveFile(self._store))
         if self._archive and produced.raw is not None:
             self._archive_messages(produced.raw)
-        self._write(produced.readings, READINGS, "LakeReadings")
+        readings = produced.readings
+        if produced.superseded is not None:
+            # The lake keeps every version.
+            lost = produced.superseded | "LakeSuperseded" >> beam.Map(
+                lambda rows: rows.select(READING.names).cast(READING_SCHEMA)
+            ).with_output_types(pa.Table)
+            readings = (readings, lost) | "LakeVersions" >> beam.Flatten()
+        self._write(readings, READINGS, "LakeReadings")
         if WINDOW_STATS in self._kinds:
             self._write(produced.window_stats, WINDOW_STATS, "LakeWindowStats")
         if produced.dialects is not None:

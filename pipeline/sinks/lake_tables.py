@@ -29,14 +29,16 @@ class Kind(NamedTuple):
         root: its name.
         key: the column that identifies a row.
         when: the timestamp column whose UTC day counts.
+        version: the column that tells versions of a row apart, if there may be any.
     """
 
     root: str
     key: str
     when: str
+    version: str | None = None
 
 
-READINGS = Kind("readings", "reading_id", "recorded_at")
+READINGS = Kind("readings", "reading_id", "recorded_at", "content_id")
 WINDOW_STATS = Kind("window_stats", "stats_id", "window_start")
 DEAD_LETTERS = Kind("dead_letters", "dead_letter_id", "ingested_at")
 TEST_DIALECTS = Kind("test_dialects", "dialect_id", "ingested_at")
@@ -53,9 +55,9 @@ def by_day(table: pa.Table, column: str) -> Iterator[tuple[str, pa.Table]]:
 
 def write_day(store: Store, kind: Kind, day: str, table: pa.Table) -> None:
     """Writes what isn't there yet of one day's rows, as a file named by their keys."""
-    table = left_out(store, kind.root, f"dt={day}", kind.key, kind.when, table)
+    table = left_out(store, kind.root, f"dt={day}", kind.key, kind.when, table, kind.version)
     if table.num_rows:
-        write_parquet(store, f"{kind.root}/dt={day}", table, [kind.key])
+        write_parquet(store, f"{kind.root}/dt={day}", table, [kind.key], kind.version)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ _SLACK_S = 2.0
 
 @dataclass(frozen=True)
 class _Recent:
-    keys: pa.Array
+    keys: pa.Array  # with the version, where a row has one
+    bare: pa.Array  # keys of rows that were written before there were versions
     latest: object  # the latest time among them
 
 
@@ -48,7 +49,15 @@ def forget(store: Store, root: str) -> None:
     _since.pop((store.uri, root), None)
 
 
-def left_out(store: Store, root: str, day: str, key: str, when: str, rows: pa.Table) -> pa.Table:
+def left_out(
+    store: Store,
+    root: str,
+    day: str,
+    key: str,
+    when: str,
+    rows: pa.Table,
+    version: str | None = None,
+) -> pa.Table:
     """The rows of one day without those that its files held already.
 
     Args:
@@ -58,6 +67,7 @@ def left_out(store: Store, root: str, day: str, key: str, when: str, rows: pa.Ta
         key: the column that identifies a row.
         when: a column of times which a row always has the same.
         rows: what is to be written.
+        version: the column that tells versions of a row apart, if there may be any.
     """
     since_s = _since.get((store.uri, root))
     if since_s is None:
@@ -66,25 +76,47 @@ def left_out(store: Store, root: str, day: str, key: str, when: str, rows: pa.Ta
     if place not in _recent:
         # Another thread may do the same and find more: what is there is there.
         columns = [rows.schema.field(key), rows.schema.field(when)]
-        _recent[place] = _found(store, f"{root}/{day}", since_s - _SLACK_S, columns)
+        _recent[place] = _found(store, f"{root}/{day}", since_s - _SLACK_S, columns, version)
     recent = _recent[place]
     if recent is None or pc.min(rows.column(when)).as_py() > recent.latest:
         return rows
-    known = pc.is_in(rows.column(key), value_set=recent.keys)
+    known = pc.is_in(_versioned(rows, key, version), value_set=recent.keys)
+    if len(recent.bare):
+        known = pc.or_(known, pc.is_in(rows.column(key), value_set=recent.bare))
     return rows.filter(pc.invert(known)) if pc.any(known).as_py() else rows
 
 
+def _versioned(rows: pa.Table, key: str, version: str | None) -> pa.ChunkedArray:
+    """The key of each row with its version; without one where the table has none."""
+    if version is None or version not in rows.column_names:
+        return rows.column(key)
+    return pc.binary_join_element_wise(
+        rows.column(key), rows.column(version).cast(pa.string()), ":"
+    )
+
+
 def _found(
-    store: Store, folder: str, since_s: float, columns: Sequence[pa.Field]
+    store: Store, folder: str, since_s: float, columns: Sequence[pa.Field], version: str | None
 ) -> _Recent | None:
     keys: list[pa.Array] = []
+    bare: list[pa.Array] = []
     latest = None
     for stored in store.files(folder, since_s):
-        look = partial(files.read, store, stored.path, columns, stored.size)
+        look = partial(
+            files.read, store, stored.path, columns, stored.size, [version] if version else []
+        )
         table = files.usable(store, stored.path, look)
         if table is None or not table.num_rows:
             continue
-        keys += table.column(0).chunks
+        has_version = version is None or version in table.column_names
+        (keys if has_version else bare).extend(_versioned(table, columns[0].name, version).chunks)
         newest = pc.max(table.column(1)).as_py()
         latest = newest if latest is None else max(latest, newest or latest)
-    return _Recent(pa.concat_arrays(keys), latest) if latest is not None else None
+    if latest is None:
+        return None
+    kind = columns[0].type
+    return _Recent(_joined(keys, kind), _joined(bare, kind), latest)
+
+
+def _joined(parts: list[pa.Array], kind: pa.DataType) -> pa.Array:
+    return pa.concat_arrays(parts) if parts else pa.array([], kind)

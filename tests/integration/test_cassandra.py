@@ -20,7 +20,15 @@ from pipeline.errors import ConfigError, WarehouseFailed
 from pipeline.sinks.cassandra import CassandraSink, Target
 from pipeline.sinks.cassandra.write import Figures, Writer
 from schemas import forms
-from schemas.reading import DEAD_LETTER, EQUIPMENT_PROFILE, READING, TABLES, WINDOW_STATS, Table
+from schemas.reading import (
+    DEAD_LETTER,
+    EQUIPMENT_PROFILE,
+    READING,
+    READING_SUPERSEDED,
+    TABLES,
+    WINDOW_STATS,
+    Table,
+)
 from tests.endurance.rig import Rig
 from tests.messages import PROFILES, START_US
 from tests.running import TABLES as ORDERS
@@ -130,9 +138,15 @@ def readings(count: int, **columns: Any) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=forms.arrow_schema(READING))
 
 
-def write(node: Node, keyspace: str, rows: pa.Table, **parameters: object) -> list[pa.Table]:
+def write(
+    node: Node,
+    keyspace: str,
+    rows: pa.Table,
+    on_conflict: str = "version",
+    **parameters: object,
+) -> list[pa.Table]:
     target = Target.parse(node.uri(keyspace, **parameters))
-    writer = Writer(target, READING, "test", Figures(READING))
+    writer = Writer(target, READING, "test", Figures(READING), on_conflict)
     try:
         writer.add(rows)
         return writer.finish()
@@ -277,6 +291,47 @@ def test_a_consistency_that_no_node_can_give_is_not_taken_for_written(
     with pytest.raises(WarehouseFailed, match=r"--warehouse=cassandra://.*sensor_data.*nodetool"):
         write(cassandra, keyspace, readings(3), consistency="ALL")
     assert write(cassandra, keyspace, readings(3), consistency="ONE") == []
+
+
+def version(number: int, **columns: Any) -> pa.Table:
+    """Three readings in a version that arrived so many hours later than the first one."""
+    return readings(
+        3, content_id=number, voltage_v=3.0 + number, source_file=f"{number}.csv",
+        ingested_at=START_US + number * 3_600_000_000, **columns,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize(
+    ("on_conflict", "counts", "others"),
+    [("version", 3, [1, 2]), ("replace", 3, []), ("keep", 1, [2, 3])],
+)
+def test_of_versions_one_counts_whole_and_the_others_are_kept(
+    cassandra: Node,
+    session: Session,
+    keyspace: str,
+    on_conflict: str,
+    counts: int,
+    others: list[int],
+    at_once: bool,
+) -> None:
+    prepared(cassandra, keyspace)
+    versions = [version(1, temperature_c=25.0), version(3), version(2)]
+    if on_conflict == "keep":
+        versions = [versions[0], version(2), version(3)]
+    if at_once:
+        versions = [pa.concat_tables(versions)]
+    # Once more changes nothing: what is there is no new version, and an old one stays old.
+    for rows in (*versions, versions[0], versions[-1]):
+        assert write(cassandra, keyspace, rows, on_conflict) == []
+    stands = stored(session, keyspace, READING)
+    assert [row["content_id"] for row in stands] == [counts] * 3
+    assert {row["temperature_c"] for row in stands} == {25.0 if counts == 1 else None}
+    former = stored(session, keyspace, READING_SUPERSEDED)
+    assert sorted(row["content_id"] for row in former) == sorted(others * 3)
+    assert all(row["source_file"] == f"{row['content_id']}.csv" for row in former)
+    assert all(list(row["quality_flags"]) == ["superseded"] for row in former)
+    assert all(row["superseded_by"] in (1, 2, 3) for row in former)
 
 
 def test_an_older_table_gains_its_columns_and_keeps_its_rows(

@@ -103,7 +103,7 @@ def test_the_canonical_reading_is_the_specified_one():
         "extra", *COUNTERS,
     }  # fmt: skip
     assert {field.name for field in READING.fields if field.derived} == {
-        "reading_id", "power_watt", "time_delta_s", "quality_flags",
+        "reading_id", "power_watt", "time_delta_s", "quality_flags", "content_id",
     }  # fmt: skip
     assert EQUIPMENT_TYPES == ("battery_cell", "machine")
 

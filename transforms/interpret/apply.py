@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from schemas.aliases import CAPACITY, CLOCK, ENERGY, STATE
 from schemas.forms import UTC_MICROSECONDS
 from schemas.reading import QUALITY_FLAGS, READING, Kind
-from transforms import convert
+from transforms import convert, zones
 from transforms.convert import Converted, Mask
 from transforms.interpret import counters, states
 from transforms.interpret.agreement import added_up, passing, set_back
@@ -87,9 +87,14 @@ def fields(table: pa.Table, how: Interpretation, zone: ZoneInfo) -> Fields:
     own, placed = parted(table)
     if placed:
         return _with_placed(by_row(own, how, zone), placed)
-    if how.in_order and (copies := _copies(table)) is not None:
-        return expanded(fields(table.take(pa.array(copies[0])), how, zone), copies[1])
     out = by_row(table, how, zone)
+    if how.in_order and (copies := _copies(table, out.flags)) is not None:
+        kept = pa.array(copies[0])
+        found = {name: array.take(kept) for name, array in out.found.items()}
+        bad = [(mask[copies[0]], error, name, message) for mask, error, name, message in out.bad]
+        once = Fields(found, bad, out.flags[copies[0]])
+        in_order(how, once)
+        return expanded(once, copies[1])
     in_order(how, out)
     return out
 
@@ -114,6 +119,8 @@ def _with_placed(out: Fields, placed: dict[str, pa.Array]) -> Fields:
 
 def by_row(table: pa.Table, how: Interpretation, zone: ZoneInfo) -> Fields:
     """The part of `fields` that looks at each row alone; the file may be cut anywhere."""
+    if how.standard_time:
+        zone = zones.with_gap(zone, zones.Gap.STANDARD)
     out = Fields(flags=np.zeros(table.num_rows, dtype=np.int64))
     names = set(READING.names)
     for use in how.uses:
@@ -127,6 +134,8 @@ def by_row(table: pa.Table, how: Interpretation, zone: ZoneInfo) -> Fields:
         if use.field == "recorded_at" and how.use_of(CLOCK) is not None:
             continue
         converted = _converted(table.column(use.column), use, how, zone)
+        if converted.doubtful is not None and use.field == "recorded_at":
+            out.flags[converted.doubtful] |= _CLOCK_FLAG
         if converted.bad is not None:
             error, message = error_of(use.field)
             if use.field in ("test_time_s", "step_time_s"):
@@ -176,7 +185,7 @@ def _flag_set_back(out: Fields, rows: int) -> None:
     out.flags[1:][back] |= _CLOCK_FLAG
 
 
-def _copies(table: pa.Table) -> tuple[I64, I64] | None:
+def _copies(table: pa.Table, flags: I64) -> tuple[I64, I64] | None:
     """Rows that are no copy of an earlier one, and for every row its place among these.
 
     A file may hold a block of rows twice; taken one after another they would count twice. None
@@ -185,7 +194,8 @@ def _copies(table: pa.Table) -> tuple[I64, I64] | None:
     texts = joined(table)
     if texts is None:
         return None
-    return copies_among(texts.dictionary_encode().indices.to_numpy(zero_copy_only=False))
+    codes = texts.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    return copies_among(codes, flags)
 
 
 def joined(table: pa.Table) -> pa.Array | None:
@@ -201,12 +211,19 @@ def joined(table: pa.Table) -> pa.Array | None:
     return pc.binary_join_element_wise(*texts, "\x1f").combine_chunks()
 
 
-def copies_among(codes: npt.NDArray[Any]) -> tuple[I64, I64] | None:
-    """The same by a number per row, shape (rows,), that only copies share."""
+def copies_among(codes: npt.NDArray[Any], flags: I64) -> tuple[I64, I64] | None:
+    """The same by a number per row, shape (rows,), that only copies share; with `by_row`'s flags.
+
+    Rows that only repeat what stood in the hour that the zone has twice are no copies.
+    """
     _, first, place = np.unique(codes, return_index=True, return_inverse=True)
     if len(first) == len(codes):
         return None
     kept = np.sort(first)
+    again = np.ones(len(codes), dtype=bool)
+    again[kept] = False
+    if (flags[again] & _CLOCK_FLAG).all():
+        return None
     return kept, np.searchsorted(kept, first)[place]
 
 
@@ -235,7 +252,13 @@ def _dates_and_clocks(table: pa.Table, how: Interpretation, zone: ZoneInfo, out:
             out.bad.append((converted.bad, error, "recorded_at", f"{use.column} {message}"))
     micros = pc.round(pc.multiply(times.array, 1e6)).cast(pa.int64())
     local = pc.add(days.array.cast(pa.int64()), micros).cast(pa.timestamp("us"))
-    out.found["recorded_at"] = convert.in_zone(local, zone)
+    placed = zones.in_zone(local, zone)
+    if placed.refused is not None:
+        error, message = error_of("recorded_at")
+        out.bad.append((placed.refused, error, "recorded_at", f"{date.column} {message}"))
+    if placed.doubtful is not None:
+        out.flags[placed.doubtful] |= _CLOCK_FLAG
+    out.found["recorded_at"] = placed.array
 
 
 def _directions(table: pa.Table, how: Interpretation) -> I64 | None:
@@ -466,7 +489,8 @@ def event_times(table: pa.Table, how: Interpretation, zone: ZoneInfo) -> pa.Arra
     wanted = ("recorded_at", CLOCK, "test_time_s")
     some = tuple(use for use in how.uses if use.field in wanted)
     part = Interpretation(
-        uses=some, notation=how.notation, day_first=how.day_first, start_us=how.start_us
-    )
+        uses=some, notation=how.notation, day_first=how.day_first, start_us=how.start_us,
+        standard_time=how.standard_time,
+    )  # fmt: skip
     names = [use.column for use in some if use.column in table.column_names]
     return fields(table.select(names), part, zone).found.get("recorded_at")

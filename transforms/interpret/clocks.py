@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.aliases import CLOCK, normalise
-from transforms import convert, stamps
+from transforms import convert, stamps, zones
 from transforms.interpret.agreement import added_up, compare
 from transforms.interpret.frame import F64, I64, Frame, Mask
 from transforms.interpret.interpretation import SECOND, Head, Use, Witness
@@ -63,7 +63,8 @@ def decide(
     absolute = [absolute_of(frame, name, zone, found.day_first) for name in absolute_names]
     absolute = [item for item in absolute if mostly_known(item.micros)]
     _test_and_step(frame, found, elapsed_names, absolute)
-    _choose_absolute(frame, found, _once_set(frame, found, absolute))
+    absolute = _seasons(frame, found, _once_set(frame, found, absolute), zone)
+    _choose_absolute(frame, found, absolute)
     _runs(frame, found)
     _unit_of_test_clock(frame, found)
     _start(found, head, zone)
@@ -71,6 +72,53 @@ def decide(
     used = {use.column for use in found.uses}
     found.left += [n for n in (*absolute_names, *elapsed_names) if n not in used]
     return found
+
+
+# A clock that is set back by so much was set to standard time: it was not on it all year.
+_SET_BACK_US = 1800e6
+_MINUTE_US = 60e6
+
+
+def _seasons(
+    frame: Frame, found: Clocks, absolute: list[Absolute], zone: ZoneInfo
+) -> list[Absolute]:
+    """The points in time of a clock that stays on standard time all year, where one does.
+
+    A change to or from daylight saving time within the file tells: on a clock that does not take
+    part, what the zone makes of its times goes back, or does not pass as the test's clock does.
+    """
+    if zones.gap_of(zone) is not zones.Gap.AUTO or zone.key == "UTC":
+        return absolute
+    chosen = next((item for item in absolute if not item.only_dates), None)
+    if chosen is None:
+        return absolute
+    fixed = zones.with_gap(zone, zones.Gap.STANDARD)
+    standard = absolute_of(frame, chosen.column, fixed, found.day_first)
+    by_zone, by_standard = (np.diff(item.micros[found.perm]) for item in (chosen, standard))
+    differs = np.isfinite(by_zone) & (np.abs(by_zone - by_standard) > _MINUTE_US) & ~found.first[1:]
+    with np.errstate(invalid="ignore"):
+        if not differs.any() or (by_standard[~found.first[1:]] < -_SET_BACK_US).any():
+            return absolute
+        if found.elapsed is not None:
+            passed = np.diff(found.elapsed) * 1e6
+            wrong_zone, wrong_standard = (
+                float(np.nansum(np.abs(steps - passed)[differs]))
+                for steps in (by_zone, by_standard)
+            )
+            stays = wrong_standard + _MINUTE_US < wrong_zone
+            witness = found.clock
+        else:
+            stays = bool((by_zone[differs] < 0).any() and (by_standard[differs] >= 0).all())
+            witness = "order of the rows"
+    if not stays:
+        return absolute
+    found.standard_time = True
+    text = f"{chosen.column} stays on standard time while {zone.key} changes"
+    found.witnesses.append(Witness("clock", witness, 1.0, text))
+    return [
+        item if item.only_dates else absolute_of(frame, item.column, fixed, found.day_first)
+        for item in absolute
+    ]
 
 
 def _test_and_step(frame: Frame, found: Clocks, names: list[str], absolute: list[Absolute]) -> None:

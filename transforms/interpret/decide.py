@@ -124,6 +124,7 @@ def decide(
         typical_current_a=_large(current),
         by_runs=times.by_runs,
         wall_of_runs=times.wall_of_runs,
+        standard_time=times.standard_time,
         in_order=in_order or times.order != "file",
         counted=any(w.about == "identity" and w.name == "clock" for w in witnesses),
         open_circuit=_is_open_circuit(frame, table.column_names, named),

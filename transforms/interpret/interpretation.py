@@ -100,6 +100,7 @@ class Interpretation:
         by_runs: whether the test's clock starts again with each step or cycle, so that its runs
             have to be added up.
         wall_of_runs: whether event time says when such a run began, and its clock the rest.
+        standard_time: whether the clock stays on the zone's standard time all year.
         counted: whether rows of one moment are distinguished by counting them, so that the file is
             to be cut between moments only.
         compared: whether witnesses were compared; not in tables that this job wrote itself.
@@ -126,6 +127,7 @@ class Interpretation:
     in_order: bool = False
     by_runs: bool = False
     wall_of_runs: bool = False
+    standard_time: bool = False
     counted: bool = False
     compared: bool = True
     open_circuit: bool = False

@@ -29,6 +29,7 @@ class Clocks:
         order: see `Interpretation`.
         by_runs: whether the test's clock is made of one that starts again: see `Interpretation`.
         wall_of_runs: whether event time says when a run began: see `Interpretation`.
+        standard_time: whether the clock stays on standard time: see `Interpretation`.
     """
 
     uses: list[Use] = field(default_factory=list)
@@ -45,6 +46,7 @@ class Clocks:
     order: str = "file"
     by_runs: bool = False
     wall_of_runs: bool = False
+    standard_time: bool = False
     witnesses: list[Witness] = field(default_factory=list)
     disagreements: list[str] = field(default_factory=list)
 

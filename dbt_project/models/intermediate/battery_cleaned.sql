@@ -23,7 +23,8 @@ repeated as (
 
     select
         reading_id,
-        count(*) as deliveries
+        count(*) as deliveries,
+        bit_xor(coalesce(content_id, 0)) as content_hash
 
     from readings
     group by reading_id
@@ -38,7 +39,8 @@ deduplicated as (
 
     select
         readings.*,
-        1 as deliveries
+        1 as deliveries,
+        coalesce(readings.content_id, 0) as content_hash
 
     from readings
     left join repeated on readings.reading_id = repeated.reading_id
@@ -48,7 +50,8 @@ deduplicated as (
 
     select
         readings.*,
-        repeated.deliveries
+        repeated.deliveries,
+        repeated.content_hash
 
     from readings
     inner join repeated on readings.reading_id = repeated.reading_id
@@ -103,7 +106,8 @@ bounded as (
         time_delta_s as stream_time_delta_s,
         {{ string_array('quality_flags') }} as quality_flags,
         extra,
-        deliveries
+        deliveries,
+        content_hash
 
     from deduplicated
 

@@ -450,6 +450,7 @@ final as (
 
         -- what it was built from
         deliveries,
+        content_hash,
         limits_hash
 
     from with_cycles

@@ -8,6 +8,13 @@ source as (
 
 ),
 
+-- A correction stands beside what it corrects where the job only appends.
+current_version as (
+
+    {{ current_version_of('source', 'content_id' in there) }}
+
+),
+
 renamed as (
 
     select
@@ -49,9 +56,10 @@ renamed as (
         power_watt,
         time_delta_s,
         quality_flags,
-        extra{{ legacy_reading_columns() }}
+        extra,
+        {{ column_or_null('content_id', 'bigint', there) }}{{ legacy_reading_columns() }}
 
-    from source
+    from current_version
 
 )
 

@@ -22,7 +22,7 @@ from pipeline.sinks.bigquery.requests import MOST_PAYLOAD_BYTES
 from pipeline.sinks.bigquery.storage_write import Append
 from pipeline.sinks.bigquery.streaming_inserts import Insert
 from schemas.profiles import Profile
-from schemas.reading import DEAD_LETTER, Table
+from schemas.reading import DEAD_LETTER, READING_SUPERSEDED, Table
 
 __all__ = ["Address", "BigQuerySink"]
 
@@ -45,6 +45,9 @@ class BigQuerySink(Sink):
             nowhere.
         load_every_s: seconds between a live job's load jobs.
         label: what the names of its steps begin with.
+        on_conflict: which version of a reading counts: one of `options.CONFLICTS`. Rows are only
+            appended: `readings` has all versions that came in different releases, of which the
+            models take one, and `readings_superseded` those that came together with theirs.
 
     Raises:
         ConfigError: the URI can't be used, or the flags don't fit each other.
@@ -62,6 +65,7 @@ class BigQuerySink(Sink):
         kept_where: str | None = None,
         load_every_s: float = 300.0,
         label: str = "BigQuery",
+        on_conflict: str = "version",
     ) -> None:
         self._address = Address.parse(uri)
         self._source = source.partition("?")[0]
@@ -73,6 +77,7 @@ class BigQuerySink(Sink):
         self._kept_where = kept_where
         self._load_every_s = load_every_s
         self._label = label
+        self._on_conflict = on_conflict
         self._loads: loading.LoadThread | None = None
         self._check_flags()
 
@@ -128,6 +133,7 @@ class BigQuerySink(Sink):
         refusals = [
             rows | f"{self._label}_{table.name}" >> self._writing(table)
             for table, rows in produced.tables
+            if table != READING_SUPERSEDED or self._on_conflict != "replace"
         ]
         return tuple(refusals) | f"{self._label}_refused" >> beam.Flatten()
 

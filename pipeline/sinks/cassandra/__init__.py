@@ -14,7 +14,7 @@ from pipeline.sinks.cassandra.profiles import write_profiles
 from pipeline.sinks.cassandra.target import FLAG, Target
 from pipeline.sinks.cassandra.write import Write
 from schemas.profiles import Profile
-from schemas.reading import DEAD_LETTER, Table
+from schemas.reading import DEAD_LETTER, READING_SUPERSEDED, Table
 
 __all__ = ["CassandraSink", "Target"]
 
@@ -32,6 +32,7 @@ class CassandraSink(Sink):
         kept_where: where dead letters are, beside this warehouse, as messages tell it; None:
             nowhere.
         label: what the names of its steps begin with.
+        on_conflict: which version of a reading counts: one of `options.CONFLICTS`.
 
     Raises:
         ConfigError: the URI can't be used.
@@ -44,12 +45,14 @@ class CassandraSink(Sink):
         used: Sequence[Profile],
         kept_where: str | None = None,
         label: str = "Cassandra",
+        on_conflict: str = "version",
     ) -> None:
         self._target = Target.parse(uri)
         self._source = source.partition("?")[0]
         self._profiles = tuple(used)
         self._kept_where = kept_where
         self._label = label
+        self._on_conflict = on_conflict
 
     def check(self) -> None:
         """Looks whether somebody answers and what is there may be written to; changes nothing."""
@@ -66,7 +69,11 @@ class CassandraSink(Sink):
 
     def write(self, produced: Produced) -> beam.PCollection:
         """Adds the steps that write everything but dead letters."""
-        refusals = [self._write(table, rows) for table, rows in produced.tables]
+        refusals = [
+            self._write(table, rows)
+            for table, rows in produced.tables
+            if table != READING_SUPERSEDED or self._on_conflict != "replace"
+        ]
         return tuple(refusals) | f"{self._label}_refused" >> beam.Flatten()
 
     def write_dead_letters(self, letters: beam.PCollection) -> None:
@@ -78,7 +85,7 @@ class CassandraSink(Sink):
         _ = again | f"{name}_kept" >> beam.ParDo(kept)
 
     def _write(self, table: Table, rows: beam.PCollection) -> beam.PCollection:
-        step = beam.ParDo(Write(self._target, table, self._source))
+        step = beam.ParDo(Write(self._target, table, self._source, self._on_conflict))
         return rows | f"{self._label}_{table.name}" >> step
 
     def finish(self) -> None:

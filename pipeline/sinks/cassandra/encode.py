@@ -59,13 +59,16 @@ def rounded(rows: pa.Table, digits: Digits) -> pa.Table:
     return rows
 
 
-def requests(table: Table, rows: pa.Table, digits: Digits = ()) -> Iterator[Request]:
+def requests(
+    table: Table, rows: pa.Table, digits: Digits = (), whole: bool = False
+) -> Iterator[Request]:
     """The requests that write `rows`, none of which has a partition's key that is too long.
 
     Args:
         table: the table.
         rows: its rows, in any order.
         digits: decimals that fields are rounded to, by name.
+        whole: whether nulls are to take the place of what is there; see `encoded`.
     """
     if not rows.num_rows:
         return
@@ -78,7 +81,7 @@ def requests(table: Table, rows: pa.Table, digits: Digits = ()) -> Iterator[Requ
     for start in range(0, rows.num_rows, _SLICE_ROWS):
         end = min(start + _SLICE_ROWS, rows.num_rows)
         part = rows.slice(start, end - start)
-        values = encoded(table, rounded(part, digits))
+        values = encoded(table, rounded(part, digits), whole)
         yield from _cut(part, values, partition[start:end].tolist(), sizes[start:end].tolist())
 
 
@@ -129,19 +132,18 @@ def _sizes(table: Table, rows: pa.Table) -> np.ndarray:
     return sizes
 
 
-def encoded(table: Table, rows: pa.Table) -> list[Row]:
+def encoded(table: Table, rows: pa.Table, whole: bool = False) -> list[Row]:
     """The values of each row as Cassandra has them, in the order of `forms.cassandra_types`.
 
     A null that came with the source is left unset, because writing it would leave a tombstone; one
     that the job computed is written, so that it takes the place of what an earlier run computed.
+    With `whole` all are: nothing of another version of the row may stay.
     """
     by_name: dict[str, list[Any]] = {}
     for field in table.fields:
-        values = _values(field, rows)
-        if values is not None:
-            by_name[field.name] = values
-        else:
-            by_name[field.name] = [None if field.derived else UNSET_VALUE] * rows.num_rows
+        null = None if field.derived or whole else UNSET_VALUE
+        values = _values(field, rows, null)
+        by_name[field.name] = [null] * rows.num_rows if values is None else values
     if table.partition:
         micros = _micros(rows, table.partition)
         by_name["day"] = _packed(micros // _DAY_US + _DAY_ZERO, ">u4")
@@ -150,7 +152,7 @@ def encoded(table: Table, rows: pa.Table) -> list[Row]:
     return list(zip(*(by_name[name] for name in forms.cassandra_types(table)), strict=True))
 
 
-def _values(field: Field, rows: pa.Table) -> list[Any] | None:
+def _values(field: Field, rows: pa.Table, null: Any) -> list[Any] | None:
     """A column's encoded values; None if all are null."""
     column = rows.column(field.name)
     if column.null_count == len(column):
@@ -170,7 +172,6 @@ def _values(field: Field, rows: pa.Table) -> list[Any] | None:
         case _:
             values = column.cast(pa.binary()).to_numpy().tolist()
     if column.null_count:
-        null: Any = None if field.derived else UNSET_VALUE
         for place in np.flatnonzero(column.is_null().to_numpy()).tolist():
             values[place] = null
     return values

@@ -13,10 +13,12 @@ from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from apache_beam.metrics import Metrics
 from cassandra import InvalidRequest, RequestValidationException, Unauthorized
 from cassandra.cluster import ResponseFuture, Session
 from cassandra.query import BatchStatement, BatchType, BoundStatement, PreparedStatement
 
+from pipeline import account
 from pipeline.connect.cassandra import PASSING, connection
 from pipeline.connect.cassandra_errors import said
 from pipeline.errors import ConfigError, WarehouseFailed
@@ -25,9 +27,10 @@ from pipeline.sinks.bundles import BundleWriter, WriteBundles
 from pipeline.sinks.cassandra import encode, tables
 from pipeline.sinks.cassandra.encode import Request
 from pipeline.sinks.cassandra.target import Target
+from pipeline.sinks.cassandra.versions import Versions
 from pipeline.sinks.outage import Outage
 from schemas import forms
-from schemas.reading import EQUIPMENT_PROFILE, READING, Table
+from schemas.reading import EQUIPMENT_PROFILE, READING, READING_SUPERSEDED, Table
 
 STEP = "cassandra"
 # Of one table and worker: a node takes some thousand requests at a time, from all its clients.
@@ -49,6 +52,7 @@ class Figures(bundles.Figures):
 
     def __init__(self, table: Table) -> None:
         super().__init__("cassandra", table)
+        self.corrected = Metrics.counter(account.CORRECTED, "Cassandra")
 
 
 class _Statement:
@@ -110,14 +114,27 @@ class Writer(BundleWriter[tuple[Request, ResponseFuture | Exception, float]]):
         table: the table.
         source: the job's source, for dead letters.
         figures: what is counted.
+        on_conflict: one of `options.CONFLICTS`, of readings.
     """
 
-    def __init__(self, target: Target, table: Table, source: str, figures: Figures) -> None:
+    def __init__(
+        self,
+        target: Target,
+        table: Table,
+        source: str,
+        figures: Figures,
+        on_conflict: str = "version",
+    ) -> None:
         super().__init__(STEP, table, source, figures)
         self._target, self._figures = target, figures
         self._connection = connection(target.address)
         self._statement = _statement(target, table)
         self._held_rows = 0
+        self._versions: Versions | None = None
+        self._former: Writer | None = None
+        if table == READING:
+            self._versions = Versions(target, self._connection, self._statement.outage, on_conflict)
+            self._former = Writer(target, READING_SUPERSEDED, source, Figures(READING_SUPERSEDED))
 
     def add(self, rows: pa.Table) -> None:
         """Takes rows; sends them once there are enough."""
@@ -132,8 +149,26 @@ class Writer(BundleWriter[tuple[Request, ResponseFuture | Exception, float]]):
             return
         rows = pa.concat_tables(self._held)
         self._held, self._held_rows, self._held_bytes = [], 0, 0
+        rows = self._fitting(rows)
+        if self._versions is None or self._former is None:
+            self._send_rows(rows)
+            return
+        if not rows.num_rows:
+            return
+        # What is there includes what this bundle has written.
+        while self._under_way:
+            self._settle_oldest()
+        settled = self._versions.settle(rows)
+        self._figures.corrected.inc(settled.corrected)
+        if settled.superseded.num_rows:
+            self._former.add(settled.superseded)
+            self._letters += self._former.finish()
+        self._send_rows(settled.rows)
+        self._send_rows(settled.whole, whole=True)
+
+    def _send_rows(self, rows: pa.Table, whole: bool = False) -> None:
         digits = self._target.digits if self._table == READING else ()
-        for request in encode.requests(self._table, self._fitting(rows), digits):
+        for request in encode.requests(self._table, rows, digits, whole):
             while self._under_way and (
                 len(self._under_way) >= self._statement.most_under_way
                 or self._bytes + request.size > _MOST_UNDER_WAY_BYTES
@@ -254,5 +289,7 @@ def _row(prepared: PreparedStatement, values: encode.Row) -> BoundStatement:
 class Write(WriteBundles):
     """Writes tables of rows; gives dead letters of those that Cassandra refused."""
 
-    def __init__(self, target: Target, table: Table, source: str) -> None:
-        super().__init__(partial(Writer, target, table, source, Figures(table)))
+    def __init__(
+        self, target: Target, table: Table, source: str, on_conflict: str = "version"
+    ) -> None:
+        super().__init__(partial(Writer, target, table, source, Figures(table), on_conflict))

@@ -20,7 +20,7 @@ from pipeline.safe_open import lock_file
 from pipeline.same import Identity, held, identity
 from pipeline.shown import address
 from pipeline.sinks.duckdb.place import SETTINGS, Place, Writer
-from pipeline.sinks.duckdb.rows import run
+from pipeline.sinks.duckdb.statements import run
 
 _T = TypeVar("_T")
 

@@ -16,7 +16,7 @@ from pipeline.connect import parameters, secrets, within
 from pipeline.errors import ConfigError, WarehouseFailed
 from pipeline.shown import address
 from pipeline.sinks.duckdb.place import SETTINGS, Place, Writer
-from pipeline.sinks.duckdb.rows import run
+from pipeline.sinks.duckdb.statements import run
 
 _T = TypeVar("_T")
 

@@ -8,15 +8,17 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.metrics import Metrics
 
+from pipeline import account
 from pipeline.sinks import Produced, Sink
 from pipeline.sinks.background import Background
 from pipeline.sinks.duckdb import tables
 from pipeline.sinks.duckdb.file import File
 from pipeline.sinks.duckdb.motherduck import MotherDuck
 from pipeline.sinks.duckdb.place import Place
-from pipeline.sinks.duckdb.rows import insert_new
+from pipeline.sinks.duckdb.rows import put
+from pipeline.sinks.duckdb.versions import Put
 from schemas.profiles import Profile
-from schemas.reading import DEAD_LETTER, Table
+from schemas.reading import DEAD_LETTER, READING_SUPERSEDED, Table
 
 # Rows gathered before they are written: a transaction and a join against what is there cost
 # more than the rows do.
@@ -24,23 +26,25 @@ _FLUSH_ROWS = 150_000
 _FLUSH_BYTES = 64 * 1024 * 1024
 
 
-def _insert(place: Place, table: Table, rows: pa.Table) -> tuple[int, int]:
-    """Inserts in one transaction; returns how many rows were new and how many there already."""
-    inserted = place.writer().write(lambda database: insert_new(database, table, rows))
-    return inserted, int(rows.num_rows) - inserted
+def _insert(place: Place, table: Table, rows: pa.Table, on_conflict: str) -> tuple[Put, int]:
+    """Inserts in one transaction; returns what was new and how many rows were there already."""
+    done = place.writer().write(lambda database: put(database, table, rows, on_conflict))
+    return done, int(rows.num_rows) - done.inserted - done.superseded
 
 
 class _Insert(beam.DoFn):
     """Gathers a bundle's rows and inserts them, many to a transaction."""
 
-    def __init__(self, place: Place, table: Table) -> None:
+    def __init__(self, place: Place, table: Table, label: str, on_conflict: str) -> None:
         self._place = place
         self._table = table
+        self._on_conflict = on_conflict
         self._held: list[pa.Table] = []
         self._rows = self._bytes = 0
         self._background: Background | None = None
         self._inserted = Metrics.counter("duckdb", f"{table.name}_inserted")
         self._known = Metrics.counter("duckdb", f"{table.name}_already_there")
+        self._corrected = Metrics.counter(account.CORRECTED, label)
 
     def setup(self) -> None:
         if self._background is None:
@@ -59,9 +63,10 @@ class _Insert(beam.DoFn):
     def finish_bundle(self) -> None:
         self._flush()
         assert self._background is not None
-        for inserted, known in self._background.drain():
-            self._inserted.inc(inserted)
+        for done, known in self._background.drain():
+            self._inserted.inc(done.inserted)
             self._known.inc(known)
+            self._corrected.inc(done.superseded + done.replaced)
 
     def _clear(self) -> None:
         self._held, self._rows, self._bytes = [], 0, 0
@@ -69,16 +74,18 @@ class _Insert(beam.DoFn):
     def _flush(self) -> None:
         if self._held:
             assert self._background is not None
-            self._background.submit(_insert, self._place, self._table, pa.concat_tables(self._held))
+            rows = pa.concat_tables(self._held)
+            self._background.submit(_insert, self._place, self._table, rows, self._on_conflict)
             self._clear()
 
 
 class _TablesSink(Sink):
     """All tables of `schemas.reading.TABLES` in one place."""
 
-    def __init__(self, place: Place, used: Sequence[Profile], label: str) -> None:
+    def __init__(self, place: Place, used: Sequence[Profile], label: str, on_conflict: str) -> None:
         self._place = place
         self._label = label
+        self._on_conflict = on_conflict
         self._profiles = tuple(used)
 
     def check(self) -> None:
@@ -96,14 +103,16 @@ class _TablesSink(Sink):
     def write(self, produced: Produced) -> None:
         """Adds the steps that insert everything but dead letters."""
         for table, rows in produced.tables:
-            self._insert(table, rows)
+            if table != READING_SUPERSEDED or self._on_conflict != "replace":
+                self._insert(table, rows)
 
     def write_dead_letters(self, letters: beam.PCollection) -> None:
         """Adds the step that inserts dead letters."""
         self._insert(DEAD_LETTER, letters)
 
     def _insert(self, table: Table, rows: beam.PCollection) -> None:
-        _ = rows | f"{self._label}_{table.name}" >> beam.ParDo(_Insert(self._place, table))
+        step = _Insert(self._place, table, self._label, self._on_conflict)
+        _ = rows | f"{self._label}_{table.name}" >> beam.ParDo(step)
 
     def complete(self) -> None:
         """Writes all that is in memory to the file, and finds out whether it is still there."""
@@ -119,12 +128,24 @@ class _TablesSink(Sink):
 class DuckDBSink(_TablesSink):
     """The tables in one file."""
 
-    def __init__(self, path: str, used: Sequence[Profile], label: str = "DuckDB") -> None:
-        super().__init__(File(path), used, label)
+    def __init__(
+        self,
+        path: str,
+        used: Sequence[Profile],
+        label: str = "DuckDB",
+        on_conflict: str = "version",
+    ) -> None:
+        super().__init__(File(path), used, label, on_conflict)
 
 
 class MotherDuckSink(_TablesSink):
     """The tables in one database at MotherDuck; `uri` is `md:DATABASE`."""
 
-    def __init__(self, uri: str, used: Sequence[Profile], label: str = "MotherDuck") -> None:
-        super().__init__(MotherDuck.parse(uri), used, label)
+    def __init__(
+        self,
+        uri: str,
+        used: Sequence[Profile],
+        label: str = "MotherDuck",
+        on_conflict: str = "version",
+    ) -> None:
+        super().__init__(MotherDuck.parse(uri), used, label, on_conflict)

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.errors import ConfigError
 from pipeline.shown import address
-from pipeline.sinks.duckdb.rows import run
+from pipeline.sinks.duckdb.statements import run
 from schemas import forms, profiles
 from schemas.profiles import Profile
 from schemas.reading import EQUIPMENT_PROFILE, TABLES, Table

@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from typing import IO
-from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
@@ -16,6 +15,7 @@ from pipeline.sources.formats.reading import Reading
 from transforms.batch import BatchKind, RawBatch
 from transforms.budget import TOO_LARGE
 from transforms.whole import Gatherer, Whole
+from transforms.zones import zone_of
 
 # Rows of one moment are counted, so that they travel together: more are no test.
 _MOMENT_ROWS = 1_000_000
@@ -44,7 +44,7 @@ def batches(
     what = f"the rows of {content.path}"
     with temporary(what) as file:
         spool = _Spool(file, what)
-        gatherer = Gatherer(reading.how, content.origin(settings), ZoneInfo(settings.time_zone))
+        gatherer = Gatherer(reading.how, content.origin(settings), zone_of(settings.time_zone))
         most = content.budget.in_order_rows
         for row, table in tables:
             if not table.num_rows:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePosixPath
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ from schemas.aliases import CLOCK, Alias, meaning, normalise, resolve
 from schemas.forms import arrow_schema
 from schemas.reading import CYCLE_SUMMARY
 from transforms import convert, naming
+from transforms.zones import zone_of
 
 SCHEMA = arrow_schema(CYCLE_SUMMARY)
 
@@ -269,7 +269,7 @@ def _times(
     column = columns.get("recorded_at")
     if column is None:
         return pa.nulls(rows, SCHEMA.field("recorded_at").type)
-    zone = ZoneInfo(time_zone)
+    zone = zone_of(time_zone)
     return convert.timestamps(column.values, zone, column.alias.scale, day_first).array
 
 

@@ -23,6 +23,7 @@ from transforms.decode import LONGEST_TEST_S, decode
 from transforms.interpret import apply
 from transforms.interpret.decide import decide, plain
 from transforms.interpret.interpretation import Head, Interpretation, Witness
+from transforms.zones import zone_of
 
 # When tests began, by the file they began in; so many are kept.
 _STARTS: dict[tuple[tuple[Hashable, ...], Settings], int | None] = {}
@@ -40,7 +41,7 @@ def reading_of(
         settings: how files are read.
         head: what stands outside the table.
     """
-    zone = ZoneInfo(settings.time_zone)
+    zone = zone_of(settings.time_zone)
     told = settings.told_of(content.path)
     how = decide(table, head, zone, told, settings.day_first)
     equipment, how = _equipment(content, settings, head, how)

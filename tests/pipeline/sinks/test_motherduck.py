@@ -28,7 +28,7 @@ from pipeline.report.warehouse import opened
 from pipeline.sinks.duckdb import MotherDuckSink, insert_new, motherduck
 from pipeline.sinks.duckdb.motherduck import MotherDuck, Remote
 from pipeline.sinks.duckdb.place import SETTINGS
-from pipeline.sinks.duckdb.rows import run
+from pipeline.sinks.duckdb.statements import run
 from schemas import forms
 from schemas.reading import CYCLE_SUMMARY, READING, TABLES, TEST_DIALECT
 from tests.messages import PROFILES
