@@ -10,6 +10,7 @@ import apache_beam as beam
 
 from pipeline.clock import CLOCK
 from pipeline.runner import Where
+from pipeline.shown import address
 from pipeline.sinks import Produced, Sink, archive, recent
 from pipeline.sinks.archive_steps import (
     ArchiveBatches,
@@ -21,6 +22,7 @@ from pipeline.sinks.lake_files import ArchiveFile
 from pipeline.sinks.lake_tables import (
     CYCLE_SUMMARIES,
     DEAD_LETTERS,
+    LABEL,
     READINGS,
     TEST_DIALECTS,
     WINDOW_STATS,
@@ -75,6 +77,7 @@ class LakeSink(Sink):
         statistics: bool = False,
     ) -> None:
         self._store = store_at(uri)
+        self.label, self.shown = LABEL, f"lake {address(uri)}"
         self._here = where is Where.HERE
         self._file_bytes = file_bytes if self._here else min(file_bytes, _MOST_BYTES)
         self._file_wait_s = file_wait_s

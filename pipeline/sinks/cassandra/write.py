@@ -26,6 +26,7 @@ from pipeline.sinks.cassandra import encode, tables
 from pipeline.sinks.cassandra.encode import Request
 from pipeline.sinks.cassandra.target import Target
 from pipeline.sinks.outage import Outage
+from pipeline.sinks.tally import Kept
 from schemas import forms
 from schemas.reading import EQUIPMENT_PROFILE, READING, Table
 
@@ -47,8 +48,8 @@ _ADVICE = "see whether enough nodes are up (nodetool status) and take writes"
 class Figures(bundles.Figures):
     """The counters of a table's writer."""
 
-    def __init__(self, table: Table) -> None:
-        super().__init__("cassandra", table)
+    def __init__(self, table: Table, label: str = "") -> None:
+        super().__init__("cassandra", table, label)
 
 
 class _Statement:
@@ -195,6 +196,8 @@ class Writer(BundleWriter[tuple[Request, ResponseFuture | Exception, float]]):
         outage.over()
         self._statement.faster()
         self._figures.written.inc(len(request.values))
+        # An INSERT of CQL writes over what is there without looking.
+        self._has(Kept(stored_or_there=len(request.values)))
 
     @property
     def _told(self) -> str:
@@ -254,5 +257,5 @@ def _row(prepared: PreparedStatement, values: encode.Row) -> BoundStatement:
 class Write(WriteBundles):
     """Writes tables of rows; gives dead letters of those that Cassandra refused."""
 
-    def __init__(self, target: Target, table: Table, source: str) -> None:
-        super().__init__(partial(Writer, target, table, source, Figures(table)))
+    def __init__(self, target: Target, table: Table, source: str, label: str = "") -> None:
+        super().__init__(partial(Writer, target, table, source, Figures(table, label)))

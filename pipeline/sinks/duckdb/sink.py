@@ -8,6 +8,7 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.metrics import Metrics
 
+from pipeline.shown import address
 from pipeline.sinks import Produced, Sink
 from pipeline.sinks.background import Background
 from pipeline.sinks.duckdb import tables
@@ -15,6 +16,7 @@ from pipeline.sinks.duckdb.file import File
 from pipeline.sinks.duckdb.motherduck import MotherDuck
 from pipeline.sinks.duckdb.place import Place
 from pipeline.sinks.duckdb.rows import insert_new
+from pipeline.sinks.tally import Counts, Kept
 from schemas.profiles import Profile
 from schemas.reading import DEAD_LETTER, Table
 
@@ -24,17 +26,18 @@ _FLUSH_ROWS = 150_000
 _FLUSH_BYTES = 64 * 1024 * 1024
 
 
-def _insert(place: Place, table: Table, rows: pa.Table) -> tuple[int, int]:
+def _insert(place: Place, table: Table, counts: Counts, rows: pa.Table) -> Kept:
     """Inserts in one transaction; returns how many rows were new and how many there already."""
     inserted = place.writer().write(lambda database: insert_new(database, table, rows))
-    return inserted, int(rows.num_rows) - inserted
+    return counts.commit(Kept(stored=inserted, already_there=int(rows.num_rows) - inserted))
 
 
 class _Insert(beam.DoFn):
     """Gathers a bundle's rows and inserts them, many to a transaction."""
 
-    def __init__(self, place: Place, table: Table) -> None:
+    def __init__(self, place: Place, table: Table, label: str) -> None:
         self._place = place
+        self._counts = Counts(label, table.name)
         self._table = table
         self._held: list[pa.Table] = []
         self._rows = self._bytes = 0
@@ -59,9 +62,10 @@ class _Insert(beam.DoFn):
     def finish_bundle(self) -> None:
         self._flush()
         assert self._background is not None
-        for inserted, known in self._background.drain():
-            self._inserted.inc(inserted)
-            self._known.inc(known)
+        for kept in self._background.drain():
+            self._counts.in_bundle(kept)
+            self._inserted.inc(kept.stored)
+            self._known.inc(kept.already_there)
 
     def _clear(self) -> None:
         self._held, self._rows, self._bytes = [], 0, 0
@@ -69,7 +73,8 @@ class _Insert(beam.DoFn):
     def _flush(self) -> None:
         if self._held:
             assert self._background is not None
-            self._background.submit(_insert, self._place, self._table, pa.concat_tables(self._held))
+            rows = pa.concat_tables(self._held)
+            self._background.submit(_insert, self._place, self._table, self._counts, rows)
             self._clear()
 
 
@@ -78,7 +83,7 @@ class _TablesSink(Sink):
 
     def __init__(self, place: Place, used: Sequence[Profile], label: str) -> None:
         self._place = place
-        self._label = label
+        self.label, self.shown = label, address(place.uri)
         self._profiles = tuple(used)
 
     def check(self) -> None:
@@ -103,7 +108,9 @@ class _TablesSink(Sink):
         self._insert(DEAD_LETTER, letters)
 
     def _insert(self, table: Table, rows: beam.PCollection) -> None:
-        _ = rows | f"{self._label}_{table.name}" >> beam.ParDo(_Insert(self._place, table))
+        _ = rows | f"{self.label}_{table.name}" >> beam.ParDo(
+            _Insert(self._place, table, self.label)
+        )
 
     def complete(self) -> None:
         """Writes all that is in memory to the file, and finds out whether it is still there."""
