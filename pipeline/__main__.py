@@ -26,7 +26,7 @@ from pipeline.options import JobConfig
 from pipeline.progress import PROGRESS
 from pipeline.runner import Where
 from pipeline.shown import say
-from pipeline.sinks import Sink, background
+from pipeline.sinks import Sink, background, tally
 from pipeline.sources import Source, Told
 from pipeline.stopping import stop_on_signals
 from pipeline.stores import local
@@ -64,8 +64,8 @@ def _progress_bar(source: Source, shown: bool) -> Iterator[None]:
 def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     """Runs the job to its end; returns the exit status.
 
-    That is 0, or 1 if the account does not balance, a file gave nothing but dead letters, or a
-    topic had lost messages before they were read.
+    That is 0, or 1 if an account does not balance, a file gave nothing but dead letters, or a topic
+    had lost messages before they were read.
     """
     FileSystems.set_options(beam_options)
     where = runner.where(beam_options)
@@ -77,6 +77,7 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
         config.account_every_s,
         config.metrics_port,
         lambda: source.behind,
+        lambda: sinks,
     )
 
     def look_again() -> None:
@@ -101,6 +102,8 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
         return _dry_run(config, beam_options, source, sinks)
     sinks += [*([kept] if kept else []), *([watch] if source.live else [])]
     started = time.monotonic()
+    # A live job of the local runner has no other process.
+    tally.PROCESS.begin(asked=where is Where.HERE and (alone or source.live))
     with watch, ExitStack() as open_sinks:
         for sink in sinks:
             open_sinks.callback(sink.finish)
@@ -110,7 +113,10 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
         return 0  # Only the graph was written; Dataflow runs it.
     found, beside = account.of(result), outcome.of(result)
     latency = watch.latency_told() if source.live else ""
-    for line in (*found.lines(time.monotonic() - started, latency), *beside.lines()):
+    by_sink = tally.of(result, sinks, found.superseded)
+    kept_at_all = any(each.readings for each in by_sink)
+    shown = found.lines(time.monotonic() - started, latency, kept_at_all)
+    for line in (*shown, *tally.lines(by_sink, found.written), *beside.lines()):
         say(line)
     if failed is not None:
         raise failed
@@ -125,7 +131,8 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
         return 1
     # Other engines' counters may miss what a bundle that was tried again had counted; there the
     # tables tell.
-    return 0 if found.balances or where is not Where.HERE else 1
+    balances = found.balances and all(each.balances(found.written) for each in by_sink)
+    return 0 if balances or where is not Where.HERE else 1
 
 
 def _dry_run(

@@ -20,7 +20,7 @@ class Account:
 
     Attributes:
         read: messages and rows the source gave, and files it could not read.
-        written: readings handed to the sinks.
+        written: readings handed to the sinks; what each has of them, `pipeline.sinks.tally` says.
         duplicates: exact repetitions that were dropped.
         dead_letters: what could not become a reading.
         late: readings among `written` that had lost their place in the order.
@@ -29,6 +29,7 @@ class Account:
             here, which never became readings.
         corrected: versions of readings, among `written` by this run or an earlier one, of which
             another version with other values counts.
+        superseded: those of them that came in this run and were handed on as such.
     """
 
     read: int = 0
@@ -39,24 +40,27 @@ class Account:
     flagged: int = 0
     refused: int = 0
     corrected: int = 0
+    superseded: int = 0
 
     @property
     def balances(self) -> bool:
         """Whether nothing was lost and nothing counted twice."""
         return self.read == self.written + self.duplicates + self.dead_letters
 
-    def lines(self, seconds: float, latency: str = "") -> list[str]:
+    def lines(self, seconds: float, latency: str = "", kept: bool = True) -> list[str]:
         """The account as lines for a person.
 
         Args:
             seconds: how long the job took.
             latency: what is to be told of a live job's latency.
+            kept: whether there is a sink that readings are written to.
         """
         sign = "=" if self.balances else "≠"
         rate = self.read / seconds if seconds > 0 else 0.0
         parts = f"duplicates {self.duplicates:,} + dead letters {self.dead_letters:,}"
+        written = "written" if kept else "not kept"
         return [
-            f"read {self.read:,} {sign} written {self.written:,} + {parts}",
+            f"read {self.read:,} {sign} {written} {self.written:,} + {parts}",
             f"late {self.late:,}, flagged {self.flagged:,}, corrected {self.corrected:,}; "
             f"{seconds:.1f} s, {rate:,.0f} readings/s" + (f"; {latency}" if latency else ""),
             *(

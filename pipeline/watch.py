@@ -32,7 +32,8 @@ from pipeline import account
 from pipeline.account import Account
 from pipeline.errors import ConfigError
 from pipeline.shown import say
-from pipeline.sinks import Produced, Sink
+from pipeline.sinks import Produced, Sink, tally
+from pipeline.sinks.tally import SinkAccount
 from pipeline.sources.watermark import NEVER, Behind
 
 _log = logging.getLogger(__name__)
@@ -201,6 +202,7 @@ class Watch(Sink):
         every_s: seconds between account lines; 0 for none.
         metrics_port: PORT or HOST:PORT at which Prometheus finds the metrics, or None.
         behind: the partition that event time waits for, if it waits for one.
+        sinks: those of the job, whose accounts are shown.
     """
 
     def __init__(
@@ -210,7 +212,9 @@ class Watch(Sink):
         every_s: float = 60.0,
         metrics_port: str | None = None,
         behind: Callable[[], Behind | None] = lambda: None,
+        sinks: Callable[[], Sequence[Sink]] = tuple,
     ) -> None:
+        self._sinks = sinks
         self._lag = lag
         self._behind = behind
         self._watermark_us = watermark_us
@@ -218,6 +222,7 @@ class Watch(Sink):
         self._metrics_port = metrics_port
         self._result: PipelineResult | None = None
         self._account = Account()
+        self._by_sink: list[SinkAccount] = []
         self._over = threading.Event()
         self._teller = threading.Thread(target=self._tell, name="account lines", daemon=True)
         self._server: tuple[WSGIServer, threading.Thread] | None = None
@@ -280,12 +285,18 @@ class Watch(Sink):
         if self._result is not None:
             for _ in range(_LOOKS):
                 try:
-                    self._account = account.of(self._result)
+                    # The sinks first: they have nothing that was not handed to them before.
+                    by_sink = tally.of(self._result, self._sinks(), self._account.superseded)
+                    self._account, self._by_sink = account.of(self._result), by_sink
                     break
                 except RuntimeError as error:
                     if "changed size" not in str(error):
                         raise
         return self._account
+
+    def by_sink(self) -> list[SinkAccount]:
+        """The sinks' accounts at the last look at the account."""
+        return self._by_sink
 
     def lag(self) -> int | None:
         """Messages known to be unread."""
@@ -308,7 +319,8 @@ class Watch(Sink):
                 rate = (found.read - before.read) / (now - then)
                 recent = latency.since(latency_before)
                 waits_for = self._behind()
-                say(line(found, rate, self.lag(), self.watermark_age_s(), recent, waits_for))
+                age_s, by_sink = self.watermark_age_s(), self.by_sink()
+                say(line(found, rate, self.lag(), age_s, recent, waits_for, by_sink))
             except Exception as error:  # noqa: BLE001 - one failed look must not end the looking
                 _log.warning("no account line (%s)", error)
                 continue
@@ -316,7 +328,7 @@ class Watch(Sink):
 
 
 def waiting(found: Account) -> int:
-    """Readings that were read and are neither written nor refused yet: they wait for their window.
+    """Readings that were read and no sink was given yet: they wait for their window.
 
     The counts are looked at one after the other while the job goes on, hence not below 0.
     """
@@ -330,6 +342,7 @@ def line(
     age_s: float | None,
     latency: Histogram,
     behind: Behind | None = None,
+    by_sink: Sequence[SinkAccount] = (),
 ) -> str:
     """The account of a running job as a line.
 
@@ -340,9 +353,15 @@ def line(
         age_s: age of the watermark, seconds.
         latency: of late.
         behind: the partition that event time waits for, if it waits for one.
+        by_sink: what each sink has of what it was given.
     """
+    waits = [f"{waiting(found):,} for their window"]
+    waits += [
+        f"{rows:,} for {sink}" for sink, rows in tally.waiting(by_sink, found.written).items()
+    ]
     return (
-        f"so far: read {found.read:,}, written {found.written:,}, waiting {waiting(found):,}, "
+        f"so far: read {found.read:,}, written {tally.in_every(by_sink, found.written):,}, "
+        f"waiting {', '.join(waits)}, "
         f"duplicates {found.duplicates:,}, dead letters {found.dead_letters:,}, "
         f"late {found.late:,}, corrected {found.corrected:,}; {rate:,.0f}/s, "
         f"lag {'unknown' if lag is None else f'{lag:,}'}, "
@@ -385,9 +404,11 @@ class _Figures(Collector):
 
     def collect(self) -> Iterable[Metric]:
         found = self._watch.account()
+        by_sink = self._watch.by_sink()
+        written = tally.in_every(by_sink, found.written)
         for name, text, value in (
             ("readings_read", "Messages and rows the source gave.", found.read),
-            ("readings_written", "Readings handed to the sinks.", found.written),
+            ("readings_written", "Readings that every sink has.", written),
             ("readings_duplicates", "Exact repetitions that were dropped.", found.duplicates),
             ("dead_letters", "Messages that could not become a reading.", found.dead_letters),
             ("readings_late", "Readings written out of order: they came too late.", found.late),
@@ -402,6 +423,23 @@ class _Figures(Collector):
         ):
             if level is not None:
                 yield GaugeMetricFamily(f"battery_pipeline_{name}", text, value=level)
+        rows = CounterMetricFamily(
+            "battery_pipeline_sink_rows",
+            "Rows that a sink was given, by what became of them.",
+            labels=("sink", "table", "outcome"),
+        )
+        waits = GaugeMetricFamily(
+            "battery_pipeline_waiting_for_sink_readings",
+            "Readings that wait for a sink to commit them.",
+            labels=("sink",),
+        )
+        behind = tally.waiting(by_sink, found.written)
+        for each in by_sink:
+            waits.add_metric([each.sink], behind.get(each.sink, 0))
+            for table, fate in each.tables.items():
+                for name in tally.NAMES if fate.given else ():
+                    rows.add_metric([each.sink, table, name], getattr(fate, name))
+        yield from (rows, waits)
         latency = LATENCY.histogram()
         bounds = [*map(str, BOUNDS_S), "+Inf"]
         yield HistogramMetricFamily(

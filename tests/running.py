@@ -62,7 +62,8 @@ class Ran:
     def account(self) -> dict[str, int]:
         """The figures of the account line, by name."""
         line = next(line for line in self.out.splitlines() if line.startswith("read "))
-        words = line.replace("dead letters", "dead_letters").replace(",", "").split()
+        line = line.replace("dead letters", "dead_letters").replace("not kept", "written")
+        words = line.replace(",", "").split()
         return {name: int(words[words.index(name) + 1]) for name in
                 ("read", "written", "duplicates", "dead_letters")}  # fmt: skip
 

@@ -61,10 +61,12 @@ class _EnrichSuperseded(beam.DoFn):
     def __init__(self) -> None:
         self._written = Metrics.counter("account", "written")
         self._corrected = Metrics.counter("account", "corrected")
+        self._superseded = Metrics.counter("account", "superseded")
 
     def process(self, table: pa.Table) -> Iterable[pa.Table]:
         self._written.inc(table.num_rows)
         self._corrected.inc(table.num_rows)
+        self._superseded.inc(table.num_rows)
         yield enrich(table, SUPERSEDED_SCHEMA)
 
 

@@ -60,7 +60,22 @@ class Produced:
 
 
 class Sink(ABC):
-    """What every sink offers."""
+    """What every sink offers.
+
+    Attributes:
+        label: what the names of its steps and counters begin with; empty for what keeps nothing
+            for the user.
+        shown: as a person knows it, such as `duckdb:data/warehouse.duckdb`.
+        counts_every: whether it counts every row it is given once it has it; see `sinks.tally`.
+        takes_readings: whether it is given more than dead letters.
+        takes_superseded: whether it is given versions of readings that do not count, too.
+    """
+
+    label = ""
+    shown = ""
+    counts_every = True
+    takes_readings = True
+    takes_superseded = True
 
     def check(self) -> None:  # noqa: B027 - some have nothing that could be missing
         """Finds out whether `prepare` would succeed; changes nothing; raises ConfigError."""

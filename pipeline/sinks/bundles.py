@@ -15,6 +15,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from pipeline import account
 from pipeline.sinks import refused
+from pipeline.sinks.tally import Counts, Kept
 from schemas.reading import Table
 
 # A request that is under way.
@@ -27,9 +28,11 @@ class Figures:
     Args:
         namespace: the warehouse's, of all that are not the account's.
         table: the table.
+        label: the sink's, see `Sink.label`; the namespace unless given.
     """
 
-    def __init__(self, namespace: str, table: Table) -> None:
+    def __init__(self, namespace: str, table: Table, label: str = "") -> None:
+        self.kept = Counts(label or namespace, table.name)
         self.written = Metrics.counter(namespace, f"{table.name}_written")
         self.refused = Metrics.counter(account.NAMESPACE, "refused")
         self.requests = Metrics.counter(namespace, "requests")
@@ -49,6 +52,7 @@ class BundleWriter(ABC, Generic[_Sent]):
     def __init__(self, step: str, table: Table, source: str, figures: Figures) -> None:
         self._step, self._table, self._source = step, table, source
         self._refusals = figures.refused
+        self._counts, self._kept = figures.kept, Kept()
         self._held: list[pa.Table] = []
         self._held_bytes = 0
         self._under_way: deque[_Sent] = deque()
@@ -77,11 +81,18 @@ class BundleWriter(ABC, Generic[_Sent]):
         while self._under_way:
             self._settle_oldest()
         letters, self._letters = self._letters, []
+        self._counts.in_bundle(self._counts.commit(self._kept))
+        self._kept = Kept()
         return letters
+
+    def _has(self, kept: Kept) -> None:
+        """Takes note of rows that the warehouse has; they count when all of the bundle is there."""
+        self._kept += kept
 
     def _refuse(self, rows: pa.Table | pa.RecordBatch, reasons: list[tuple[str, str]]) -> None:
         """Makes dead letters of rows; error type and message of each."""
         self._refusals.inc(rows.num_rows)
+        self._kept += Kept(refused=rows.num_rows)
         self._letters.append(refused.letters(self._step, self._table, rows, reasons, self._source))
 
 

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -78,21 +78,44 @@ def write_parquet(
     Raises:
         LakeFailed: it can't be written.
     """
+    return put_parquet(store, folder, table, keys, version).path
+
+
+class Put(NamedTuple):
+    """A file that holds what it should.
+
+    Attributes:
+        path: where it is.
+        new: whether it was written now; else it was there.
+    """
+
+    path: str
+    new: bool
+
+
+def put_parquet(
+    store: Store,
+    folder: str,
+    table: pa.Table,
+    keys: Sequence[str],
+    version: str | None = None,
+) -> Put:
+    """The same as `write_parquet`; says whether the file was there."""
     if version is not None:
         try:
-            return _write_parquet(store, folder, table, keys, version)
+            return _put_parquet(store, folder, table, keys, version)
         except OtherVersion:
             keys = [*keys, version]
-    return _write_parquet(store, folder, table, keys, None)
+    return _put_parquet(store, folder, table, keys, None)
 
 
-def _write_parquet(
+def _put_parquet(
     store: Store,
     folder: str,
     table: pa.Table,
     keys: Sequence[str],
     version: str | None,
-) -> str:
+) -> Put:
     path = f"{folder}/{digest([table.column(key) for key in keys])}.parquet"
 
     def damage(place: str) -> str | None:
@@ -101,7 +124,7 @@ def _write_parquet(
     # Reading is cheaper than making the file, where it costs no way to a server.
     if store.near and store.exists(path) and damage(path) is None:
         store.keep(path)
-        return path
+        return Put(path, new=False)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", compression_level=1, write_page_checksum=True)
     data = sink.getvalue()
@@ -136,7 +159,7 @@ def write_copy(store: Store, path: str, file: BinaryIO, modified_us: int, mode: 
     return _put(
         store, path, put, lambda place: store.holds(place, file),
         lambda _: "has not the content of the file it is named after",
-    )  # fmt: skip
+    ).path  # fmt: skip
 
 
 def _put(
@@ -145,19 +168,19 @@ def _put(
     put: Callable[[str, bool], bool],
     holds: Callable[[str], bool],
     damage: Callable[[str], str | None],
-) -> str:
+) -> Put:
     """Has one file hold the content: this one or, if that is damaged and must stay, another."""
     shown = f"--lake={store.uri}: {path}"
     for place in (path, _beside(path)):
         if put(place, False):
-            return place
+            return Put(place, new=True)
         found = None if holds(place) else damage(place)
         if found is None:
             store.keep(place)
-            return place
+            return Put(place, new=False)
         if put(place, True):
             _log.warning("%s %s; it was damaged and is written again", shown, found)
-            return place
+            return Put(place, new=True)
         _log.warning(
             "%s %s; this account may not replace it, so its content is written as %s: remove the "
             "damaged file", shown, found, _beside(path),

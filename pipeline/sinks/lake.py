@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pipeline.clock import CLOCK
 from pipeline.runner import Where
+from pipeline.shown import address
 from pipeline.sinks import Produced, Sink, archive, recent
 from pipeline.sinks.archive_steps import (
     ArchiveBatches,
@@ -22,6 +23,7 @@ from pipeline.sinks.lake_files import ArchiveFile
 from pipeline.sinks.lake_tables import (
     CYCLE_SUMMARIES,
     DEAD_LETTERS,
+    LABEL,
     READINGS,
     SOURCE_POSITIONS,
     TEST_DIALECTS,
@@ -81,6 +83,7 @@ class LakeSink(Sink):
         statistics: bool = False,
     ) -> None:
         self._store = store_at(uri)
+        self.label, self.shown = LABEL, f"lake {address(uri)}"
         self._here = where is Where.HERE
         self._file_bytes = file_bytes if self._here else min(file_bytes, _MOST_BYTES)
         self._file_wait_s = file_wait_s

@@ -12,13 +12,16 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.sinks.cuts import by_number
-from pipeline.sinks.files import write_parquet
+from pipeline.sinks.files import put_parquet
 from pipeline.sinks.recent import left_out
+from pipeline.sinks.tally import Counts, Kept
 from pipeline.sinks.writing import Writing
 from pipeline.stores import Store
 from transforms.batch import PackedBatch
 from transforms.gather import Piece
 
+# What the names of the lake's counters begin with.
+LABEL = "Lake"
 _DAY_US = 86_400_000_000
 
 
@@ -53,11 +56,18 @@ def by_day(table: pa.Table, column: str) -> Iterator[tuple[str, pa.Table]]:
         yield str(np.datetime64(day, "D")), part
 
 
-def write_day(store: Store, kind: Kind, day: str, table: pa.Table) -> None:
+def write_day(store: Store, kind: Kind, day: str, table: pa.Table) -> Kept:
     """Writes what isn't there yet of one day's rows, as a file named by their keys."""
+    rows = table.num_rows
     table = left_out(store, kind.root, f"dt={day}", kind.key, kind.when, table, kind.version)
-    if table.num_rows:
-        write_parquet(store, f"{kind.root}/dt={day}", table, [kind.key], kind.version)
+    folder = f"{kind.root}/dt={day}"
+    if not table.num_rows or not put_parquet(store, folder, table, [kind.key], kind.version).new:
+        return Kept(already_there=rows)
+    return Kept(stored=table.num_rows, already_there=rows - table.num_rows)
+
+
+def _write_counted(store: Store, counts: Counts, kind: Kind, day: str, table: pa.Table) -> Kept:
+    return counts.commit(write_day(store, kind, day, table))
 
 
 @dataclass(frozen=True)
@@ -112,11 +122,16 @@ class WriteTables(Writing):
     def __init__(self, store: Store, kind: Kind) -> None:
         super().__init__(store)
         self._kind = kind
+        self._counts = Counts(LABEL, kind.root)
 
     def process(self, table: pa.Table) -> None:
         """Begins to write."""
         for day, part in by_day(table, self._kind.when) if table.num_rows else ():
-            self.begin(write_day, self._kind, day, part)
+            self.begin(_write_counted, self._counts, self._kind, day, part)
+
+    def done(self, result: Kept) -> None:
+        """Counts what was written."""
+        self._counts.in_bundle(result)
 
 
 class WriteBundles(WriteTables):

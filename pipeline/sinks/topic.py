@@ -16,8 +16,11 @@ from pipeline.connect import topics
 from pipeline.connect.kafka import DELIVERY_S
 from pipeline.connect.topics import Receipt, Topic, Undelivered, topic_at
 from pipeline.sinks import Produced, Sink
+from pipeline.sinks.tally import Counts, Kept
+from schemas.reading import DEAD_LETTER
 
 FLAG = "--dead_letter_topic"
+LABEL = "DeadLetterTopic"
 
 # What a letter tells of itself; null ones are left out.
 _TOLD = ("dead_letter_id", "step", "error_type", "error_message", "field", "source",
@@ -88,11 +91,13 @@ class _Publish(beam.DoFn):
         self._uri = uri
         self._under_way: deque[tuple[Receipt, int, pa.Table]] = deque()
         self._bytes = 0
+        self._sent = 0
+        self._counts = Counts(LABEL, DEAD_LETTER.name)
         self._published = Metrics.counter("topic", "dead_letters_published")
 
     def start_bundle(self) -> None:
         # What a failed bundle left behind is sent again by the one that repeats it.
-        self._under_way, self._bytes = deque(), 0
+        self._under_way, self._bytes, self._sent = deque(), 0, 0
 
     def process(self, letters: pa.Table) -> None:
         size = int(letters.nbytes)
@@ -100,11 +105,13 @@ class _Publish(beam.DoFn):
             self._settle_oldest()
         self._under_way.append((_topic(self._uri).send(messages(letters)), size, letters))
         self._bytes += size
+        self._sent += letters.num_rows
         self._published.inc(letters.num_rows)
 
     def finish_bundle(self) -> None:
         while self._under_way:
             self._settle_oldest()
+        self._counts.in_bundle(self._counts.commit(Kept(stored=self._sent)))
 
     def _settle_oldest(self) -> None:
         receipt, size, letters = self._under_way.popleft()
@@ -141,8 +148,11 @@ class TopicSink(Sink):
     same `dead_letter_id`.
     """
 
+    takes_readings = False
+
     def __init__(self, uri: str) -> None:
         self._uri = uri
+        self.label, self.shown = LABEL, shown.address(uri)
         self._checked = topic_at(uri, FLAG)
 
     def check(self) -> None:
@@ -158,4 +168,4 @@ class TopicSink(Sink):
 
     def write_dead_letters(self, letters: beam.PCollection) -> None:
         """Adds the step that sends."""
-        _ = letters | "DeadLetterTopic" >> beam.ParDo(_Publish(self._uri))
+        _ = letters | LABEL >> beam.ParDo(_Publish(self._uri))

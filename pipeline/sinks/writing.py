@@ -31,7 +31,11 @@ class Writing(beam.DoFn):
     def finish_bundle(self) -> None:
         """Waits until all is written."""
         assert self._background is not None
-        self._background.drain()
+        for result in self._background.drain():
+            self.done(result)
+
+    def done(self, result: Any) -> None:
+        """Told within a bundle what a task has returned."""
 
     def begin(self, task: Callable[..., Any], *arguments: Any) -> None:
         """Has a thread do a task, whose first argument is the store."""

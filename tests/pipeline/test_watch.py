@@ -141,7 +141,7 @@ def test_the_line_of_a_running_job() -> None:
     found = Account(read=1_204_511, written=1_203_900, duplicates=1, dead_letters=4, late=12)
     told = line(found, 20_115.4, 611, 6.23, histogram(np.full(100, 1.4)))
     assert told == (
-        "so far: read 1,204,511, written 1,203,900, waiting 606, duplicates 1, dead letters 4, "
+        "so far: read 1,204,511, written 1,203,900, waiting 606 for their window, duplicates 1, dead letters 4, "
         "late 12, corrected 0; 20,115/s, lag 611, watermark 6.2 s behind, latency p50 1.5 s p99 2.0 s"
     )
 

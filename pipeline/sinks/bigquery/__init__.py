@@ -76,8 +76,10 @@ class BigQuerySink(Sink):
         self._lake = lake
         self._kept_where = kept_where
         self._load_every_s = load_every_s
-        self._label = label
         self._on_conflict = on_conflict
+        self.label, self.shown = label, str(self._address)
+        self.counts_every = method != "file_loads"
+        self.takes_superseded = on_conflict != "replace"
         self._loads: loading.LoadThread | None = None
         self._check_flags()
 
@@ -131,17 +133,17 @@ class BigQuerySink(Sink):
             self._load_from_lake(produced)
             return None
         refusals = [
-            rows | f"{self._label}_{table.name}" >> self._writing(table)
+            rows | f"{self.label}_{table.name}" >> self._writing(table)
             for table, rows in produced.tables
             if table != READING_SUPERSEDED or self._on_conflict != "replace"
         ]
-        return tuple(refusals) | f"{self._label}_refused" >> beam.Flatten()
+        return tuple(refusals) | f"{self.label}_refused" >> beam.Flatten()
 
     def write_dead_letters(self, letters: beam.PCollection) -> None:
         """Adds the steps that write dead letters."""
         if self._method == "file_loads":
             return
-        name = f"{self._label}_{DEAD_LETTER.name}"
+        name = f"{self.label}_{DEAD_LETTER.name}"
         if self._method == "storage_write":
             letters = letters | f"{name}_fit" >> beam.ParDo(
                 refused.Fit(self._kept_where, MOST_PAYLOAD_BYTES)
@@ -151,22 +153,25 @@ class BigQuerySink(Sink):
 
     def _writing(self, table: Table) -> beam.PTransform:
         """Tables of rows → dead letters of what is refused."""
+        given = (self._address, table, self._source)
         if self._method == "streaming_inserts":
-            return Insert(self._address, table, self._source, self._kept_where)
+            return Insert(*given, self._kept_where, self.label)
         if self._once:
-            return WriteOnce(self._address, table, self._source)
-        return beam.ParDo(Append(self._address, table, self._source))
+            return WriteOnce(*given, self.label)
+        return beam.ParDo(Append(*given, self.label))
 
     def _load_from_lake(self, produced: Produced) -> None:
         assert self._lake is not None
         if produced.readings.is_bounded:
             return
         if self._where is Where.HERE:
-            self._loads = loading.LoadThread(self._lake, self._address, self._load_every_s)
+            self._loads = loading.LoadThread(
+                self._lake, self._address, self._load_every_s, self.label
+            )
             self._loads.start()
             return
-        every = loading.LoadEvery(self._lake, self._address, self._load_every_s)
-        _ = produced.readings.pipeline | f"{self._label}_loads" >> every
+        every = loading.LoadEvery(self._lake, self._address, self._load_every_s, self.label)
+        _ = produced.readings.pipeline | f"{self.label}_loads" >> every
 
     def complete(self) -> None:
         """Loads what the lake has got since; called when the job came to its end as it should.
@@ -177,7 +182,7 @@ class BigQuerySink(Sink):
         if self._method == "file_loads":
             assert self._lake is not None
             self._stop_loads()
-            loading.load_and_tell(self._lake, self._address)
+            loading.load_and_tell(self._lake, self._address, self.label)
 
     def finish(self) -> None:
         """Ends the load jobs' thread."""

@@ -39,6 +39,7 @@ from pipeline.sinks.bigquery.address import Address
 from pipeline.sinks.bigquery.requests import Request
 from pipeline.sinks.bigquery.storage_write import Figures
 from pipeline.sinks.bigquery.streams import Stream, Streams
+from pipeline.sinks.tally import Kept
 from schemas.reading import Table
 from transforms.batch import PackedBatch
 
@@ -112,10 +113,17 @@ class Appender:
 
     def flush(self, streams: list[Stream]) -> list[Stream]:
         """Shows the rows of all streams; keeps the one that is written."""
-        return [self._streams.flush(stream) for stream in streams][-1:]
+        rows = sum(stream.end - stream.flushed for stream in streams)
+        flushed = [self._streams.flush(stream) for stream in streams]
+        self._count(Kept(stored=rows))
+        return flushed[-1:]
+
+    def _count(self, kept: Kept) -> None:
+        self._figures.kept.in_bundle(self._figures.kept.commit(kept))
 
     def _letters(self, rows: pa.RecordBatch, why: list[tuple[str, str]]) -> pa.Table:
         self._figures.refused.inc(rows.num_rows)
+        self._count(Kept(refused=rows.num_rows))
         return refused.letters(requests.STEP, self._table, rows, why, self._source)
 
 
@@ -128,8 +136,8 @@ class AppendOnce(beam.DoFn):
     # Where the input ends, time may not go on.
     END = TimerSpec("end", TimeDomain.WATERMARK)
 
-    def __init__(self, address: Address, table: Table, source: str) -> None:
-        self._given = (address, table, source, Figures(table))
+    def __init__(self, address: Address, table: Table, source: str, label: str = "") -> None:
+        self._given = (address, table, source, Figures(table, label))
         self._appender: Appender | None = None
 
     def setup(self) -> None:
@@ -174,9 +182,10 @@ def _read(streams: Any) -> list[Stream]:
 class WriteOnce(beam.PTransform):
     """Tables of rows → dead letters of what BigQuery refused."""
 
-    def __init__(self, address: Address, table: Table, source: str) -> None:
+    def __init__(self, address: Address, table: Table, source: str, label: str = "") -> None:
         super().__init__()
         self._address, self._table, self._source = address, table, source
+        self._label = label
 
     def expand(self, rows: beam.PCollection) -> beam.PCollection:
         """Adds the steps."""
@@ -187,5 +196,6 @@ class WriteOnce(beam.PTransform):
             >> beam.Map(lambda batch: keyed(table, batch)).with_output_types(
                 tuple[int, PackedBatch]
             )
-            | "AppendOnce" >> beam.ParDo(AppendOnce(self._address, table, self._source))
+            | "AppendOnce"
+            >> beam.ParDo(AppendOnce(self._address, table, self._source, self._label))
         )

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -64,11 +65,13 @@ class Loaded:
     Attributes:
         files: loaded by now.
         rows: of these.
+        by_table: the same rows, by the table's name.
         failed: files that BigQuery does not take, and are set aside → its reason.
     """
 
     files: int = 0
     rows: int = 0
+    by_table: Counter[str] = field(default_factory=Counter)
     failed: dict[str, str] = field(default_factory=dict)
 
 
@@ -170,6 +173,7 @@ class _Loader:
                 ledger.close(entry, "done", job=job.job_id, rows=job.output_rows)
                 done.files += len(entry.paths)
                 done.rows += job.output_rows or 0
+                done.by_table[self._table.name] += job.output_rows or 0
                 self._outage.over()
                 return
             message = f"{error.get('reason')}: {error.get('message')}"

@@ -17,17 +17,20 @@ from pipeline.errors import WarehouseFailed
 from pipeline.sinks.bigquery import file_loads
 from pipeline.sinks.bigquery.address import Address
 from pipeline.sinks.bigquery.file_loads import Loaded
+from pipeline.sinks.tally import PROCESS, Counts, Kept
 
 _LOG = logging.getLogger(__name__)
 
 
-def load_and_tell(lake: str, address: Address) -> Loaded:
-    """Loads what is new.
+def load_and_tell(lake: str, address: Address, label: str = "") -> Loaded:
+    """Loads what is new, and counts it as the sink's of that label.
 
     Raises:
         WarehouseFailed: it could not, or files had to be set aside.
     """
     done = file_loads.load_new(lake, address)
+    for table, rows in done.by_table.items():
+        PROCESS.add(label, table, Kept(stored=rows))
     if done.failed:
         raise WarehouseFailed(
             f"{address.told}: {len(done.failed)} files of the lake can't be loaded and are set "
@@ -43,8 +46,8 @@ class LoadThread:
     the last, loads it.
     """
 
-    def __init__(self, lake: str, address: Address, every_s: float) -> None:
-        self._lake, self._address, self._every_s = lake, address, every_s
+    def __init__(self, lake: str, address: Address, every_s: float, label: str = "") -> None:
+        self._lake, self._address, self._every_s, self._label = lake, address, every_s, label
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True, name="load jobs")
 
@@ -61,7 +64,7 @@ class LoadThread:
     def _follow(self) -> None:
         while not self._over.wait(self._every_s):
             try:
-                load_and_tell(self._lake, self._address)
+                load_and_tell(self._lake, self._address, self._label)
             except Exception:  # noqa: BLE001 - whatever it was, there is a next time
                 _LOG.exception("%s: the lake's files wait for the next load", self._address.told)
 
@@ -72,8 +75,9 @@ class _Load(beam.DoFn):
     # Only there so that a runner works on a key's elements one after another.
     LAST = ReadModifyWriteStateSpec("last", coders.FloatCoder())
 
-    def __init__(self, lake: str, address: Address, every_s: float) -> None:
+    def __init__(self, lake: str, address: Address, every_s: float, label: str = "") -> None:
         self._lake, self._address, self._every_s = lake, address, every_s
+        self._kept = {table.name: Counts(label, table.name) for table in file_loads.LOADED}
         self._rows = Metrics.counter("bigquery", "rows_loaded")
         self._files = Metrics.counter("bigquery", "files_loaded")
         self._failed = Metrics.counter("bigquery", "files_set_aside")
@@ -86,6 +90,8 @@ class _Load(beam.DoFn):
         began_s = time.time()
         done = file_loads.load_new(self._lake, self._address)
         self._rows.inc(done.rows)
+        for table, rows in done.by_table.items():
+            self._kept[table].in_bundle(Kept(stored=rows))
         self._files.inc(done.files)
         self._failed.inc(len(done.failed))
         last.write(began_s)
@@ -94,9 +100,9 @@ class _Load(beam.DoFn):
 class LoadEvery(beam.PTransform):
     """Loads every few minutes, as a step of the job."""
 
-    def __init__(self, lake: str, address: Address, every_s: float) -> None:
+    def __init__(self, lake: str, address: Address, every_s: float, label: str = "") -> None:
         super().__init__()
-        self._lake, self._address, self._every_s = lake, address, every_s
+        self._lake, self._address, self._every_s, self._label = lake, address, every_s, label
 
     def expand(self, root: beam.Pipeline) -> beam.PCollection:
         """Adds the steps."""
@@ -104,5 +110,5 @@ class LoadEvery(beam.PTransform):
             root
             | "Every" >> PeriodicImpulse(fire_interval=self._every_s)
             | "AsOne" >> beam.Map(lambda due: (0, float(due))).with_output_types(tuple[int, float])
-            | "Load" >> beam.ParDo(_Load(self._lake, self._address, self._every_s))
+            | "Load" >> beam.ParDo(_Load(self._lake, self._address, self._every_s, self._label))
         )

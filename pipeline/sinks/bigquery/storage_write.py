@@ -22,6 +22,7 @@ from pipeline.sinks.bigquery.appends import Connection, Sent
 from pipeline.sinks.bigquery.patience import outage_of
 from pipeline.sinks.bigquery.requests import Request
 from pipeline.sinks.bundles import BundleWriter, WriteBundles
+from pipeline.sinks.tally import Kept
 from schemas.reading import Table
 
 # Of one table and bundle. Memory is bounded by it.
@@ -32,8 +33,8 @@ _MOST_UNDER_WAY = 16
 class Figures(bundles.Figures):
     """The counters of a table's writer."""
 
-    def __init__(self, table: Table) -> None:
-        super().__init__("bigquery", table)
+    def __init__(self, table: Table, label: str = "") -> None:
+        super().__init__("bigquery", table, label)
         self.milliseconds = Metrics.distribution("bigquery", "append_ms")
 
 
@@ -130,6 +131,7 @@ class Writer(BundleWriter[tuple[Request, Sent]]):
             sent = self._send(request)
         self._shared.outage.over()
         self._figures.written.inc(request.rows.num_rows)
+        self._has(Kept(stored=request.rows.num_rows))
         self._figures.milliseconds.update(sent.milliseconds)
 
     def _send_failed(self) -> None:
@@ -152,5 +154,5 @@ class Writer(BundleWriter[tuple[Request, Sent]]):
 class Append(WriteBundles):
     """Writes tables of rows; gives dead letters of those that BigQuery refused."""
 
-    def __init__(self, address: Address, table: Table, source: str) -> None:
-        super().__init__(partial(Writer, address, table, source, Figures(table)))
+    def __init__(self, address: Address, table: Table, source: str, label: str = "") -> None:
+        super().__init__(partial(Writer, address, table, source, Figures(table, label)))

@@ -24,6 +24,7 @@ from pipeline.sinks import refused
 from pipeline.sinks.bigquery import failure
 from pipeline.sinks.bigquery.address import Address
 from pipeline.sinks.bigquery.requests import STEP
+from pipeline.sinks.tally import Counts, Kept
 from schemas.forms import arrow_schema
 from schemas.reading import DEAD_LETTER, Kind, Table
 
@@ -119,20 +120,44 @@ def _as_table(table: Table, row: Mapping[str, Any]) -> pa.Table:
     return pa.table(dict(zip(table.names, columns, strict=True)))
 
 
+class _Write(BigQueryWriteFn):
+    """Beam's step, which counts what BigQuery has taken."""
+
+    def __init__(self, counts: Counts, **given: Any) -> None:
+        super().__init__(**given)
+        self._counts = counts
+
+    def _flush_batch(self, destination: str) -> list[Any]:
+        rows = len(self._rows_buffer[destination])
+        outputs = list(super()._flush_batch(destination))
+        failed = sum(each.tag == BigQueryWriteFn.FAILED_ROWS for each in outputs)
+        # By its insertId BigQuery leaves out what it was sent in the last minutes.
+        found = Kept(stored_or_there=rows - failed, refused=failed)
+        self._counts.in_bundle(self._counts.commit(found))
+        return outputs
+
+
 class Insert(beam.PTransform):
     """Tables of rows → dead letters of what BigQuery refused."""
 
     def __init__(
-        self, address: Address, table: Table, source: str, kept_where: str | None = None
+        self,
+        address: Address,
+        table: Table,
+        source: str,
+        kept_where: str | None = None,
+        label: str = "bigquery",
     ) -> None:
         super().__init__()
         self._address, self._table, self._source = address, table, source
         self._kept_where = kept_where
+        self._counts = Counts(label, table.name)
 
     def expand(self, rows: beam.PCollection) -> beam.PCollection:
         """Adds the steps."""
         # Beam's public WriteToBigQuery would make an element of every row, with a random insertId.
-        write = BigQueryWriteFn(
+        write = _Write(
+            self._counts,
             batch_size=_ROWS,
             create_disposition="CREATE_NEVER",
             retry_strategy=RetryStrategy.RETRY_ON_TRANSIENT_ERROR,

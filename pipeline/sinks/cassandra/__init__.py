@@ -8,6 +8,7 @@ import apache_beam as beam
 from cassandra.cluster import Session
 
 from pipeline.connect.cassandra import ask, connection
+from pipeline.shown import address
 from pipeline.sinks import Produced, Sink, refused
 from pipeline.sinks.cassandra import tables
 from pipeline.sinks.cassandra.profiles import write_profiles
@@ -51,8 +52,9 @@ class CassandraSink(Sink):
         self._source = source.partition("?")[0]
         self._profiles = tuple(used)
         self._kept_where = kept_where
-        self._label = label
         self._on_conflict = on_conflict
+        self.label, self.shown = label, address(uri.partition("?")[0])
+        self.takes_superseded = on_conflict != "replace"
 
     def check(self) -> None:
         """Looks whether somebody answers and what is there may be written to; changes nothing."""
@@ -74,19 +76,19 @@ class CassandraSink(Sink):
             for table, rows in produced.tables
             if table != READING_SUPERSEDED or self._on_conflict != "replace"
         ]
-        return tuple(refusals) | f"{self._label}_refused" >> beam.Flatten()
+        return tuple(refusals) | f"{self.label}_refused" >> beam.Flatten()
 
     def write_dead_letters(self, letters: beam.PCollection) -> None:
         """Adds the steps that write dead letters."""
-        name = f"{self._label}_{DEAD_LETTER.name}"
+        name = f"{self.label}_{DEAD_LETTER.name}"
         fit = refused.Fit(self._kept_where, _MOST_PAYLOAD_BYTES)
         kept = refused.KeptElsewhere(self._target.told, self._kept_where)
         again = self._write(DEAD_LETTER, letters | f"{name}_fit" >> beam.ParDo(fit))
         _ = again | f"{name}_kept" >> beam.ParDo(kept)
 
     def _write(self, table: Table, rows: beam.PCollection) -> beam.PCollection:
-        step = beam.ParDo(Write(self._target, table, self._source, self._on_conflict))
-        return rows | f"{self._label}_{table.name}" >> step
+        step = beam.ParDo(Write(self._target, table, self._source, self.label, self._on_conflict))
+        return rows | f"{self.label}_{table.name}" >> step
 
     def finish(self) -> None:
         """Ends this process's session."""

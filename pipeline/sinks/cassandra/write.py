@@ -29,6 +29,7 @@ from pipeline.sinks.cassandra.encode import Request
 from pipeline.sinks.cassandra.target import Target
 from pipeline.sinks.cassandra.versions import Versions
 from pipeline.sinks.outage import Outage
+from pipeline.sinks.tally import Kept
 from schemas import forms
 from schemas.reading import EQUIPMENT_PROFILE, READING, READING_SUPERSEDED, Table
 
@@ -50,8 +51,8 @@ _ADVICE = "see whether enough nodes are up (nodetool status) and take writes"
 class Figures(bundles.Figures):
     """The counters of a table's writer."""
 
-    def __init__(self, table: Table) -> None:
-        super().__init__("cassandra", table)
+    def __init__(self, table: Table, label: str = "") -> None:
+        super().__init__("cassandra", table, label)
         self.corrected = Metrics.counter(account.CORRECTED, "Cassandra")
 
 
@@ -160,6 +161,8 @@ class Writer(BundleWriter[tuple[Request, ResponseFuture | Exception, float]]):
             self._settle_oldest()
         settled = self._versions.settle(rows)
         self._figures.corrected.inc(settled.corrected)
+        passed = rows.num_rows - settled.rows.num_rows - settled.whole.num_rows
+        self._has(Kept(superseded=passed))
         if settled.superseded.num_rows:
             self._former.add(settled.superseded)
             self._letters += self._former.finish()
@@ -230,6 +233,8 @@ class Writer(BundleWriter[tuple[Request, ResponseFuture | Exception, float]]):
         outage.over()
         self._statement.faster()
         self._figures.written.inc(len(request.values))
+        # An INSERT of CQL writes over what is there without looking.
+        self._has(Kept(stored_or_there=len(request.values)))
 
     @property
     def _told(self) -> str:
@@ -290,6 +295,12 @@ class Write(WriteBundles):
     """Writes tables of rows; gives dead letters of those that Cassandra refused."""
 
     def __init__(
-        self, target: Target, table: Table, source: str, on_conflict: str = "version"
+        self,
+        target: Target,
+        table: Table,
+        source: str,
+        label: str = "",
+        on_conflict: str = "version",
     ) -> None:
-        super().__init__(partial(Writer, target, table, source, Figures(table), on_conflict))
+        figures = Figures(table, label)
+        super().__init__(partial(Writer, target, table, source, figures, on_conflict))

@@ -9,6 +9,7 @@ import pyarrow as pa
 from apache_beam.metrics import Metrics
 
 from pipeline import account
+from pipeline.shown import address
 from pipeline.sinks import Produced, Sink
 from pipeline.sinks.background import Background
 from pipeline.sinks.duckdb import tables
@@ -17,6 +18,7 @@ from pipeline.sinks.duckdb.motherduck import MotherDuck
 from pipeline.sinks.duckdb.place import Place
 from pipeline.sinks.duckdb.rows import put
 from pipeline.sinks.duckdb.versions import Put
+from pipeline.sinks.tally import Counts, Kept
 from schemas.profiles import Profile
 from schemas.reading import DEAD_LETTER, READING_SUPERSEDED, Table
 
@@ -26,10 +28,13 @@ _FLUSH_ROWS = 150_000
 _FLUSH_BYTES = 64 * 1024 * 1024
 
 
-def _insert(place: Place, table: Table, rows: pa.Table, on_conflict: str) -> tuple[Put, int]:
-    """Inserts in one transaction; returns what was new and how many rows were there already."""
+def _insert(
+    place: Place, table: Table, counts: Counts, rows: pa.Table, on_conflict: str
+) -> tuple[Put, Kept]:
+    """Inserts in one transaction; returns what was new and what became of all rows."""
     done = place.writer().write(lambda database: put(database, table, rows, on_conflict))
-    return done, int(rows.num_rows) - done.inserted - done.superseded
+    there = int(rows.num_rows) - done.inserted - done.superseded
+    return done, counts.commit(Kept(done.inserted, there, done.superseded))
 
 
 class _Insert(beam.DoFn):
@@ -37,6 +42,7 @@ class _Insert(beam.DoFn):
 
     def __init__(self, place: Place, table: Table, label: str, on_conflict: str) -> None:
         self._place = place
+        self._counts = Counts(label, table.name)
         self._table = table
         self._on_conflict = on_conflict
         self._held: list[pa.Table] = []
@@ -63,9 +69,10 @@ class _Insert(beam.DoFn):
     def finish_bundle(self) -> None:
         self._flush()
         assert self._background is not None
-        for done, known in self._background.drain():
+        for done, kept in self._background.drain():
+            self._counts.in_bundle(kept)
             self._inserted.inc(done.inserted)
-            self._known.inc(known)
+            self._known.inc(kept.already_there)
             self._corrected.inc(done.superseded + done.replaced)
 
     def _clear(self) -> None:
@@ -75,7 +82,9 @@ class _Insert(beam.DoFn):
         if self._held:
             assert self._background is not None
             rows = pa.concat_tables(self._held)
-            self._background.submit(_insert, self._place, self._table, rows, self._on_conflict)
+            self._background.submit(
+                _insert, self._place, self._table, self._counts, rows, self._on_conflict
+            )
             self._clear()
 
 
@@ -84,8 +93,9 @@ class _TablesSink(Sink):
 
     def __init__(self, place: Place, used: Sequence[Profile], label: str, on_conflict: str) -> None:
         self._place = place
-        self._label = label
         self._on_conflict = on_conflict
+        self.label, self.shown = label, address(place.uri)
+        self.takes_superseded = on_conflict != "replace"
         self._profiles = tuple(used)
 
     def check(self) -> None:
@@ -111,8 +121,8 @@ class _TablesSink(Sink):
         self._insert(DEAD_LETTER, letters)
 
     def _insert(self, table: Table, rows: beam.PCollection) -> None:
-        step = _Insert(self._place, table, self._label, self._on_conflict)
-        _ = rows | f"{self._label}_{table.name}" >> beam.ParDo(step)
+        step = _Insert(self._place, table, self.label, self._on_conflict)
+        _ = rows | f"{self.label}_{table.name}" >> beam.ParDo(step)
 
     def complete(self) -> None:
         """Writes all that is in memory to the file, and finds out whether it is still there."""
