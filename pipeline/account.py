@@ -24,6 +24,7 @@ class Account:
         flagged: readings among `written` with at least one quality flag.
         refused: rows that a warehouse did not take; they are dead letters beside those counted
             here, which never became readings.
+        lost: messages that the source had deleted before they were read; not among `read`.
     """
 
     read: int = 0
@@ -33,6 +34,7 @@ class Account:
     late: int = 0
     flagged: int = 0
     refused: int = 0
+    lost: int = 0
 
     @property
     def balances(self) -> bool:

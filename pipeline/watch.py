@@ -392,6 +392,7 @@ class _Figures(Collector):
             ("dead_letters", "Messages that could not become a reading.", found.dead_letters),
             ("readings_late", "Readings written out of order: they came too late.", found.late),
             ("readings_flagged", "Readings written with a quality flag.", found.flagged),
+            ("messages_lost", "Messages deleted before they were read.", found.lost),
         ):
             yield CounterMetricFamily(f"battery_pipeline_{name}", text, value=value)
         for name, text, level in (
