@@ -30,6 +30,7 @@ class Account:
         corrected: versions of readings, among `written` by this run or an earlier one, of which
             another version with other values counts.
         superseded: those of them that came in this run and were handed on as such.
+        lost: messages that the source had deleted before they were read; not among `read`.
     """
 
     read: int = 0
@@ -41,6 +42,7 @@ class Account:
     refused: int = 0
     corrected: int = 0
     superseded: int = 0
+    lost: int = 0
 
     @property
     def balances(self) -> bool:

@@ -16,6 +16,7 @@ from apache_beam.runners.runner import PipelineResult
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
+from pipeline import account
 from pipeline.sources.kafka_offsets import LOST, Gap, told
 from schemas.reading import DISAGREEMENTS, SKIPPED
 
@@ -199,6 +200,7 @@ class NotePositions(beam.DoFn):
 
     def __init__(self) -> None:
         self._read = Metrics.counter(POSITIONS, READ)
+        self._lost = Metrics.counter(account.NAMESPACE, "lost")
         self._passed = {name: Metrics.counter(POSITIONS, name) for name in SKIPPED}
         self._named = {name: Metrics.string_set(POSITIONS, name) for name in LOST}
 
@@ -213,6 +215,7 @@ class NotePositions(beam.DoFn):
                 # Of a log that is another one it is not known how many.
                 self._passed[reason].inc(row["offsets_skipped"] or 1)
             if reason in self._named:
+                self._lost.inc(row["offsets_skipped"])
                 gap = Gap(row["first_offset"], row["last_offset"], row["offsets_skipped"], reason)
                 self._named[reason].add(told(row["topic"], row["partition_number"], gap))
 

@@ -56,7 +56,7 @@ def source(
         common = (config.source, decode, where, config.until_latest, told or Told())
         if kind == "kafka":
             return KafkaSource(*common, config.budget, config.run)
-        return PubSubSource(*common)
+        return PubSubSource(*common, config.run)
     if config.until_latest:
         raise ConfigError("--until=latest is for kafka:// and pubsub:// sources; drop it")
     if kind == "simulator":

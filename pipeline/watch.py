@@ -414,6 +414,7 @@ class _Figures(Collector):
             ("readings_late", "Readings written out of order: they came too late.", found.late),
             ("readings_corrected", "Versions that another one supersedes.", found.corrected),
             ("readings_flagged", "Readings written with a quality flag.", found.flagged),
+            ("messages_lost", "Messages deleted before they were read.", found.lost),
         ):
             yield CounterMetricFamily(f"battery_pipeline_{name}", text, value=value)
         for name, text, level in (

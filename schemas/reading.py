@@ -308,7 +308,7 @@ CYCLE_SUMMARY = Table(
 SOURCE_POSITION = Table(
     name="source_positions",
     description="What a run read of its source, from where to where, and what it passed and why: "
-    "a row per stretch of a partition or file, and one per reason of what gave no message.",
+    "a row per stretch of a partition, and one per reason of what gave no message.",
     key="position_id",
     cluster=("source", "topic"),
     fields=(
@@ -320,21 +320,24 @@ SOURCE_POSITION = Table(
         ),
         Field("run_id", _S, "The run of the job.", required=True),
         Field("source", _S, "The source as configured, without secrets.", required=True),
-        Field("topic", _S, "The topic, subscription or file.", required=True),
+        Field("topic", _S, "The topic or subscription.", required=True),
         Field(
             "log_id", _S, "Cluster and topic id, which tell a topic from a later one of its name."
         ),
         Field("partition_number", _I, "The topic's partition."),
-        Field("first_offset", _I, "The first offset, or row, of the stretch."),
-        Field("last_offset", _I, "The last offset, or row, of the stretch, inclusive."),
-        Field("messages_read", _I, "Messages, or rows, that were read of it.", required=True),
+        Field(
+            "first_offset",
+            _I,
+            "The first offset of the stretch; the run's own count where messages have none.",
+        ),
+        Field("last_offset", _I, "The last offset of the stretch, inclusive."),
+        Field("messages_read", _I, "Messages that were read of it.", required=True),
         Field(
             "offsets_skipped",
             _I,
             "Offsets of it that gave no message; 0 where that is not known.",
             required=True,
         ),
-        Field("bytes_read", _I, "Size of the file."),
         Field(
             "reason",
             _S,

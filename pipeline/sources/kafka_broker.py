@@ -60,9 +60,11 @@ class _Found:
         records: in their order.
         following: the offset behind all of it.
         gaps: the offsets among them that gave no record.
+        log: which log they are of.
     """
 
     first: int
+    log: str | None
     records: list[Any] = field(default_factory=list)
     following: int = 0
     gaps: list[Gap] = field(default_factory=list)
@@ -240,6 +242,7 @@ class KafkaBroker:
 
     def _begin(self) -> None:
         """Puts new partitions where the group is, else where to start."""
+        self._look_at_log()
         fresh = self._fresh & self.consumer.assignment()
         # A partition that was added while the job runs is read from its beginning.
         added = {part for part in fresh if part.partition not in self._at_launch}
@@ -267,6 +270,7 @@ class KafkaBroker:
         number = part.partition
         self.consumer.seek(part, where.at)
         self._following[number] = where.at
+        self._left.pop(number, None)
         passed = self._passed.pop(number, [])
         if where.gap is not None:
             passed.append(where.gap)
@@ -315,7 +319,6 @@ class KafkaBroker:
     def fetch(self) -> Fetched:
         """Up to BATCH_ROWS messages."""
         self._look_at_log()
-        log = self._log
         found = self._poll()
         ended, lag = self._how_far()
         if not found:
@@ -327,7 +330,7 @@ class KafkaBroker:
                 each.following,
                 len(each.records),
                 why_compacted(each.gaps, self._compacted),
-                log,
+                each.log,
             )
             for part, each in found.items()
         }
@@ -372,7 +375,8 @@ class KafkaBroker:
         moved = self.consumer.placed()
         for part, records in polled.items():
             if part not in found:
-                found[part] = _Found(self._following.get(part.partition, records[0].offset))
+                at = self._following.get(part.partition, records[0].offset)
+                found[part] = _Found(at, self._log)
             found[part].records.extend(records)
         for part, each in found.items():
             at = self.consumer.at(part)

@@ -54,33 +54,29 @@ class Run:
         read: int = 0,
         skipped: int = 0,
         reason: str | None = None,
-        topic: str | None = None,
-        size: int | None = None,
         log: str | None = None,
     ) -> dict[str, Any]:
         """A row; the same stretch of the same run has the same id."""
-        topic = topic or self.topic
         identity = "\0".join(
-            map(str, (self.run, self.source, topic, log, partition, first, reason))
+            map(str, (self.run, self.source, self.topic, log, partition, first, reason))
         )
         return {
             "position_id": hashlib.blake2b(identity.encode(), digest_size=16).hexdigest(),
             "run_id": self.run,
             "source": self.source,
-            "topic": topic,
+            "topic": self.topic,
             "log_id": log,
             "partition_number": partition,
             "first_offset": first,
             "last_offset": last,
             "messages_read": read,
             "offsets_skipped": skipped,
-            "bytes_read": size,
             "reason": reason,
             "began_at": began_us,
             "ended_at": max(began_us, now_us()),
         }
 
-    def of_span(self, partition: int, span: Span, began_us: int) -> list[dict[str, Any]]:
+    def of_span(self, partition: int | None, span: Span, began_us: int) -> list[dict[str, Any]]:
         """The rows of what was read one after the other."""
         rows = []
         if span.following > span.first:
@@ -92,7 +88,7 @@ class Run:
         return rows + [self.of_gap(partition, gap, began_us, span.log) for gap in merged(span.gaps)]
 
     def of_gap(
-        self, partition: int, gap: Gap, began_us: int, log: str | None = None
+        self, partition: int | None, gap: Gap, began_us: int, log: str | None = None
     ) -> dict[str, Any]:
         """The row of what gave no message."""
         return self.row(
@@ -125,7 +121,8 @@ class Ledger:
         self._run = run
         self._clock_s = clock_s
         self._lock = threading.Lock()
-        self._open: dict[int, tuple[Span, int]] = {}
+        self._open: dict[int | None, tuple[Span, int]] = {}
+        self._seen = 0
         self._rows: list[dict[str, Any]] = []
         self._at_once = False
         self._written_s = clock_s()
@@ -139,9 +136,7 @@ class Ledger:
     def took(self, positions: Mapping[int, Any]) -> None:
         """The pipeline has taken what stands at these positions."""
         with self._lock:
-            for number, span in positions.items():
-                if not isinstance(span, Span):
-                    continue
+            for number, span in self._spans(positions):
                 known = self._open.get(number)
                 if known is None:
                     self._open[number] = (span, now_us())
@@ -154,6 +149,15 @@ class Ledger:
                 else:
                     self._rows += self._run.of_span(number, *known)
                     self._open[number] = (span, now_us())
+
+    def _spans(self, positions: Mapping[int, Any]) -> Iterator[tuple[int | None, Span]]:
+        """Positions as spans; of messages without an offset the run's own count of them."""
+        for number, given in positions.items():
+            if isinstance(given, Span):
+                yield number, given
+            else:
+                first, self._seen = self._seen, self._seen + len(given)
+                yield None, Span(first, self._seen, len(given))
 
     def due(self, end: bool = False) -> RawBatch | None:
         """What is to be written down now, as a batch without messages; at the end all of it."""
@@ -212,7 +216,11 @@ def joined(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for row in sorted(rows, key=lambda row: (row["first_offset"], row["last_offset"])):
         last = found[-1] if found else None
-        if last is not None and last["position_id"] == row["position_id"]:
+        done = last is not None and (
+            last["position_id"] == row["position_id"]
+            or (row["reason"] is None and row["last_offset"] <= last["last_offset"])
+        )
+        if done:
             continue  # a bundle was done again
         # Of gaps the offsets between them are messages.
         follows = last is not None and (

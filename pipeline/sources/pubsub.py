@@ -10,8 +10,9 @@ from apache_beam.io.gcp.pubsub import ReadFromPubSub
 from pipeline.connect import pubsub as connect
 from pipeline.errors import ConfigError
 from pipeline.runner import Where
-from pipeline.sources import Received, Told
+from pipeline.sources import Received, Told, positions
 from pipeline.sources.live import LiveReader, LiveSource, counted, disorder_us
+from pipeline.sources.positions import Ledger, Run
 from pipeline.sources.pubsub_broker import PubSubBroker
 from pipeline.sources.pubsub_messages import PackMessages
 from pipeline.streaming.live import ReadLive
@@ -35,6 +36,7 @@ class PubSubSource(LiveSource):
             What a job held that was killed comes again only within a minute, when its leases
             have run out.
         told: what the job wants to know.
+        run: the run's id.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class PubSubSource(LiveSource):
         where: Where,
         until_latest: bool,
         told: Told,
+        run: str = "",
     ) -> None:
         self._uri = uri
         self.address = connect.PubSubAddress.parse(uri, "--source", "subscription", _PARAMETERS)
@@ -53,6 +56,7 @@ class PubSubSource(LiveSource):
         self._until_latest = until_latest
         self._told = told
         self.name = str(self.address)
+        self._run = run
 
     @property
     def live(self) -> bool:
@@ -96,12 +100,14 @@ class PubSubSource(LiveSource):
             files=None,
             leads=here,
             disorder_us=self._disorder_us,
+            positions=positions.of_batches(batches) if here else None,
         )
 
     def _read_here(self, pipeline: beam.Pipeline) -> beam.PCollection:
         at_end = self.stop if self._until_latest else _go_on
         broker = PubSubBroker(self.address, self.name, at_end)
-        self.reader = LiveReader(broker, self._decode, self._disorder_us, self._told)
+        ledger = Ledger(Run(self._run, self.name, self.address.name))
+        self.reader = LiveReader(broker, self._decode, self._disorder_us, self._told, ledger=ledger)
         return pipeline | "PubSub" >> ReadLive("PubSub", self.reader)
 
     def _read_on_dataflow(self, pipeline: beam.Pipeline) -> beam.PCollection:
