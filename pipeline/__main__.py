@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pipeline.stopping import EARLY, StoppedEarly, stop_on_signals  # takes signals from here on
+
 import gc
+import logging
+import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
+from types import TracebackType
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
@@ -28,9 +34,10 @@ from pipeline.runner import Where
 from pipeline.shown import say
 from pipeline.sinks import Sink, background, tally
 from pipeline.sources import Source, Told
-from pipeline.stopping import stop_on_signals
 from pipeline.stores import local
 from pipeline.watch import Watch
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -95,7 +102,9 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     sinks = registry.sinks(config, kept.since_s if kept else None, where)
     if config.metrics_port and not source.live:
         raise ConfigError("--metrics_port is for a job with a live source; drop it")
+    EARLY.check()
     source.check()
+    EARLY.check()
     if runner.is_dataflow(beam_options):
         dataflow.check(beam_options)
     if config.dry_run:
@@ -106,7 +115,8 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     tally.PROCESS.begin(asked=where is Where.HERE and (alone or source.live))
     with watch, ExitStack() as open_sinks:
         for sink in sinks:
-            open_sinks.callback(sink.finish)
+            EARLY.check()
+            open_sinks.push(partial(_let_go, sink))
             sink.prepare()
         result, failed = _finished(config, beam_options, source, sinks, watch, kept)
     if beam_options.view_as(GoogleCloudOptions).template_location:
@@ -133,6 +143,21 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     # tables tell.
     balances = found.balances and all(each.balances(found.written) for each in by_sink)
     return 0 if balances or where is not Where.HERE else 1
+
+
+def _let_go(
+    sink: Sink,
+    _kind: type[BaseException] | None,
+    error: BaseException | None,
+    _trace: TracebackType | None,
+) -> None:
+    """Has a sink let go of what it holds; if the job has failed, that is what is told."""
+    try:
+        sink.finish()
+    except Exception as another:
+        if error is None:
+            raise
+        _log.warning("%s", failures.line(another))
 
 
 def _dry_run(
@@ -196,6 +221,9 @@ def _finished(
     with ahead, on_disk, shuffle, _collecting(source.live), _progress_bar(source, shown):
         pipeline = beam.Pipeline(runner=chosen, options=beam_options)
         job.build(pipeline, config, source, sinks, kept.remembered() if kept else None)
+        EARLY.check()
+        if not source.live:
+            EARLY.end()
         source.start()
         result = pipeline.run()
         if source.live:
@@ -220,7 +248,10 @@ def _follow_dataflow(result: PipelineResult, beam_options: PipelineOptions) -> N
     """Waits for a job that goes on without this process."""
     if beam_options.view_as(GoogleCloudOptions).template_location:
         return
+    EARLY.end()
     try:
+        if EARLY.asked:
+            signal.raise_signal(signal.SIGINT)
         result.wait_until_finish()
     except KeyboardInterrupt:
         say(dataflow.drain_hint(beam_options, result.job_id()), error=True)
@@ -231,9 +262,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 2 for a flag or resource the user can mend."""
     argv = sys.argv[1:] if argv is None else argv
     failures.begin(argv)
+    EARLY.imported()
     try:
         beam_options = options.parse(argv)
         return run(options.config_from(beam_options), beam_options)
+    except StoppedEarly as error:
+        say(str(error), error=True)
+        return 0
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - each ends in one line
         # A runner wraps what a step raised.
         wrapped = isinstance(error, RuntimeError) and "KeyboardInterrupt" in str(error)

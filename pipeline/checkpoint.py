@@ -298,7 +298,11 @@ class Checkpoint(Sink):
         """
         if since_s is None:
             since_s = self._saved_s if self._inherited_s is None else self._inherited_s
-        self._keep_lock()
+        try:
+            self._keep_lock()
+        except OSError as error:
+            told = not_written(f"--checkpoint={self._first}", f"{self._path}.lock", error)
+            raise CheckpointFailed(told) from error
         tails = [table for shard in _SHARDS[self._path].values() for table in shard.tables()]
         if tails:
             self._replace(gathered(tails, _REMEMBER_ALL), since_s)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 
 _AGAIN = "then run the job again"
+# Where nothing better is known.
+AGAIN = "run the job again: it goes on where it was"
 # What to do about an error of the system.
 FIXES = {
     errno.ENOSPC: f"free disk space, {_AGAIN}",
@@ -46,13 +48,15 @@ class SpillFailed(JobFailed):
     """What the job keeps in TMPDIR can't be written or read; the message names the fix."""
 
 
-# A runner hands on the text of an error alone: by these names it is found there again.
-SHOWN = tuple(
-    kind.__name__
-    for kind in (
-        JobFailed, SourceFailed, WarehouseFailed, LakeFailed, CheckpointFailed, SpillFailed
-    )
-)  # fmt: skip
+def shown_names() -> list[str]:
+    """The names of all errors whose message is one line for a person, longest first.
+
+    A runner hands on the text of an error alone: by these names it is found there again.
+    """
+    kinds: list[type] = [ConfigError, JobFailed]
+    for kind in kinds:
+        kinds += [each for each in kind.__subclasses__() if each not in kinds]
+    return sorted({kind.__name__ for kind in kinds}, key=lambda name: (-len(name), name))
 
 
 def not_written(flag: str, path: object, error: OSError) -> str:

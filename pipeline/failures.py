@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import re
+import sys
 import threading
 import time
 import traceback
@@ -17,10 +18,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.errors import FIXES, SHOWN, ConfigError, JobFailed
+from pipeline.errors import AGAIN, FIXES, ConfigError, JobFailed, shown_names
 from pipeline.shown import PlainLines, guard, say
 from transforms.batch import BatchKind, RawBatch
 
+_log = logging.getLogger(__name__)
 _FLAG = "--debug"
 _HELP = "show the traceback of an error, and all that Beam logs"
 _DEBUG = f"{_FLAG} shows the traceback"
@@ -32,7 +34,7 @@ _RUNNERS = "apache_beam.runners"
 _TASK_FAILED = "A task failed with exception"
 
 # In the text of an error, or of a whole traceback, that a runner hands on.
-_OURS = re.compile(rf"\b(?:{'|'.join(SHOWN)}): (.+?)(?: \[while running|\\n|\n|$)")
+_OURS = r"\b(?:{names}): (.+?)(?: \[while running|\\n|\n|$)"
 _STEP = re.compile(r" ?\[while running '([^']*)'\]")
 _ERRNO = re.compile(r"\[Errno (\d+)\]")
 _RAISED = re.compile(r"[A-Za-z_][\w.]*(?:: .*|$)")
@@ -51,6 +53,9 @@ def begin(argv: Sequence[str]) -> None:
     """
     guard()
     _FIRST.clear()
+    if _FLAG not in argv:
+        threading.excepthook = _thread_ended
+        sys.unraisablehook = _unraisable
     steps = logging.getLogger("apache_beam.runners.common")
     if not any(isinstance(handler, _Steps) for handler in steps.handlers):
         steps.addHandler(_Steps())
@@ -62,6 +67,18 @@ def begin(argv: Sequence[str]) -> None:
             handler.removeFilter(former)
         if _FLAG not in argv:
             handler.addFilter(Lines())
+
+
+def _thread_ended(args: threading.ExceptHookArgs) -> None:
+    """What ends a thread is one line, too; whoever waits for its work says what follows."""
+    if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
+        name = args.thread.name if args.thread is not None else "a thread"
+        say(f"error: {name}: {line(args.exc_value)}", error=True)
+
+
+def _unraisable(args: sys.UnraisableHookArgs) -> None:
+    if args.exc_value is not None:
+        _log.warning("%s", line(args.exc_value))
 
 
 def ended(error: Exception, argv: Sequence[str]) -> int:
@@ -85,7 +102,7 @@ def line(error: BaseException) -> str:
     if isinstance(error, JobFailed):
         return _clean(_STEP.split(text)[0])
     whole = f"{type(error).__name__}: {text}"
-    if found := _OURS.search(whole):
+    if found := re.search(_OURS.format(names="|".join(shown_names())), whole):
         return _clean(found[1])
     said = _last_raised(whole)
     steps = _STEP.findall(whole)
@@ -95,7 +112,7 @@ def line(error: BaseException) -> str:
     where += f", at {at}" if at else ""
     number = _ERRNO.search(said)
     fix = FIXES.get(int(number[1]), "") if number else ""
-    return _clean(f"{where}: {said}; {fix + '; ' if fix else ''}{_DEBUG}")
+    return _clean(f"{where}: {said}; {fix or AGAIN}; {_DEBUG}")
 
 
 def _last_raised(text: str) -> str:

@@ -19,7 +19,7 @@ from kafka import KafkaProducer, errors
 
 from pipeline import shown
 from pipeline.connect import kafka, pubsub
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, JobFailed
 from transforms.framing import as_name
 
 # What a topic takes. `attributes` is a JSON object, Kafka's headers; `timestamp_ms` is null for
@@ -57,7 +57,7 @@ _TRY_AGAIN = retry.Retry(
 )
 
 
-class Undelivered(RuntimeError):
+class Undelivered(JobFailed):
     """The broker did not take messages in all the time it was given."""
 
 

@@ -1,18 +1,15 @@
-"""Waits out a warehouse's outage: told once, tried again with growing pauses, not for ever."""
+"""Waits out a warehouse's outage: said at growing distances, tried again, not for ever."""
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
 
 from pipeline.errors import WarehouseFailed
+from pipeline.sinks.waiting import Notice
 
 _FIRST_PAUSE_S = 0.2
-# What a busy warehouse lets wait for this long is not worth a line.
-_TOLD_AFTER_S = 5.0
-_LOG = logging.getLogger(__name__)
 
 
 class Outage:
@@ -32,7 +29,7 @@ class Outage:
         self._began_s: float | None = None
         self._failed_s = self._ended_s = 0.0
         self._tries = 0
-        self._is_told = False
+        self._notice = Notice(told)
 
     @property
     def lasted_s(self) -> float:
@@ -57,12 +54,11 @@ class Outage:
                 return
             # What failed long ago, and was then given up, is another outage.
             if self._began_s is None or now - self._failed_s > self._patience_s:
-                self._began_s, self._tries, self._is_told = now, 0, False
+                self._began_s, self._tries, self._notice = now, 0, Notice(self._told)
             lasted, self._failed_s = now - self._began_s, now
-            if lasted >= _TOLD_AFTER_S and not self._is_told:
-                self._is_told = True
-                _LOG.warning(
-                    "%s: %s; trying again for up to %.0f s", self._told, reason, self._patience_s
+            if lasted < self._patience_s:
+                self._notice.still(
+                    lasted, reason, f"trying again for up to {self._patience_s:.0f} s"
                 )
             self._tries += 1
             pause = min(_FIRST_PAUSE_S * 2 ** min(self._tries, 20), self._longest_pause_s)
@@ -82,5 +78,4 @@ class Outage:
             if self._began_s is not None:
                 self._ended_s = time.monotonic()
                 lasted, self._began_s = self._ended_s - self._began_s, None
-                if self._is_told:
-                    _LOG.warning("%s: written again, after %.1f s", self._told, lasted)
+                self._notice.over(lasted)

@@ -134,11 +134,15 @@ class _Publish(beam.DoFn):
             )
 
     def _wait(self, receipt: Receipt) -> None:
-        # The client's own time to deliver ends sooner, and tells why.
-        if not receipt.wait(DELIVERY_S + 60):
-            raise Undelivered(
-                f"{FLAG}={shown.address(self._uri)}: no acknowledgement within {DELIVERY_S} s"
-            )
+        told = f"{FLAG}={shown.address(self._uri)}: "
+        fix = "see whether its broker takes messages, then run the job again"
+        try:
+            # The client's own time to deliver ends sooner, and tells why.
+            if receipt.wait(DELIVERY_S + 60):
+                return
+        except Undelivered as error:
+            raise Undelivered(f"{told}{str(error).removeprefix(told)}; {fix}") from error
+        raise Undelivered(f"{told}no acknowledgement within {DELIVERY_S} s; {fix}")
 
 
 class TopicSink(Sink):

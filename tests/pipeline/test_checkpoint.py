@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -399,6 +401,15 @@ def test_what_is_whole_and_no_tail_does_not_reach_the_steps(
     kept.finish()
     with pytest.raises(checkpoint.Damaged, match=said):
         checkpoint._read(Path(path))
+
+
+def test_a_folder_that_is_removed_while_the_job_runs_is_named_with_the_fix(path: str) -> None:
+    kept = Checkpoint(path)
+    kept.prepare()
+    shutil.rmtree(Path(path).parent)
+    told = rf"^--checkpoint={re.escape(path)}: \S+\.lock can't be written .*put the folder back"
+    with pytest.raises(CheckpointFailed, match=told):
+        kept.save(None)
 
 
 def test_a_lock_that_is_removed_is_taken_again_unless_another_job_has_it(path: str) -> None:

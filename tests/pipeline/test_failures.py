@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipeline import failures
-from pipeline.errors import ConfigError, LakeFailed, WarehouseFailed
+from pipeline.connect.topics import Undelivered
+from pipeline.errors import CheckpointFailed, ConfigError, LakeFailed, WarehouseFailed
+from pipeline.sinks.duckdb import Busy
 from pipeline.streaming import live, mendings
 from pipeline.streaming.live import NOTHING_WAITS, Polled, ReadLive
 from tests.pipeline.streaming.test_live import Script, new_pipeline
@@ -27,10 +30,12 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def _begun() -> Iterator[None]:
     before = {handler: list(handler.filters) for handler in logging.getLogger().handlers}
+    hooks = threading.excepthook, sys.unraisablehook
     failures.begin([])
     yield
     for handler, filters in before.items():
         handler.filters[:] = filters
+    threading.excepthook, sys.unraisablehook = hooks
 
 
 def rows(number: int = 3) -> RawBatch:
@@ -166,3 +171,30 @@ def test_a_full_disk_leaves_one_line(tmp_path: Path) -> None:
     (line,) = ended.stderr.splitlines()
     assert line.startswith("error: ")
     assert " can't be written (File too large); raise the limit on the size of a file" in line
+
+
+# --- every kind, wherever it is raised ------------------------------------------------------------
+
+
+def test_every_error_of_ours_is_found_in_what_a_runner_hands_on() -> None:
+    kinds = [ConfigError, WarehouseFailed, Busy, CheckpointFailed, Undelivered]
+    for kind in kinds:
+        told = f"Traceback (most recent call last):\n  File x\npipeline.{kind.__name__}: --flag=x: what; fix"
+        assert failures.line(RuntimeError(told)) == "--flag=x: what; fix", kind
+
+
+def test_any_other_error_says_what_to_do() -> None:
+    assert failures.line(ValueError("odd")).startswith(
+        "the job: ValueError: odd; run the job again"
+    )
+
+
+def test_an_error_that_ends_a_thread_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        raise LakeFailed("--lake=x: can't be written; free disk space")
+
+    thread = threading.Thread(target=work, name="load jobs")
+    thread.start()
+    thread.join()
+    told = "error: load jobs: --lake=x: can't be written; free disk space\n"
+    assert capsys.readouterr().err == told

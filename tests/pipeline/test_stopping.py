@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pipeline.stopping import STOPPED_EARLY, stop_on_signals
+
 import os
 import shutil
 import signal
@@ -11,11 +13,11 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from pipeline.stopping import stop_on_signals
-
+ROOT = Path(__file__).parents[2]
 # It waits as Beam's runner does, and takes its time to drain.
 JOB = """
 import os, queue, signal, sys, threading, time
@@ -188,3 +190,90 @@ def test_in_this_process_too() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.05)
     assert called == ["stop"]
+
+
+# --- before the job runs ---------------------------------------------------------------------
+
+# As `python -m pipeline` after its imports.
+EARLY_JOB = """
+import os, signal, sys, time
+from pipeline.stopping import EARLY, StoppedEarly, stop_on_signals
+EARLY.begin()
+EARLY.imported()
+EARLY.check()
+os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+print("asked", EARLY.asked, flush=True)
+if "twice" in sys.argv:
+    time.sleep(0.6)
+    os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+if "bounded" in sys.argv:
+    EARLY.end()
+    os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+if "started" in sys.argv:
+    with stop_on_signals(lambda: print("stop called", flush=True)):
+        if "again" in sys.argv:
+            time.sleep(0.6)
+            os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+        print("within", flush=True)
+    sys.exit()
+try:
+    EARLY.check()
+except StoppedEarly as error:
+    print(error)
+"""
+
+
+def early(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", EARLY_JOB, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+NAMES = pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+
+
+def takes_signals(pid: int) -> bool:
+    """Whether a process has a handler of SIGTERM."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    caught = next(line.split()[1] for line in status if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
+
+
+@BOTH
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_signal_during_the_imports_ends_in_one_line(number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "pipeline", "--source=simulator:", "--lake=none"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        try:
+            until = time.monotonic() + 30
+            while not takes_signals(process.pid):
+                assert time.monotonic() < until
+            process.send_signal(number)
+            out, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert (process.returncode, out, err) == (0, "", f"{STOPPED_EARLY}\n")
+
+
+@NAMES
+def test_a_signal_before_the_source_starts_is_found_at_the_next_look(name: str) -> None:
+    ended = early(name)
+    assert (ended.returncode, ended.stdout) == (0, f"asked True\n{STOPPED_EARLY}\n")
+    assert ended.stderr.count("\n") == 1
+
+
+@NAMES
+def test_a_signal_while_the_source_starts_drains(name: str) -> None:
+    ended = early(name, "started")
+    assert (ended.returncode, ended.stdout) == (0, "asked True\nstop called\nwithin\n")
+    assert "what was read is written and committed first" in ended.stderr
+
+
+@NAMES
+@pytest.mark.parametrize("when", [("twice",), ("bounded",), ("started", "again")])
+def test_a_second_signal_does_what_it_always_did(name: str, when: tuple[str, ...]) -> None:
+    ended = early(name, *when)
+    assert ended.returncode == -getattr(signal, name)
+    assert "within" not in ended.stdout
+    assert ("KeyboardInterrupt" in ended.stderr) == (name == "SIGINT")

@@ -15,7 +15,8 @@ from schemas.forms import flag_names
 from tests.messages import messages, reading
 from tests.properties import use_profile
 from transforms import framing
-from transforms.decode import dead_letters, decode
+from transforms.decode import decode
+from transforms.rejects import dead_letters
 
 use_profile()
 

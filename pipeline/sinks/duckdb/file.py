@@ -19,6 +19,7 @@ from pipeline.errors import ConfigError, WarehouseFailed
 from pipeline.safe_open import lock_file
 from pipeline.same import Identity, held, identity
 from pipeline.shown import address
+from pipeline.sinks import waiting
 from pipeline.sinks.duckdb.place import SETTINGS, Place, Writer
 from pipeline.sinks.duckdb.statements import run
 
@@ -26,7 +27,7 @@ _T = TypeVar("_T")
 
 # How long another program may keep the file open before the job gives up: while it runs, and
 # when it starts.
-_PATIENCE_S = 60.0
+_PATIENCE_S = 300.0
 _PATIENCE_AT_START_S = 5.0
 # How long the file stays open without being written, and at most.
 _IDLE_S = 1.0
@@ -134,6 +135,7 @@ class Warehouse(Writer):
         self._database: duckdb.DuckDBPyConnection | None = None
         self._opened_at = self._used_at = 0.0
         self._openings = 0
+        self._gave_up = False
         # Which file it is; None before that is known.
         self._identity: Identity | None = None
 
@@ -142,6 +144,7 @@ class Warehouse(Writer):
         with self._turn:
             self._close()
             self._identity = found
+            self._gave_up = False
 
     def check(self) -> None:
         """Finds out whether what was opened is what is there.
@@ -168,9 +171,8 @@ class Warehouse(Writer):
             Busy: another program kept it open for `patience_s`.
         """
         with self._turn:
-            database = self._database or self._open(
-                _PATIENCE_S if patience_s is None else patience_s
-            )
+            patience_s = _PATIENCE_S if patience_s is None else patience_s
+            database = self._database or self._open(patience_s)
             try:
                 yield database
             except BaseException:
@@ -197,12 +199,22 @@ class Warehouse(Writer):
         with self._turn:
             self._close()
 
+    def hurry(self) -> None:
+        """The job is over: what still waits for another program gives up."""
+        self._gave_up = True
+
     def _open(self, patience_s: float) -> duckdb.DuckDBPyConnection:
         # DuckDB would make a file where there is none any more.
         self.check()
         self._lock = _locked(self._path)
         try:
-            self._database = _open(self._path, patience_s)
+            try:
+                # What others still want to write must not wait as long once more.
+                self._database = _open(self._path, lambda: 0.0 if self._gave_up else patience_s)
+            except Busy:
+                self._gave_up = True
+                raise
+            self._gave_up = False
             self._identity = self._identity or identity(self._path)
             self.check()
         except BaseException:
@@ -237,7 +249,15 @@ def _locked(path: str) -> BinaryIO:
     """The lock beside the file, once it is this worker's turn."""
     while True:
         lock = lock_file(f"{path}.lock")
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with waiting.told(
+                f"--warehouse=duckdb:{path}",
+                lambda: f"it is the turn of {waiting.holder(f'{path}.lock')}",
+                "until it lets go",
+            ):
+                fcntl.flock(lock, fcntl.LOCK_EX)
         # One that was removed meanwhile is not the lock that others ask for.
         stat = os.fstat(lock.fileno())
         if identity(f"{path}.lock") == (stat.st_dev, stat.st_ino):
@@ -280,23 +300,48 @@ def connection(path: str, patience_s: float | None = None) -> Iterator[duckdb.Du
         alone.close()
 
 
-def _open(path: str, patience_s: float) -> duckdb.DuckDBPyConnection:
-    give_up = time.monotonic() + patience_s
-    while True:
-        try:
-            database = duckdb.connect(path, config=SETTINGS)
-            # Only known once the time zone extension is loaded, so not a setting of connect.
-            run(database, "SET TimeZone = 'UTC'")
-            return database
-        except duckdb.IOException as error:
-            if "Could not set lock" not in str(error):
-                raise
-            if time.monotonic() > give_up:
+def _open(path: str, patience_s: Callable[[], float]) -> duckdb.DuckDBPyConnection:
+    try:
+        return _opened(path)
+    except _Held as error:
+        said = str(error)
+    began = time.monotonic()
+
+    def why() -> str:
+        return f"{waiting.holder(path, said)} keeps the file open"
+
+    with waiting.told(f"--warehouse=duckdb:{path}", why, f"for up to {patience_s():.0f} s"):
+        while True:
+            lasted_s = time.monotonic() - began
+            if lasted_s > patience_s():
                 raise Busy(
-                    f"--warehouse=duckdb:{path}: another program keeps the file open; close it "
-                    "(a DuckDB shell or notebook), or connect there with read_only=True"
-                ) from error
+                    f"--warehouse=duckdb:{path}: {why()}"
+                    + (f", for {lasted_s:.0f} s by now" if lasted_s >= 1 else "")
+                    + "; close it there (who only reads keeps others from writing, too: let it "
+                    "close the file after each query, or read a copy), then run the job again: "
+                    "it goes on where it was"
+                )
             time.sleep(0.1)
+            try:
+                return _opened(path)
+            except _Held as error:
+                said = str(error)
+
+
+class _Held(Exception):
+    """Another program has the file open; the message is DuckDB's."""
+
+
+def _opened(path: str) -> duckdb.DuckDBPyConnection:
+    try:
+        database = duckdb.connect(path, config=SETTINGS)
+    except duckdb.IOException as error:
+        if "Could not set lock" not in str(error):
+            raise
+        raise _Held(str(error)) from error
+    # Only known once the time zone extension is loaded, so not a setting of connect.
+    run(database, "SET TimeZone = 'UTC'")
+    return database
 
 
 def _check_folder(path: Path) -> None:

@@ -17,6 +17,7 @@ from pipeline.errors import ConfigError, WarehouseFailed
 from pipeline.shown import address
 from pipeline.sinks.duckdb.place import SETTINGS, Place, Writer
 from pipeline.sinks.duckdb.statements import run
+from pipeline.sinks.waiting import Notice
 
 _T = TypeVar("_T")
 
@@ -237,14 +238,20 @@ class Remote(Writer):
         give_up = time.monotonic() + _PATIENCE_S
         pause_s = _PAUSE_S
         with self._turn:
+            notice, began = Notice(f"--warehouse={self._place.uri}"), time.monotonic()
             while True:
                 try:
-                    return self._once(work)
+                    result = self._once(work)
+                    notice.over(time.monotonic() - began)
+                    return result
                 except ConfigError as error:
                     raise WarehouseFailed(str(error)) from error
                 except (duckdb.Error, TimeoutError) as error:
                     if isinstance(error, _LASTING) or time.monotonic() > give_up:
                         raise WarehouseFailed(self._place.told(error)) from error
+                    said = self._place.told(error).partition(": ")[2]
+                    until = f"trying again for up to {_PATIENCE_S:.0f} s"
+                    notice.still(time.monotonic() - began, said, until)
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 

@@ -28,6 +28,9 @@ class Writer(ABC):
     def check(self) -> None:  # noqa: B027 - a server tells by itself
         """Finds out whether what was written is still there; raises WarehouseFailed."""
 
+    def hurry(self) -> None:  # noqa: B027 - not all wait for long
+        """The job is over: what still waits gives up."""
+
     @abstractmethod
     def close(self) -> None:
         """Lets go of the connection; the next write opens another."""

@@ -132,7 +132,9 @@ class _TablesSink(Sink):
 
     def finish(self) -> None:
         """Closes the connection."""
-        self._place.writer().close()
+        writer = self._place.writer()
+        writer.hurry()
+        writer.close()
 
 
 class DuckDBSink(_TablesSink):

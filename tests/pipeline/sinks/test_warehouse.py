@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from apache_beam.metrics.metric import MetricsFilter
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipeline.errors import ConfigError, WarehouseFailed
-from pipeline.sinks import Produced
+from pipeline.sinks import Produced, waiting
 from pipeline.sinks.duckdb import (
     Busy,
     DuckDBSink,
@@ -341,7 +342,7 @@ def test_another_program_that_does_not_end_is_told(held: Warehouse, path: str) -
     held.close()
     with shell(path):
         began = time.monotonic()
-        told = rf"^--warehouse=duckdb:{path}: another program .*read_only"
+        told = rf"^--warehouse=duckdb:{path}: [a-z0-9.]+ \(PID \d+\) keeps the file open; close"
         with pytest.raises(Busy, match=told), held.borrowed(patience_s=0.3):
             pass
         assert 0.3 <= time.monotonic() - began < 5
@@ -351,11 +352,73 @@ def test_another_program_that_does_not_end_is_told(held: Warehouse, path: str) -
     put(held, 2)  # when it has gone, it goes on
 
 
+def test_a_wait_is_told_with_who_is_in_the_way_and_when_it_goes_on(
+    held: Warehouse, path: str, monkeypatch: Any, caplog: Any
+) -> None:
+    monkeypatch.setattr(waiting, "FIRST_S", 0.6)
+    put(held, 1)
+    held.close()
+    with shell(path) as other:
+        threading.Timer(3.0, other.kill).start()
+        put(held, 2)
+    first, *more, last = [record.getMessage() for record in caplog.records]
+    assert re.fullmatch(
+        rf"--warehouse=duckdb:{path}: \S+ \(PID {other.pid}\) keeps the file open; "
+        r"waiting for \d s, for up to 300 s",
+        first,
+    )
+    assert len(more) == 1  # the distances grow
+    assert re.fullmatch(rf"--warehouse=duckdb:{path}: goes on, after \d s", last)
+    held.close()
+    assert read(path) == [1, 2]
+
+
+def test_where_one_write_gave_up_the_others_do_not_wait_as_long(held: Warehouse, path: str) -> None:
+    put(held, 1)
+    held.close()
+
+    def gives_up() -> None:
+        with pytest.raises(Busy):
+            put(held, 2)
+
+    with shell(path):
+        waits = threading.Thread(target=gives_up)
+        waits.start()
+        waits.join(0.5)
+        assert waits.is_alive()
+        held.hurry()  # as the end of a job that has failed elsewhere
+        waits.join(5)
+        assert not waits.is_alive()
+        began = time.monotonic()
+        with pytest.raises(Busy):
+            put(held, 3)
+        assert time.monotonic() - began < 5
+    put(held, 4)
+    held.close()
+    assert read(path) == [1, 4]
+
+
+def test_the_turn_of_another_job_is_told_with_its_process(path: str) -> None:
+    code = (
+        "import fcntl, sys, time; lock = open(sys.argv[1], 'w'); fcntl.flock(lock, fcntl.LOCK_EX);"
+        "print('has it', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, f"{path}.lock"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        try:
+            assert re.fullmatch(rf"\S+ \(PID {other.pid}\)", waiting.holder(f"{path}.lock"))
+        finally:
+            other.kill()
+    assert waiting.holder(f"{path}.lock") == "another program"
+
+
 def test_one_that_is_in_the_way_at_the_start_is_told_with_the_flag(
     path: str, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(file, "_PATIENCE_AT_START_S", 0.1)
-    with shell(path), pytest.raises(ConfigError, match=r"^--warehouse=duckdb:.*another program"):
+    with shell(path), pytest.raises(ConfigError, match=r"^--warehouse=duckdb:.*keeps the file"):
         DuckDBSink(path, PROFILES).prepare()
 
 
