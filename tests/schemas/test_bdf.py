@@ -7,6 +7,7 @@ from schemas.reading import COUNTERS, READING
 # What the format has no place for: the job's own book-keeping, and what it derives.
 _NO_TERM = {
     "reading_id",
+    "content_id",
     "ingested_at",
     "source_file",
     "time_delta_s",

@@ -399,7 +399,9 @@ def test_a_timer_that_fires_again_releases_nothing_again():
         def clear(self):
             self.at = None
 
-    step = _OrderUnbounded(PROFILES, WINDOW_US, 300 * SECOND, True, 3_600 * SECOND, CLOCK)
+    step = _OrderUnbounded(
+        PROFILES, WINDOW_US, 300 * SECOND, True, 3_600 * SECOND, CLOCK, first_stays=False
+    )
     waiting, tail, recent, armed, earliest, since, released, due, overdue = (
         State(), Value(), State(), Value(), Value(), Value(), Value(), Timer(), Timer(),
     )  # fmt: skip

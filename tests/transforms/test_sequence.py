@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from schemas.forms import flag_names
 from tests.messages import ARRIVED_US, NOW_US, SECOND, START_US, limits, rows
-from tests.transforms.reference import COUNTERS, expected
+from tests.transforms.reference import COUNTERS, _key, expected
+from transforms.batch import stack
 from transforms.decode import decode
 from transforms.interpret.decide import plain
 from transforms.sequence import DERIVED, sequence
@@ -122,9 +123,15 @@ READINGS = st.fixed_dictionaries(
 
 
 def without_ties(found):
-    """Numbered; of readings that no number orders, only the first: their order is a hash's."""
-    kept, seen = [], set()
+    """Numbered; of readings that no number orders, only the first: their order is a hash's.
+
+    Of two versions of one reading that come together, too.
+    """
+    kept, seen, versions = [], set(), {}
     for reading in found:
+        content = {k: v for k, v in reading.items() if k not in ("source_file", "test_id")}
+        if versions.setdefault(_key(reading), content) != content:
+            continue
         if reading["record_index"] is None:
             place = (reading["equipment_id"], reading["seconds"], reading["test_time_s"])
             if place in seen:
@@ -555,3 +562,53 @@ def test_equipments_and_times_too_many_for_one_number_are_sorted_all_the_same():
     found = deltas(*run(far))
     assert [found[at] for at in range(3)] == [5.0, 1.7e9 + 5.0, None]
     assert list(found.values()) == [found[at] for at in range(3)] * 6000
+
+
+# --- versions ----------------------------------------------------------------------------------
+
+
+def version(name, arrived_s, voltage_v):
+    """A reading with one place in its test, of a value and a time of arrival."""
+    table = table_of([cell(10, name=name, record_index=1, voltage_v=voltage_v)])
+    at = table.column_names.index("ingested_at")
+    moment = pa.array([START_US + arrived_s * SECOND], table.schema.field(at).type)
+    return table.set_column(at, "ingested_at", moment)
+
+
+def names(table):
+    """The readings of a table, by name."""
+    return [] if table is None else [
+        micros - START_US for micros in table.column("streamed_at").cast(pa.int64()).to_pylist()
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("first_stays", [False, True])
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_two_versions_the_one_that_arrived_last_counts(first_stays, turned):
+    tables = [version(1, 100, 3.7), version(2, 200, 3.8)]
+    together = stack(tables[::-1] if turned else tables)
+    found = sequence(together, None, limits(), first_stays=first_stays)
+    counts, lost = (1, 2) if first_stays else (2, 1)
+    assert names(found.table) == [counts] and names(found.superseded) == [lost]
+    assert (found.duplicates, found.replaced) == (0, 0)
+    row = found.superseded.to_pylist()[0]
+    assert "superseded" in flag_names(row["flags"])
+    assert row["superseded_by"] == found.table.column("content_id")[0].as_py() != row["content_id"]
+    assert row["superseded_by_ingested_at"] == found.table.column("ingested_at")[0].as_py()
+
+
+def test_a_version_of_what_was_given_on_before_replaces_it():
+    first = sequence(version(1, 100, 3.7), None, limits(), 0)
+    again = sequence(version(3, 300, 3.7), first.tail, limits(), 0)
+    assert (again.duplicates, again.replaced, names(again.superseded)) == (1, 0, [])
+    newer = sequence(version(2, 200, 3.8), again.tail, limits(), 0)
+    assert (names(newer.table), newer.duplicates, newer.replaced) == ([2], 0, 1)
+    # Whoever sends the former value again, as it was, brings it not back.
+    older = sequence(version(4, 100, 3.7), newer.tail, limits(), 0)
+    assert (names(older.table), names(older.superseded), older.replaced) == ([], [4], 0)
+
+
+def test_what_differs_in_the_last_binary_digits_is_the_same_content():
+    both = stack([version(1, 100, 3.7), version(2, 200, 3.7 + 1e-13)])
+    found = sequence(both, None, limits())
+    assert (names(found.table), found.duplicates, found.superseded) == ([1], 1, None)
