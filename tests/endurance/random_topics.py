@@ -110,18 +110,20 @@ def random_topic(rig: Rig) -> dict[str, int]:
     lost = _retained(rig, topic, settings) if retains and not compacts else 0
     job = rig.job(f"--window={rig.window_s}")
     rig.until(job.warehouse.exists, 180, "the job did not start")
-    with KafkaProducer(**settings) as plain:
-        for number in range(_CHUNKS):
-            if in_transactions and choose.random() < 0.4:
-                _transaction(topic, number, settings, choose.random() < 0.5)
-            else:
+    for number in range(_CHUNKS):
+        if in_transactions and choose.random() < 0.4:
+            _transaction(topic, number, settings, choose.random() < 0.5)
+        else:
+            # A new one knows of new partitions.
+            with KafkaProducer(**settings) as plain:
                 topic.chunk(number, plain)
-            if adds and number == _CHUNKS // 2:
-                with rig.broker.admin() as admin:
-                    admin.create_partitions({rig.topic: partitions + 1})
-                topic.kinds[partitions] = choose.choice(list(_KINDS))
-                time.sleep(1)
-            time.sleep(choose.random())
+        if adds and number == _CHUNKS // 2:
+            with rig.broker.admin() as admin:
+                admin.create_partitions({rig.topic: partitions + 1})
+            topic.kinds[partitions] = choose.choice(list(_KINDS))
+            time.sleep(1)
+        time.sleep(choose.random())
+    with KafkaProducer(**settings) as plain:
         topic.idle_gets_one(plain)
     wrong = _written_in_time(rig, job, topic)
     status = job.stop()
@@ -195,9 +197,8 @@ def _differences(job: Job, bounded: Path, truth: set[tuple[str, int]]) -> dict[s
         database.execute(f"ATTACH '{bounded}' AS bounded (READ_ONLY)")
 
         def number(query: str) -> int:
-            found = database.sql(query).fetchone()
-            assert found is not None
-            return int(found[0])
+            ((found,),) = database.sql(query).fetchall()
+            return int(found)
 
         def read(name: str) -> list[tuple[str, int]]:
             return database.sql(
