@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from schemas.forms import flag_names
 from tests.messages import ARRIVED_US, NOW_US, SECOND, START_US, limits, rows
 from tests.transforms.reference import COUNTERS, expected
+from transforms.batch import stack
 from transforms.decode import decode
 from transforms.interpret.decide import plain
 from transforms.sequence import DERIVED, sequence
@@ -555,3 +556,81 @@ def test_equipments_and_times_too_many_for_one_number_are_sorted_all_the_same():
     found = deltas(*run(far))
     assert [found[at] for at in range(3)] == [5.0, 1.7e9 + 5.0, None]
     assert list(found.values()) == [found[at] for at in range(3)] * 6000
+
+
+# --- versions ----------------------------------------------------------------------------------
+
+
+def arriving(hours, *readings):
+    """Validated readings that arrived so many hours after the others of the tests."""
+    table = table_of(list(readings))
+    place = table.column_names.index("ingested_at")
+    later = pc.add(table.column("ingested_at").cast(pa.int64()), hours * 3_600_000_000)
+    return table.set_column(place, "ingested_at", later.cast(pa.timestamp("us", "UTC")))
+
+
+def measured(seconds, volts, **fields):
+    return cell(seconds, record_index=seconds, voltage_v=volts, **fields)
+
+
+def volts(table):
+    return [] if table is None else table.column("voltage_v").to_pylist()
+
+
+def test_of_versions_that_come_together_the_newest_counts_and_the_others_are_given_on():
+    parts = [arriving(hours, measured(1, 3.0 + hours), measured(2, 3.0)) for hours in (1, 3, 2)]
+    for turned in itertools.permutations(parts):
+        found = sequence(stack(turned), None, limits())
+        assert volts(found.table) == [6.0, 3.0]
+        assert sorted(volts(found.superseded)) == [4.0, 5.0]
+        assert found.duplicates == 2
+        assert set(found.superseded.column("superseded_by").to_pylist()) == set(
+            found.table.column("content_id").to_pylist()[:1]
+        )
+        names = [flag_names(mask) for mask in found.superseded.column("flags").to_pylist()]
+        assert all("superseded" in each for each in names)
+        first = sequence(stack(turned), None, limits(), first_stays=True)
+        assert volts(first.table) == [4.0, 3.0]
+
+
+def test_a_version_arrived_when_its_first_copy_did():
+    old = measured(1, 3.5)
+    table = stack([arriving(1, old), arriving(2, measured(1, 3.6)), arriving(3, old)])
+    found = sequence(table, None, limits())
+    assert (volts(found.table), volts(found.superseded), found.duplicates) == ([3.6], [3.5], 1)
+
+
+def test_a_correction_of_what_was_released_takes_its_place_and_state_does_not_grow():
+    sizes = set()
+    tail = sequence(
+        arriving(0, *(measured(at, 3.5) for at in range(10))), None, limits(), START_US
+    ).tail
+    for hours in range(1, 6):
+        found = sequence(arriving(hours, measured(5, 3.5 + hours)), tail, limits(), START_US)
+        assert (volts(found.table), found.replaced, found.duplicates) == ([3.5 + hours], 1, 0)
+        assert found.table.column("time_delta_s").to_pylist() == [1.0]
+        assert found.superseded is None
+        tail = found.tail
+        sizes.add(tail.num_rows)
+    assert sizes == {10}
+    # An older version that comes now loses, and what stands is no new one.
+    late = sequence(arriving(2, measured(5, 9.0)), tail, limits(), START_US)
+    assert (volts(late.table), volts(late.superseded), late.replaced) == ([], [9.0], 0)
+    again = sequence(arriving(7, measured(5, 8.5)), tail, limits(), START_US)
+    assert (again.duplicates, volts(again.table), again.superseded) == (1, [], None)
+
+
+def test_the_last_digits_of_a_conversion_make_no_version():
+    found = sequence(
+        stack([arriving(0, measured(1, 3.3000000000000003)), arriving(1, measured(1, 3.3))]),
+        None,
+        limits(),
+    )
+    assert (found.duplicates, found.superseded) == (1, None)
+
+
+def test_what_an_older_version_of_the_job_remembers_has_no_content_and_is_a_copy():
+    tail = sequence(table_of([measured(1, 3.5)]), None, limits(), START_US).tail
+    older = tail.drop_columns(["content_id"])
+    found = sequence(arriving(1, measured(1, 3.6)), older, limits(), START_US)
+    assert (found.duplicates, found.superseded, found.replaced) == (1, None, 0)
