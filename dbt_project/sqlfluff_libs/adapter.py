@@ -3,6 +3,7 @@ its own name, which lints as any function does."""
 
 SQL = {
     "clusters": "",
+    "current_version_of": "select * from {0}",
     "float_type": "double",
     "in_every_partition": "",
     "legacy_reading_columns": "",

@@ -36,7 +36,8 @@ from transforms.order import WAITS_SINCE
 
 # So many messages are worth a file at once; fewer wait for more.
 _FILE_ROWS = 20_000
-_WAIT_S = 60.0
+# No longer than a reading may take to be durable, whatever its window.
+_WAIT_S = 30.0
 
 
 def _root(source: str) -> str:

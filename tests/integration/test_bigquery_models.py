@@ -11,6 +11,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from pipeline import models
@@ -195,6 +196,46 @@ def test_bigquery_gives_what_duckdb_gives(
         "battery_cleaned": ("recorded_at", "DAY", ["equipment_id", "test_key"]),
         "equipment_daily": ("day", "MONTH", ["equipment_id"]),
     }
+
+
+@pytest.mark.integration
+def test_of_versions_on_bigquery_one_counts(at_emulator: BigQuery, fleet: Ran) -> None:
+    rows = job_rows(fleet.warehouse, "equipment_id = 'sim_cell_003'")["readings"].slice(0, 50)
+    hour = pa.scalar(3_600_000_000, pa.duration("us"))
+
+    def version(number: int, arrived: int) -> pa.Table:
+        """All readings with other values, from another file."""
+        values = {
+            "content_id": pa.array([1_000 * number + row for row in range(50)]),
+            "voltage_v": pa.array([float(number)] * 50),
+            "ingested_at": pc.add(rows.column("ingested_at"), pc.multiply(hour, arrived)),
+        }
+        made = rows
+        for name, column in values.items():
+            place = made.column_names.index(name)
+            made = made.set_column(place, made.schema.field(name), column)
+        return made
+
+    def build_view(*variables: str) -> None:
+        command = [
+            sys.executable, "-m", "dbt.cli.main", "run", "--select", "battery_ts", "--project-dir",
+            str(models.PROJECT), "--profiles-dir", str(models.PROJECT), *variables,
+        ]  # fmt: skip
+        surroundings = os.environ | models.environment(dataset.uri)
+        done = subprocess.run(
+            command, env=surroundings, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout
+
+    dataset = Dataset(at_emulator)
+    counts = "SELECT voltage_v, count(*), count(DISTINCT reading_id) FROM battery_ts GROUP BY 1"
+    # The first version comes again after the others: it is as old as it was.
+    for number, arrived in ((1, 0), (3, 2), (2, 1), (1, 9)):
+        dataset.load({"readings": version(number, arrived)})
+    build_view()
+    assert [tuple(row) for row in dataset.sql(counts)] == [(3.0, 50, 50)]
+    build_view("--vars", "{on_conflict: keep}")
+    assert [tuple(row) for row in dataset.sql(counts)] == [(1.0, 100, 50)]
 
 
 @pytest.mark.integration

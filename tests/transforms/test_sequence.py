@@ -567,48 +567,76 @@ def test_equipments_and_times_too_many_for_one_number_are_sorted_all_the_same():
 # --- versions ----------------------------------------------------------------------------------
 
 
-def version(name, arrived_s, voltage_v):
-    """A reading with one place in its test, of a value and a time of arrival."""
-    table = table_of([cell(10, name=name, record_index=1, voltage_v=voltage_v)])
-    at = table.column_names.index("ingested_at")
-    moment = pa.array([START_US + arrived_s * SECOND], table.schema.field(at).type)
-    return table.set_column(at, "ingested_at", moment)
+def arriving(hours, *readings):
+    """Validated readings that arrived so many hours after the others of the tests."""
+    table = table_of(list(readings))
+    place = table.column_names.index("ingested_at")
+    later = pc.add(table.column("ingested_at").cast(pa.int64()), hours * 3_600_000_000)
+    return table.set_column(place, "ingested_at", later.cast(pa.timestamp("us", "UTC")))
 
 
-def names(table):
-    """The readings of a table, by name."""
-    return [] if table is None else [
-        micros - START_US for micros in table.column("streamed_at").cast(pa.int64()).to_pylist()
-    ]  # fmt: skip
+def measured(seconds, volts, **fields):
+    return cell(seconds, record_index=seconds, voltage_v=volts, **fields)
 
 
-@pytest.mark.parametrize("first_stays", [False, True])
-@pytest.mark.parametrize("turned", [False, True])
-def test_of_two_versions_the_one_that_arrived_last_counts(first_stays, turned):
-    tables = [version(1, 100, 3.7), version(2, 200, 3.8)]
-    together = stack(tables[::-1] if turned else tables)
-    found = sequence(together, None, limits(), first_stays=first_stays)
-    counts, lost = (1, 2) if first_stays else (2, 1)
-    assert names(found.table) == [counts] and names(found.superseded) == [lost]
-    assert (found.duplicates, found.replaced) == (0, 0)
-    row = found.superseded.to_pylist()[0]
-    assert "superseded" in flag_names(row["flags"])
-    assert row["superseded_by"] == found.table.column("content_id")[0].as_py() != row["content_id"]
-    assert row["superseded_by_ingested_at"] == found.table.column("ingested_at")[0].as_py()
+def volts(table):
+    return [] if table is None else table.column("voltage_v").to_pylist()
 
 
-def test_a_version_of_what_was_given_on_before_replaces_it():
-    first = sequence(version(1, 100, 3.7), None, limits(), 0)
-    again = sequence(version(3, 300, 3.7), first.tail, limits(), 0)
-    assert (again.duplicates, again.replaced, names(again.superseded)) == (1, 0, [])
-    newer = sequence(version(2, 200, 3.8), again.tail, limits(), 0)
-    assert (names(newer.table), newer.duplicates, newer.replaced) == ([2], 0, 1)
-    # Whoever sends the former value again, as it was, brings it not back.
-    older = sequence(version(4, 100, 3.7), newer.tail, limits(), 0)
-    assert (names(older.table), names(older.superseded), older.replaced) == ([], [4], 0)
+def test_of_versions_that_come_together_the_newest_counts_and_the_others_are_given_on():
+    parts = [arriving(hours, measured(1, 3.0 + hours), measured(2, 3.0)) for hours in (1, 3, 2)]
+    for turned in itertools.permutations(parts):
+        found = sequence(stack(turned), None, limits())
+        assert volts(found.table) == [6.0, 3.0]
+        assert sorted(volts(found.superseded)) == [4.0, 5.0]
+        assert found.duplicates == 2
+        assert set(found.superseded.column("superseded_by").to_pylist()) == set(
+            found.table.column("content_id").to_pylist()[:1]
+        )
+        names = [flag_names(mask) for mask in found.superseded.column("flags").to_pylist()]
+        assert all("superseded" in each for each in names)
+        first = sequence(stack(turned), None, limits(), first_stays=True)
+        assert volts(first.table) == [4.0, 3.0]
 
 
-def test_what_differs_in_the_last_binary_digits_is_the_same_content():
-    both = stack([version(1, 100, 3.7), version(2, 200, 3.7 + 1e-13)])
-    found = sequence(both, None, limits())
-    assert (names(found.table), found.duplicates, found.superseded) == ([1], 1, None)
+def test_a_version_arrived_when_its_first_copy_did():
+    old = measured(1, 3.5)
+    table = stack([arriving(1, old), arriving(2, measured(1, 3.6)), arriving(3, old)])
+    found = sequence(table, None, limits())
+    assert (volts(found.table), volts(found.superseded), found.duplicates) == ([3.6], [3.5], 1)
+
+
+def test_a_correction_of_what_was_released_takes_its_place_and_state_does_not_grow():
+    sizes = set()
+    tail = sequence(
+        arriving(0, *(measured(at, 3.5) for at in range(10))), None, limits(), START_US
+    ).tail
+    for hours in range(1, 6):
+        found = sequence(arriving(hours, measured(5, 3.5 + hours)), tail, limits(), START_US)
+        assert (volts(found.table), found.replaced, found.duplicates) == ([3.5 + hours], 1, 0)
+        assert found.table.column("time_delta_s").to_pylist() == [1.0]
+        assert found.superseded is None
+        tail = found.tail
+        sizes.add(tail.num_rows)
+    assert sizes == {10}
+    # An older version that comes now loses, and what stands is no new one.
+    late = sequence(arriving(2, measured(5, 9.0)), tail, limits(), START_US)
+    assert (volts(late.table), volts(late.superseded), late.replaced) == ([], [9.0], 0)
+    again = sequence(arriving(7, measured(5, 8.5)), tail, limits(), START_US)
+    assert (again.duplicates, volts(again.table), again.superseded) == (1, [], None)
+
+
+def test_the_last_digits_of_a_conversion_make_no_version():
+    found = sequence(
+        stack([arriving(0, measured(1, 3.3000000000000003)), arriving(1, measured(1, 3.3))]),
+        None,
+        limits(),
+    )
+    assert (found.duplicates, found.superseded) == (1, None)
+
+
+def test_what_an_older_version_of_the_job_remembers_has_no_content_and_is_a_copy():
+    tail = sequence(table_of([measured(1, 3.5)]), None, limits(), START_US).tail
+    older = tail.drop_columns(["content_id"])
+    found = sequence(arriving(1, measured(1, 3.6)), older, limits(), START_US)
+    assert (found.duplicates, found.superseded, found.replaced) == (1, None, 0)

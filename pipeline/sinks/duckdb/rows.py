@@ -19,7 +19,11 @@ def insert_new(
 
 
 def put(
-    database: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table, on_conflict: str = "version"
+    database: duckdb.DuckDBPyConnection,
+    table: Table,
+    rows: pa.Table,
+    on_conflict: str = "version",
+    may_repeat: bool = True,
 ) -> Put:
     """Inserts the rows whose key is not there yet.
 
@@ -37,9 +41,10 @@ def put(
         table: what `rows` are rows of.
         rows: of the table's schema.
         on_conflict: one of `options.CONFLICTS`.
+        may_repeat: whether a reading may be more than once among the rows.
     """
     if table == READING:
-        return versions.put(database, rows, on_conflict)
+        return versions.put(database, rows, on_conflict, may_repeat)
     names = ", ".join(table.names)
     once = "" if table.partition else f"QUALIFY row_number() OVER (PARTITION BY {table.key}) = 1"
     with shown(database, "incoming", rows):

@@ -29,10 +29,17 @@ _FLUSH_BYTES = 64 * 1024 * 1024
 
 
 def _insert(
-    place: Place, table: Table, counts: Counts, rows: pa.Table, on_conflict: str
+    place: Place,
+    table: Table,
+    counts: Counts,
+    rows: pa.Table,
+    on_conflict: str,
+    may_repeat: bool,
 ) -> tuple[Put, Kept]:
     """Inserts in one transaction; returns what was new and what became of all rows."""
-    done = place.writer().write(lambda database: put(database, table, rows, on_conflict))
+    done = place.writer().write(
+        lambda database: put(database, table, rows, on_conflict, may_repeat)
+    )
     there = int(rows.num_rows) - done.inserted - done.superseded
     return done, counts.commit(Kept(done.inserted, there, done.superseded))
 
@@ -40,11 +47,13 @@ def _insert(
 class _Insert(beam.DoFn):
     """Gathers a bundle's rows and inserts them, many to a transaction."""
 
-    def __init__(self, place: Place, table: Table, label: str, on_conflict: str) -> None:
+    def __init__(
+        self, place: Place, table: Table, label: str, on_conflict: str, may_repeat: bool
+    ) -> None:
         self._place = place
         self._counts = Counts(label, table.name)
         self._table = table
-        self._on_conflict = on_conflict
+        self._on_conflict, self._may_repeat = on_conflict, may_repeat
         self._held: list[pa.Table] = []
         self._rows = self._bytes = 0
         self._background: Background | None = None
@@ -83,7 +92,13 @@ class _Insert(beam.DoFn):
             assert self._background is not None
             rows = pa.concat_tables(self._held)
             self._background.submit(
-                _insert, self._place, self._table, self._counts, rows, self._on_conflict
+                _insert,
+                self._place,
+                self._table,
+                self._counts,
+                rows,
+                self._on_conflict,
+                self._may_repeat,
             )
             self._clear()
 
@@ -121,7 +136,9 @@ class _TablesSink(Sink):
         self._insert(DEAD_LETTER, letters)
 
     def _insert(self, table: Table, rows: beam.PCollection) -> None:
-        step = _Insert(self._place, table, self.label, self._on_conflict)
+        # Bounded input is put in order as a whole: each reading comes once.
+        may_repeat = not rows.is_bounded
+        step = _Insert(self._place, table, self.label, self._on_conflict, may_repeat)
         _ = rows | f"{self.label}_{table.name}" >> beam.ParDo(step)
 
     def complete(self) -> None:

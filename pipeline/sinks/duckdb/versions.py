@@ -50,7 +50,9 @@ class Put(NamedTuple):
     replaced: int = 0
 
 
-def put(database: duckdb.DuckDBPyConnection, rows: pa.Table, on_conflict: str) -> Put:
+def put(
+    database: duckdb.DuckDBPyConnection, rows: pa.Table, on_conflict: str, may_repeat: bool
+) -> Put:
     """Inserts the readings that are not there yet.
 
     Of two copies the one of the first file (by name) stays, whichever came first. Of two versions
@@ -61,12 +63,14 @@ def put(database: duckdb.DuckDBPyConnection, rows: pa.Table, on_conflict: str) -
         database: the warehouse, within a transaction.
         rows: of schema READING.
         on_conflict: one of `options.CONFLICTS`.
+        may_repeat: whether a reading may be more than once among the rows; looking costs time.
     """
     rows = with_content(rows)
     rows = rows.append_column("place", pa.array(np.arange(rows.num_rows)))
     with shown(database, "incoming", rows):
         known = _known(database, rows)
-        repeated = pc.count_distinct(rows.column("reading_id")).as_py() < rows.num_rows
+        ids = rows.column("reading_id")
+        repeated = may_repeat and pc.count_distinct(ids).as_py() < rows.num_rows
         if not known.num_rows and not repeated:
             # So it is in most runs.
             return Put(_insert(database, ""))
