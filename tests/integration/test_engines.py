@@ -254,6 +254,19 @@ def test_offsets_are_committed_when_the_job_was_drained(stream: Stream) -> None:
     assert sum(there.values()) == MESSAGES
 
 
+def test_every_offset_is_accounted_for(stream: Stream) -> None:
+    for ran in (stream.direct, stream.there):
+        found = ran.sql(
+            "SELECT partition_number, first_offset, last_offset, messages_read, reason "
+            "FROM source_positions ORDER BY 1, 2"
+        )
+        at = dict.fromkeys(range(PARTITIONS), 0)
+        for partition, first, last, read, reason in found:
+            assert (first, reason, read) == (at[partition], None, last + 1 - first)
+            at[partition] = last + 1
+        assert sum(at.values()) == MESSAGES
+
+
 def test_what_is_there_now_has_the_same_tables(stream: Stream, tmp_path: Path) -> None:
     direct = run(tmp_path / "direct", stream.uri("direct-now"), WINDOW, NOW)
     ran = run(tmp_path / "engine", stream.uri("engine-now"), WINDOW, NOW, *stream.engine)
