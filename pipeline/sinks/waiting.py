@@ -43,8 +43,7 @@ class Notice:
         if lasted_s < self._next_s:
             return
         self._is_told = True
-        while self._next_s <= lasted_s:
-            self._next_s *= _GROWS
+        self._next_s = max(self._next_s, lasted_s, 1.0) * _GROWS
         _log.warning("%s: %s; waiting for %.0f s, %s", self._what, why, lasted_s, until)
 
     def over(self, lasted_s: float) -> None:

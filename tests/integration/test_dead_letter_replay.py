@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
+import io
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,6 +22,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
 from pipeline.publish import main as publish
+from pipeline.replay import main as replay
 from tests.running import TABLES, Ran, run
 from tests.services.fixtures import set_environment
 from tests.services.kafka import Broker
@@ -235,6 +240,93 @@ def test_letters_corrected_in_the_lake_are_written_once(gateway: Gateway, tmp_pa
     assert sent == Counter({**dict.fromkeys(CORRECTED, 1), left: 3})
 
 
+def replayed(*flags: str) -> tuple[int, str]:
+    """Status and output of the command."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        status = replay([*flags])
+    return status, out.getvalue()
+
+
+def test_letters_corrected_by_the_command_are_sent_once_and_read(gateway: Gateway) -> None:
+    before = gateway.run()
+    came = len(records(gateway.kafka, gateway.topic))
+    volts_of = (
+        "CASE WHEN voltage > 0 THEN 3.5 + (502 % 97) / 200.0 ELSE 3.5 + (503 % 97) / 200.0 END"
+    )
+    flags = [
+        f"--lake={before.lake}", f"--to={gateway.to}",
+        "--where=error_type = 'out_of_bounds' AND equipment_id IN ('G2', 'G3')",
+        f"--set=voltage={volts_of}",
+    ]  # fmt: skip
+    status, told = replayed(*flags)
+    assert status == 0
+    assert f"2 of {len(BAD)} dead letters meet --where: 2 would be sent" in told
+    assert "nothing was sent; --send sends them" in told
+    assert len(records(gateway.kafka, gateway.topic)) == came
+    status, told = replayed(*flags, "--send")
+    assert (status, "sent 2 to kafka://" in told) == (0, True), told
+    there = records(gateway.kafka, gateway.topic)
+    first = {record.value: record for record in there}
+    sent = [record for record in there if "replayed_by" in dict(record.headers)]
+    assert len(sent) == 2
+    letters = {each["dead_letter_id"]: each for each in in_lake(before, "dead_letters")}
+    for record in sent:
+        headers = {name: value.decode() for name, value in record.headers}
+        letter = letters[headers["dead_letter_id"]]
+        assert record.key == letter["message_key"] == first[letter["payload"]].key
+        assert headers["site"] == "north"
+        assert (
+            abs(time.time() - dt.datetime.fromisoformat(headers["replayed_at"]).timestamp()) < 300
+        )
+        assert headers["replayed_by"]
+    ran = gateway.run()
+    assert (ran.account()["written"], ran.account()["dead_letters"]) == (2, 0)
+    assert rows(ran) == expected([BAD[2][0], BAD[3][0]])
+    # The same correction is never sent again; another one of the same letters is.
+    status, told = replayed(*flags, "--send")
+    assert (status, "0 to send, 2 sent before" in told) == (0, True), told
+    assert len(records(gateway.kafka, gateway.topic)) == came + 2
+    status, told = replayed(*flags[:-1], "--set=voltage=3.9")
+    assert "2 would be sent, 0 sent before" in told
+
+
+def test_what_would_be_refused_again_is_not_sent(gateway: Gateway) -> None:
+    before = gateway.run()
+    came = len(records(gateway.kafka, gateway.topic))
+    flags = [f"--lake={before.lake}", f"--to={gateway.to}", "--send"]
+    status, told = replayed(
+        *flags, "--where=error_type = 'out_of_bounds'", "--set=voltage=voltage * 2"
+    )
+    assert status == 0
+    assert re.search(r": 0 to send, 0 sent before, 0 not changed by --set, 2 still wrong", told), (
+        told
+    )
+    assert re.search(r"still wrong: 2 by out_of_bounds of voltage_v, such as gateway\S+: ", told), (
+        told
+    )
+    status, told = replayed(*flags, "--where=error_type = 'no_such'", "--set=voltage=3.7")
+    assert status == 0
+    assert f"no dead letter meets --where=error_type = 'no_such'; there are {len(BAD)} (" in told
+    # A payload that is no JSON can be replaced as a whole; then its fields can be set.
+    status, told = replayed(
+        *flags, "--where=error_type = 'malformed_json'",
+        "--set=payload=letter.payload || '}'", "--set=current=current + 1",
+    )  # fmt: skip
+    assert (status, "1 to send" in told) == (0, True), told
+    there = records(gateway.kafka, gateway.topic)
+    assert len(there) == came + 1
+    (last,) = [record for record in there if "replayed_by" in dict(record.headers)]
+    assert json.loads(last.value) == {**json.loads(BAD[0][3]), "current": 2.0}
+    # From the warehouse it is the same letters, with a memory of its own.
+    status, told = replayed(
+        f"--warehouse=duckdb:{before.warehouse}", f"--to={gateway.to}",
+        "--where=field = 'voltage_v' AND message.voltage::VARCHAR LIKE '%furlongs'",
+        "--set=voltage=split_part(voltage, ' ', 1)::DOUBLE",
+    )  # fmt: skip
+    assert (status, "1 would be sent" in told) == (0, True), told
+
+
 def test_letters_corrected_from_their_topic_are_written_once(gateway: Gateway) -> None:
     before, left = gateway.run(), BAD[2][0]
     letters = records(gateway.kafka, gateway.refused)
@@ -340,3 +432,30 @@ def test_letters_corrected_from_a_pubsub_topic_are_written_once(
     assert len({row["reading_id"] for row in readings}) == len(readings) == GOOD + len(corrected)
     ids = [row["dead_letter_id"] for row in in_lake(ran, "dead_letters")]
     assert len(ids) == len(set(ids)) == len(bad) + 2
+
+
+def test_letters_of_a_pubsub_topic_are_corrected_by_the_command(
+    pubsub: PubSub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_environment(monkeypatch, pubsub.environment)
+    topic = pubsub.new_topic("gateway")
+    subscription = pubsub.new_subscription(topic)
+    source = f"pubsub://{pubsub.project}/{subscription.rpartition('/')[2]}"
+    publisher = pubsub.publisher()
+    message = PubsubMessage(
+        data=reading(502, voltage=3700), attributes={"equipment_id": "G2", "site": "north"}
+    )
+    publisher.api.publish(topic=topic, messages=[message])
+    publisher.transport.close()
+    before = run(tmp_path, source, "--until=latest")
+    assert before.account() == account(1, 0, 1)
+    flags = [
+        f"--lake={before.lake}", f"--to=pubsub://{pubsub.project}/{topic.rpartition('/')[2]}",
+        "--where=equipment_id = 'G2'", "--set=voltage=3.7", "--send",
+    ]  # fmt: skip
+    for sent in ("1 to send, 0 sent before", "0 to send, 1 sent before"):
+        status, told = replayed(*flags)
+        assert (status, sent in told) == (0, True), told
+    ran = run(tmp_path, source, "--until=latest")
+    assert ran.account() == account(1, 1, 0)
+    assert ran.sql("SELECT equipment_id, voltage_v FROM readings") == [("G2", 3.7)]

@@ -11,7 +11,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import __main__ as run
-from pipeline import dataflow, export, inspect, load, models, publish, truth
+from pipeline import dataflow, export, inspect, load, models, publish, replay, truth
 from pipeline.errors import ConfigError
 from pipeline.report import __main__ as report
 from tests.pipeline.test_shown import LOGINS, PARAMETERS, leaks
@@ -29,6 +29,10 @@ PLACES: list[tuple[Main, str, list[str]]] = [
     (run.main, "--checkpoint", ["--source=kafka://127.0.0.1:1/cells", "--lake=none"]),
     (publish.main, "--source", ["--to=kafka://127.0.0.1:1/cells"]),
     (publish.main, "--to", ["--timestamp=event"]),
+    (replay.main, "--lake", ["--set=v=1", "--to=kafka://127.0.0.1:1/cells"]),
+    (replay.main, "--warehouse", ["--set=v=1", "--to=kafka://127.0.0.1:1/cells"]),
+    (replay.main, "--remember", ["--lake=x", "--set=v=1", "--to=kafka://127.0.0.1:1/cells"]),
+    (replay.main, "--to", ["--lake=x", "--set=v=1"]),
     (inspect.main, "", []),
     (truth.main, "--source", []),
     (models.main, "--warehouse", []),

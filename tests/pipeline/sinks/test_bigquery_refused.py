@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import WarehouseFailed
-from pipeline.sinks import outage, refused
+from pipeline.sinks import outage, refused, waiting
 from pipeline.sinks.bigquery import Address, patience
 from pipeline.sinks.bigquery.requests import STEP
 from schemas.reading import CYCLE_SUMMARY, DEAD_LETTER, READING, TEST_DIALECT, WINDOW_STATS
@@ -86,7 +86,7 @@ def test_an_outage_is_told_once_whoever_meets_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(outage, "_FIRST_PAUSE_S", 0.0001)
-    monkeypatch.setattr(outage, "_TOLD_AFTER_S", 0.0)
+    monkeypatch.setattr(waiting, "FIRST_S", 0.0)
     monkeypatch.setattr(patience, "_LONGEST_PAUSE_S", 0.001)
     met = patience.outage_of(ADDRESS, READING)
     finished = threading.Barrier(4)
@@ -104,8 +104,8 @@ def test_an_outage_is_told_once_whoever_meets_it(
         thread.join()
     first, second = [record.getMessage() for record in caplog.records]
     told = "--warehouse=bigquery://project/dataset, table readings"
-    assert first == f"{told}: UNAVAILABLE: busy; trying again for up to 600 s"
-    assert second.startswith(f"{told}: written again, after")
+    assert first == f"{told}: UNAVAILABLE: busy; waiting for 0 s, trying again for up to 600 s"
+    assert second.startswith(f"{told}: goes on, after")
 
 
 def test_patience_is_over_only_if_nothing_was_written_in_between(
@@ -126,3 +126,21 @@ def test_patience_is_over_only_if_nothing_was_written_in_between(
     with pytest.raises(WarehouseFailed, match=r"^--warehouse=.*busy, for 600 s.*run the job again"):
         met.wait("busy", clock[0])
     assert all(0 < pause <= 30 for pause in pauses)
+
+
+def test_an_outage_is_told_again_at_growing_distances(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    began, clock = 1_000.0, [1_000.0]
+    monkeypatch.setattr(outage.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(outage.time, "sleep", lambda _: None)
+    met = patience.outage_of(ADDRESS, READING)
+    told = []
+    for second in range(500):
+        clock[0] = began + second
+        before = len(caplog.records)
+        met.wait("busy", began)
+        told += [second] * (len(caplog.records) - before)
+    assert told == [5, 15, 45, 135, 405]
+    met.over()
+    assert caplog.records[-1].getMessage().endswith("table readings: goes on, after 499 s")
