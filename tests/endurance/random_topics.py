@@ -176,7 +176,7 @@ def _written_in_time(rig: Rig, job: Job, topic: _Topic) -> dict[str, int]:
 
 def _bounded(rig: Rig) -> Path:
     """The warehouse of a run that reads what is there, in a group of its own."""
-    folder = rig.folder / "bounded"
+    folder = rig.folder / f"bounded-{rig.topic}"
     folder.mkdir()
     source = f"kafka://{rig.broker.bootstrap}/{rig.topic}?group={rig.topic}-bounded"
     job = Job("bounded", folder, source, "--until=latest", f"--window={rig.window_s}")
