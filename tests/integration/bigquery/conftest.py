@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from google.cloud import bigquery as api
 
-from pipeline.sinks import outage
+from pipeline.sinks import outage, waiting
 from pipeline.sinks.bigquery import patience
 from tests.services.bigquery import BigQuery
 from tests.services.faults import FaultyBigQuery
@@ -31,7 +31,7 @@ def surroundings(emulator: BigQuery, gcs: Gcs, monkeypatch: pytest.MonkeyPatch) 
     set_environment(monkeypatch, {**gcs.environment, **emulator.environment})
     # An outage is waited out, but not slept out.
     monkeypatch.setattr(outage, "_FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(outage, "_TOLD_AFTER_S", 0.0)
+    monkeypatch.setattr(waiting, "FIRST_S", 0.0)
     monkeypatch.setattr(patience, "PATIENCE_S", 20.0)
 
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from pipeline.errors import WarehouseFailed
-from pipeline.sinks import outage as module
+from pipeline.sinks import waiting
 from pipeline.sinks.outage import Outage
 
 TOLD = "--warehouse=cassandra://h:9042/fleet, table sensor_data"
@@ -20,7 +20,7 @@ def outage(patience_s: float) -> Outage:
 def test_a_long_one_is_told_once_and_its_end(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_TOLD_AFTER_S", 0.1)
+    monkeypatch.setattr(waiting, "FIRST_S", 0.1)
     found = outage(60.0)
     for _ in range(8):
         found.wait("no node answers", time.monotonic())
@@ -29,8 +29,11 @@ def test_a_long_one_is_told_once_and_its_end(
     found.over()
     assert found.lasted_s == 0.0
     assert len(caplog.messages) == 2
-    assert caplog.messages[0] == f"{TOLD}: no node answers; trying again for up to 60 s"
-    assert caplog.messages[1].startswith(f"{TOLD}: written again, after ")
+    assert (
+        caplog.messages[0]
+        == f"{TOLD}: no node answers; waiting for 0 s, trying again for up to 60 s"
+    )
+    assert caplog.messages[1].startswith(f"{TOLD}: goes on, after ")
 
 
 def test_a_short_one_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
