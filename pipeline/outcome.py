@@ -288,7 +288,7 @@ class Outcome:
 
     def losses(self) -> list[str]:
         """What a topic had lost before it was read, for a person; none where it lost nothing."""
-        if not self.lost:
+        if not self.lost and not any(self.offsets.get(name) for name in LOST):
             return []
         return [
             (

@@ -410,10 +410,12 @@ class _OrderUnbounded(_Ordering):
             self._look_again(overdue, oldest + self._longest_us - now_us)
         if ready:
             # Windows go on as they were; what comes before these readings is put among them.
-            horizon = released.read()
-            if horizon is None:
-                horizon = min(int(times_us(table).min()) for table in ready)
-            yield from self._given(shard, ready, (horizon, horizon), tail, recent)
+            earliest_us = min(int(times_us(table).min()) for table in ready)
+            before = released.read()
+            horizon = earliest_us if before is None else before
+            # Where event time stands still, what came long before these is done with all the same.
+            done = max(horizon, earliest_us)
+            yield from self._given(shard, ready, (horizon, done), tail, recent)
 
     def _keep(
         self, held: Sequence[tuple[int, int, PackedBatch]], waiting: Any, earliest: Any, since: Any

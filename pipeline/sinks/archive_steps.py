@@ -136,7 +136,7 @@ class ArchiveStream(Writing):
         due=beam.DoFn.TimerParam(DUE),
         end=beam.DoFn.TimerParam(END),
     ) -> None:
-        """Keeps a batch until there are enough messages for a file, or a minute is over."""
+        """Keeps a batch until there are enough messages for a file, or the first has waited for _WAIT_S."""
         table = element[1].table
         there = (rows.read() or 0) + table.num_rows
         # A batch without messages asks for all that waits.

@@ -172,7 +172,7 @@ class KafkaBroker:
     def _join(self) -> None:
         # While a broker is away the client reports every attempt; what matters is told here.
         logging.getLogger("kafka").setLevel(logging.CRITICAL)
-        self._consumer = consumer(
+        client = consumer(
             self._address,
             self._budget,
             group_id=self._group,
@@ -180,7 +180,9 @@ class KafkaBroker:
             # Only partitions that move are taken away; the others are read on meanwhile.
             partition_assignment_strategy=[CooperativeStickyAssignor],
         )
-        there = set(self.consumer.partitions_for_topic(self._address.topic) or ())
+        there = set(client.partitions_for_topic(self._address.topic) or ())
+        # Only now: where no broker answers the one before it stays.
+        self._consumer = client
         self._at_launch = self._at_launch or there
         self._fresh = set()
         self._well_at = time.monotonic()
@@ -274,6 +276,8 @@ class KafkaBroker:
         passed = self._passed.pop(number, [])
         if where.gap is not None:
             passed.append(where.gap)
+            # So that the next run does not miss the same again.
+            self._begun[part] = where.at
             _log.warning("%s", told(self._address.topic, number, where.gap))
         if self._ledger is not None:
             for gap in why_compacted(passed, self._compacted):
@@ -320,7 +324,7 @@ class KafkaBroker:
         """Up to BATCH_ROWS messages."""
         self._look_at_log()
         found = self._poll()
-        ended, lag = self._how_far()
+        ended, lag = self._how_far(bool(found))
         if not found:
             return Fetched(None, ended=ended, lag=lag)
         batch, counts = self._records.batch({part: each.records for part, each in found.items()})
@@ -340,8 +344,13 @@ class KafkaBroker:
         until = time.monotonic() + _LINGER_S
         found: dict[TopicPartition, _Found] = {}
         rows = size = 0
+        # Now, while nothing is held that only the client it had would go on behind.
+        self._join_again_if_forgotten()
         # Where a poll fails, what the ones before it gave must not be lost.
         with self._outages_waited_for():
+            for part, where in self.consumer.placed().items():
+                if part in self.consumer.assignment():
+                    self._move(part, where)
             while (
                 rows < BATCH_ROWS and size < POLL_BYTES and (left := until - time.monotonic()) > 0
             ):
@@ -360,7 +369,6 @@ class KafkaBroker:
                     break
         if rows:
             self._answered()
-        self._join_again_if_forgotten()
         self._go_back(found)
         return found
 
@@ -419,16 +427,19 @@ class KafkaBroker:
                 self._join_again_s,
             )
             self._join_again_s = min(2 * self._join_again_s, _JOIN_AGAIN_MOST_S)
-            # It may hang, as clients do that lost their place.
             given_up = self.consumer
-            self.joined += 1
-            threading.Thread(
-                target=given_up.close, args=(False, 1000), name="given up", daemon=True
-            ).start()
-            self._join()
+            with self._outages_waited_for():
+                self._join()
+                # It may hang, as clients do that lost their place.
+                threading.Thread(
+                    target=given_up.close, args=(False, 1000), name="given up", daemon=True
+                ).start()
 
-    def _how_far(self) -> tuple[set[int], int | None]:
-        """The partitions with nothing left, and how much is left in all; nothing in an outage."""
+    def _how_far(self, came: bool) -> tuple[set[int], int | None]:
+        """The partitions with nothing left, and how much is left in all; nothing in an outage.
+
+        `came`: whether the poll before this gave anything.
+        """
         ended, lag = set(), 0
         with self._outages_waited_for():
             for part in self.consumer.assignment():
@@ -438,9 +449,10 @@ class KafkaBroker:
                 lag += max(0, high - at)
                 if at >= high:
                     ended.add(part)
-            if ended and time.monotonic() - self._looked_at > _LOOK_S:
+            mine = ended or (set() if came else self.consumer.assignment())
+            if mine and time.monotonic() - self._looked_at > _LOOK_S:
                 # An outage looks like an empty topic: poll gives nothing and raises nothing.
-                self.consumer.end_offsets([next(iter(ended))], timeout_ms=500)
+                self.consumer.end_offsets([next(iter(mine))], timeout_ms=500)
                 self._answered()
         if not self._answers or not self.consumer.assignment():
             return set(), None

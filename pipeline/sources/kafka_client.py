@@ -170,7 +170,13 @@ class Consumer(KafkaConsumer):  # type: ignore[misc,unused-ignore]
         """The log was cut off at an offset, or is another one, as its leader's history says."""
         first = self.beginning_offsets(list(divergent), timeout_ms=_CALL_MS)
         for part, cut in divergent.items():
-            asked = self._subscription.assignment[part].position.offset
+            state = self._subscription.assignment.get(part)
+            # It may have gone to another member meanwhile, or somebody has gone back already.
+            if state is None or state.position is None:
+                continue
+            asked = state.position.offset
+            if cut is not None and asked <= cut.offset:
+                continue
             end = first[part] if cut is None else cut.offset
             self.go_to(part, placed(asked, first[part], min(end, asked - 1)))
 

@@ -22,7 +22,18 @@ from pipeline.sources.kafka_client import (
     known_offsets,
     last_offsets,
 )
-from pipeline.sources.kafka_offsets import LOST, OPEN, Gap, Span, before, gap, told, why_compacted
+from pipeline.sources.kafka_offsets import (
+    LOST,
+    OPEN,
+    RETENTION,
+    TRUNCATED,
+    Gap,
+    Span,
+    before,
+    gap,
+    told,
+    why_compacted,
+)
 from pipeline.sources.kafka_records import Records
 from pipeline.sources.positions import Run, now_us, table
 from transforms.budget import USUAL, Budget
@@ -33,6 +44,8 @@ _BATCH_ROWS = 20_000
 # One worker takes this many offsets at a time.
 _RANGE = 200_000
 _LOOK_S = 0.25
+# So many polls in vain, of half a second each, and the log's end is where it seems to be.
+_EMPTY = 6
 # A topic that is made anew is away for a moment.
 _GONE_S = 30.0
 
@@ -170,7 +183,8 @@ class ReadRange(beam.DoFn):
         records = Records(self._address.topic, self._name)
         part = TopicPartition(self._address.topic, piece.partition)
         client = consumer(self._address, self._budget)
-        reads, gaps, lost = 0, [], []
+        reads, gaps, lost, empty = 0, [], [], 0
+        rows: list[Any] = []
         first, stop, done = piece.start, piece.stop, 0
         try:
             client.assign([part])
@@ -185,12 +199,25 @@ class ReadRange(beam.DoFn):
                 if moved is not None and moved.gap is not None:
                     # The log has lost them, or is another one, since this run has looked.
                     _log.warning("%s", told(part.topic, part.partition, moved.gap))
-                    lost.append(moved.gap)
+                    # Other ranges tell their own part of what retention took.
+                    own = moved.gap.reason == RETENTION
+                    lost += before([moved.gap], stop) if own else [moved.gap]
                     if moved.at < at:
                         stop = min(stop, client.end_offsets([part])[part])
+                    rows += self._span(piece, first, at, reads, gaps, began_us)
                     first, reads, gaps = moved.at, 0, []
-                if not found:
+                if found:
+                    empty = 0
+                else:
                     gone.look()
+                    empty += 1
+                    end = client.ends(part)
+                    at = client.position(part)
+                    if empty >= _EMPTY and end is not None and at >= end.high and end.high < stop:
+                        # It was longer when this run looked.
+                        lost.append(gap(at, stop - 1, TRUNCATED))
+                        _log.warning("%s", told(part.topic, part.partition, lost[-1]))
+                        stop = at
                 reached = min(client.position(part), stop) - piece.start
                 PROGRESS.advance(max(0, reached - done))
                 done = max(done, reached)
@@ -201,12 +228,16 @@ class ReadRange(beam.DoFn):
                     yield batch
         finally:
             client.close(autocommit=False, timeout_ms=2000)
-        named = why_compacted(gaps, self._compacted)
-        rows = self._run.of_span(
-            piece.partition, Span(first, max(first, stop), reads, named, self._log), began_us
-        )
+        rows += self._span(piece, first, max(first, stop), reads, gaps, began_us)
         rows += [self._run.of_gap(piece.partition, each, began_us, self._log) for each in lost]
         yield beam.pvalue.TaggedOutput("positions", table(rows))
+
+    def _span(
+        self, piece: Range, first: int, following: int, reads: int, gaps: list[Gap], began_us: int
+    ) -> list[Any]:
+        named = why_compacted(gaps, self._compacted)
+        span = Span(first, following, reads, named, self._log)
+        return list(self._run.of_span(piece.partition, span, began_us))
 
 
 class Gone:

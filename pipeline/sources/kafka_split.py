@@ -185,7 +185,7 @@ class _Reader:
         self._at = offset
         if self.client.at(self.part) != offset:
             self.gaps = []
-        self.client.seek(self.part, offset)
+            self.client.seek(self.part, offset)
 
     def poll(self) -> list[Any]:
         found = self.client.poll(timeout_ms=_POLL_MS, max_records=_BATCH_ROWS)
@@ -218,6 +218,8 @@ class _Reader:
         found = self.watermark.at(now_us)
         if self._ended_us is not None and now_us - self._ended_us > PATIENCE_US:
             found = max(found, *(each.reached_us for each in list(_readers.values())))
+            if found == NEVER:
+                found = now_us - PATIENCE_US - self.disorder_us
         self.reached_us = max(self.reached_us, found)
         return self.reached_us
 
@@ -298,6 +300,11 @@ class _Read(beam.DoFn):
                 start = tracker.current_restriction().start
                 _following[number] = mine[-1].offset + 1
                 yield self._batch(topic, number, reader, mine, start)
+            else:
+                # Offsets that hold no record are passed too, or they would be fetched for ever.
+                at = reader.client.at(reader.part)
+                if at is not None and at > tracker.current_restriction().start:
+                    tracker.try_claim(at - 1)
             now_us = time.time_ns() // 1000
             self._advance(watermark, reader.look(now_us))
         _go_on(tracker, 0 if mine else _PAUSE_S)
@@ -355,7 +362,8 @@ class _ReadAndCommit(_Read):
     ) -> Iterable[TimestampedValue]:
         following = yield from self._poll(element, tracker, watermark)
         if following is not None:
-            finalizer.register(partial(_commit, *element, following))
+            log = _reader(*element).client.log(element[0].address.topic)
+            finalizer.register(partial(_commit, *element, following, log))
 
 
 def _moment(at_us: int) -> Timestamp:
@@ -372,9 +380,9 @@ def read_to() -> dict[int, int]:
     return dict(_following)
 
 
-def _commit(topic: Topic, number: int, offset: int) -> None:
+def _commit(topic: Topic, number: int, offset: int, log: str | None) -> None:
     try:
-        commit_offsets(topic.address, topic.group, {number: offset})
+        commit_offsets(topic.address, topic.group, {number: offset}, log)
     except KafkaError as error:
         _log.warning("offset of partition %d not committed (%s)", number, error)
 

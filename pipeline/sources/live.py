@@ -283,7 +283,7 @@ class LiveReader:
                 self._under_way[-1].last = True
             else:
                 self._caught_up |= ready.last
-            return Polled([], self.watermark_us)
+            return Polled(self._written_down(), self.watermark_us)
         self._polls += 1
         positions = ready.fetched.positions
         self._under_way.append(_UnderWay(self._polls, positions, self._now_us(), ready.last))
@@ -392,7 +392,8 @@ class LiveReader:
             self._take_note(decoded[0], fetched)
             batch = replace(batch, ahead=decoded)
         self._watermark.ended(fetched.ended, now_us)
-        watermark_us = self._watermark.at(now_us)
+        # While no broker answers nobody can catch up.
+        watermark_us = self._watermark.at(now_us, answered=fetched.lag is not None or bool(batch))
         last = fetched.complete and bool(partitions) and partitions <= set(fetched.ended)
         known = self._watermark.copy()
         return _Ready(fetched, batch, watermark_us, last, known)
@@ -428,11 +429,13 @@ class LiveReader:
         with self._offering:
             self._moves += 1
             self._refused = True
-            while True:
-                try:
-                    self._broker.refused(self._ready.get_nowait().fetched)
-                except queue.Empty:
-                    break
+            # At once: what the pipeline still takes must not come after what is given back.
+            with self._ready.mutex:
+                given_back = list(self._ready.queue)
+                self._ready.queue.clear()
+                self._ready.not_full.notify_all()
+            for ready in given_back:
+                self._broker.refused(ready.fetched)
             if not self._finished.is_set():
                 self._handed_over.clear()
                 self._handing_over.set()

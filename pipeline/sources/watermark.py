@@ -17,6 +17,8 @@ PATIENCE_US = 15_000_000
 _WORTH_TELLING_US = 5_000_000
 # How far ahead the first partition was is remembered at these distances.
 _STEP_US = 500_000
+# Of the time between two looks so much counts as waiting: the process may have been stopped.
+_COUNTS_US = 1_000_000
 
 
 @dataclass
@@ -61,7 +63,9 @@ class Watermark:
         self._disorder_us = disorder_us
         self._partitions: dict[int, _Partition] = {}
         self._at = NEVER
-        # (when, by the clock; what the partition furthest ahead had reached), oldest first.
+        # How long it has been waited in all; and (when, by that; what the partition furthest ahead
+        # had reached), oldest first.
+        self._waited_us = 0
         self._ahead: deque[tuple[int, int]] = deque()
         self._behind: Behind | None = None
         self._asked_us = 0
@@ -71,7 +75,7 @@ class Watermark:
         other = Watermark(self._disorder_us)
         other._at = self._at
         other._partitions = {number: replace(kept) for number, kept in self._partitions.items()}
-        other._ahead = deque(self._ahead)
+        other._ahead, other._waited_us = deque(self._ahead), self._waited_us
         other._behind, other._asked_us = self._behind, self._asked_us
         return other
 
@@ -115,8 +119,14 @@ class Watermark:
             found.reached_us = max(found.reached_us, found.idle_from_us + idle_us)
         return idle_us > 0
 
-    def at(self, now_us: int) -> int:
-        """The watermark, µs since 1970; NEVER before anything is known."""
+    def at(self, now_us: int, answered: bool = True) -> int:
+        """The watermark, µs since 1970; NEVER before anything is known.
+
+        Args:
+            now_us: the clock.
+            answered: whether there was an answer since the last time; without one no partition
+                could come nearer, and patience does not run out.
+        """
         last: tuple[int, int] | None = None  # of the partition furthest behind
         unknown: int | None = None
         leading = NEVER
@@ -128,23 +138,25 @@ class Watermark:
                     last = found.reached_us, number
             elif not idle:
                 unknown = number
+        if answered and self._asked_us:
+            self._waited_us += min(max(now_us - self._asked_us, 0), _COUNTS_US)
         self._asked_us = now_us
         self._tell(last, unknown, leading, now_us)
-        long_ago = self._long_ago(leading, now_us)
+        long_ago = self._long_ago(leading, self._waited_us)
         if last is not None and unknown is None:
             self._at = max(self._at, last[0] - self._disorder_us)
         if long_ago != NEVER:
             self._at = max(self._at, long_ago - self._disorder_us)
         return self._at
 
-    def _long_ago(self, leading: int, now_us: int) -> int:
+    def _long_ago(self, leading: int, waited_us: int) -> int:
         """What the partition furthest ahead had reached when patience began to run out."""
         ahead = self._ahead
-        if leading != NEVER and (not ahead or now_us >= ahead[-1][0] + _STEP_US):
-            ahead.append((now_us, leading))
-        while len(ahead) > 1 and ahead[1][0] <= now_us - PATIENCE_US:
+        if leading != NEVER and (not ahead or waited_us >= ahead[-1][0] + _STEP_US):
+            ahead.append((waited_us, leading))
+        while len(ahead) > 1 and ahead[1][0] <= waited_us - PATIENCE_US:
             ahead.popleft()
-        if ahead and ahead[0][0] <= now_us - PATIENCE_US:
+        if ahead and ahead[0][0] <= waited_us - PATIENCE_US:
             return ahead[0][1]
         return NEVER
 

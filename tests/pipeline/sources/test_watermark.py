@@ -104,8 +104,21 @@ def test_one_that_stays_unknown_is_waited_for_no_longer_than_a_while() -> None:
     found = watermark(0, 1)
     found.saw(0, START)
     assert found.at(START) == NEVER and found.behind == (1, None, START)
-    assert found.at(START + PATIENCE_US - 1) == NEVER
+    for second in range(PATIENCE_US // SECOND):
+        assert found.at(START + second * SECOND) == NEVER
     assert found.at(START + PATIENCE_US) == START - DISORDER
+
+
+def test_patience_does_not_run_out_while_nobody_could_come_nearer() -> None:
+    found = watermark(0, 1)
+    found.saw(0, START)
+    assert found.at(START) == NEVER
+    # The process stood still for an hour; then no broker answered for a minute.
+    now = START + 3_600 * SECOND
+    assert found.at(now) == NEVER
+    for second in range(60):
+        assert found.at(now + second * SECOND, answered=False) == NEVER
+    assert found.at(now + 61 * SECOND) == NEVER
 
 
 def test_what_event_time_waits_for_is_told_with_since_when() -> None:
@@ -222,7 +235,8 @@ class AnyCourse(RuleBasedStateMachine):
         self.idle_since: dict[int, int] = {}
         self.idle_from: dict[int, int] = {}
         self.before = NEVER
-        self.ahead: list[tuple[int, int]] = []  # at every look: when, and the furthest time
+        self.ahead: list[tuple[int, int]] = []  # at every look: waited so far, furthest time
+        self.waited, self.looked = 0, START
 
     @rule(numbers=st.sets(st.integers(0, 3)))
     def keep(self, numbers: set[int]) -> None:
@@ -269,6 +283,9 @@ class AnyCourse(RuleBasedStateMachine):
     @invariant()
     def it_is_right_and_never_goes_back(self) -> None:
         at = self.watermark.at(self.now)
+        # Of the time between two looks a second counts.
+        self.waited += min(self.now - self.looked, SECOND)
+        self.looked = self.now
         self.go_on()
         idle = {n: max(0, self.now - since - IDLE_US) for n, since in self.idle_since.items()}
         unknown = [n for n in self.mine if n not in self.latest and not idle.get(n)]
@@ -276,14 +293,14 @@ class AnyCourse(RuleBasedStateMachine):
         if self.latest and not unknown:
             wanted = max(wanted, min(self.latest.values()) - DISORDER)
         # It may wait that long and little longer for any of them.
-        furthest = [time for when, time in self.ahead if when <= self.now - PATIENCE_US - SECOND]
-        longest = [time for when, time in self.ahead if when <= self.now - PATIENCE_US]
+        furthest = [t for when, t in self.ahead if when <= self.waited - PATIENCE_US - SECOND]
+        longest = [t for when, t in self.ahead if when <= self.waited - PATIENCE_US]
         assert at >= max([wanted, *(time - DISORDER for time in furthest[-1:])])
         assert at <= max([wanted, *(time - DISORDER for time in longest)])
         assert at >= self.before
         self.before = at
         if self.latest:
-            self.ahead.append((self.now, max(self.latest.values())))
+            self.ahead.append((self.waited, max(self.latest.values())))
 
 
 TestAnyCourse = AnyCourse.TestCase
