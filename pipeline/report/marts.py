@@ -17,6 +17,8 @@ from pipeline.report.warehouse import opened
 from pipeline.shown import address
 from schemas.reading import QUALITY_FLAGS
 
+# What a reading that counts may have; models leave out those of which another version does.
+FLAGS = tuple(flag for flag in QUALITY_FLAGS if flag != "superseded")
 QUANTITIES = ("voltage_{}_v", "temperature_{}_c", "frequency_{}_hz")
 
 # Every model and column the queries below use: checked before the first query, so that a warehouse
@@ -104,7 +106,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "delivered_readings",
             "readings",
             "flagged_readings",
-            *(f"{flag}_readings" for flag in QUALITY_FLAGS),
+            *(f"{flag}_readings" for flag in FLAGS),
         ),
         "stg_dead_letters": ("equipment_id", "rule"),
     }
@@ -310,7 +312,7 @@ class Marts:
             """
         )
         sums = {"delivered": "delivered_readings", "kept": "readings", "all": "flagged_readings"}
-        sums |= {flag: f"{flag}_readings" for flag in QUALITY_FLAGS}
+        sums |= {flag: f"{flag}_readings" for flag in FLAGS}
         columns = ", ".join(f'coalesce(sum({name}), 0) as "{key}"' for key, name in sums.items())
         quality = self._row(f"select {columns} from data_quality_daily")  # noqa: S608 - names of ours
         rejects = self._database.execute(
@@ -319,7 +321,7 @@ class Marts:
             from stg_dead_letters group by 1 order by letters desc, rule
             """
         ).fetchall()
-        flags = {flag: int(quality[flag]) for flag in QUALITY_FLAGS if quality[flag]}
+        flags = {flag: int(quality[flag]) for flag in FLAGS if quality[flag]}
         return Overview(
             cells=self._database.execute(_CELLS).df(),
             machines=int(fleet["machines"]),

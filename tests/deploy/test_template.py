@@ -40,6 +40,7 @@ NOT_OFFERED = {
     "metrics_port": "nobody can reach a worker's port; Cloud Monitoring has the figures",
     "account_every": "the process that would print the account ends with the launch",
     "no_progress": "there is no terminal",
+    "allow_data_loss": "is about the exit status of a run that this process waits for",
     "debug": "Cloud Logging has every traceback",
     "dialect": "a local file; topics have no dialects, and files of a bucket are read by a local launch",
 }

@@ -31,7 +31,7 @@ from schemas.reading import (
 )
 from tests.endurance.rig import Rig
 from tests.messages import PROFILES, START_US
-from tests.running import TABLES as ORDERS
+from tests.running import TABLES as RUNNING
 from tests.running import Ran, run, sql
 from tests.services.cassandra import Node
 from tests.services.fixtures import set_environment
@@ -42,6 +42,7 @@ pytestmark = pytest.mark.integration
 
 FLEET = "simulator:?equipment=5&readings=4000&interval=30&faults=0.02&duplicates=0.02&late=0.05"
 MOST_S = 15.0
+ORDERS = RUNNING | {"source_positions": "position_id"}
 
 
 @pytest.fixture(scope="module", autouse=True)
