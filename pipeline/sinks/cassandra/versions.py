@@ -15,7 +15,7 @@ from cassandra.concurrent import execute_concurrent_with_args
 
 from pipeline.connect.cassandra import PASSING, Connection
 from pipeline.connect.cassandra_errors import said
-from pipeline.errors import WarehouseFailed
+from pipeline.errors import ConfigError, WarehouseFailed
 from pipeline.sinks.cassandra import tables
 from pipeline.sinks.cassandra.target import Target
 from pipeline.sinks.outage import Outage
@@ -199,10 +199,25 @@ class Versions:
                     "are there: grant it SELECT and run the job again"
                 ) from error
             except PASSING as error:
+                self._raise_if_dropped(error)
                 self._outage.wait(said(error), asked_s)
             else:
                 self._outage.over()
                 return answer
+
+    def _raise_if_dropped(self, error: Exception) -> None:
+        """What waiting does not mend; where nobody answers, the next look tells."""
+        try:
+            found = tables.look(self._connection.session(), self._target)
+        except (ConfigError, *PASSING):
+            return
+        for table in (READING, READING_SUPERSEDED):
+            if table.name not in found.missing:
+                raise WarehouseFailed(
+                    f"{self._target.told}, table {forms.cassandra_name(table)}: it is not there any "
+                    "more; run the job again: it mends the tables when it starts, and goes on "
+                    "where it was"
+                ) from error
 
 
 def _places(rows: pa.Table) -> list[_Place]:
