@@ -113,7 +113,7 @@ def test_a_reading_is_never_left_without_a_version(
     for content in (1, 2):
         with_it = rows(("b.csv", content, 1), table=READING_SUPERSEDED)
         database.register("kept", with_it)
-        database.execute(f"INSERT INTO readings_superseded ({kept}) SELECT {kept} FROM kept")  # noqa: S608
+        database.execute(f"INSERT INTO readings_superseded ({kept}) SELECT {kept} FROM kept")
         database.unregister("kept")
     insert_new(database, READING, rows(*batch))
     assert standing(database) == [(1, "a.csv")]
