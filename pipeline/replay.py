@@ -79,6 +79,7 @@ def _replay(what: Replay) -> int:
         f"{found.letters.num_rows:,} of {found.looked_at:,} dead letters meet --where: {len(new):,} "
         f"{'to send' if what.send else 'would be sent'}, {len(digests) - len(new):,} sent before, "
         f"{judged.unchanged:,} not changed by --set, {judged.wrong.total():,} still wrong"
+        + (f", {judged.not_messages:,} not messages" if judged.not_messages else "")
     )
     _say_wrong(judged)
     _say_some(judged, new)

@@ -90,11 +90,15 @@ class _Versions(NamedTuple):
         copies: rows that have the identity and the content of another one, which stays.
         lost: rows of which another version counts.
         winners: the row that counts for each of `lost`.
+        late: rows of which a copy arrived earlier, among those that are no copies.
+        arrived_us: when that was, for each of `late`.
     """
 
     copies: I64
     lost: I64
     winners: I64
+    late: I64
+    arrived_us: I64
 
 
 class _Rows:
@@ -137,7 +141,7 @@ def _versions(rows: _Rows, is_new: Mask, first_stays: bool = False) -> _Versions
     ordered = np.sort(high)
     repeated = ordered[1:][ordered[1:] == ordered[:-1]]
     if not len(repeated):
-        return _Versions(none, none, none)
+        return _Versions(none, none, none, none, none)
     among = np.flatnonzero(np.isin(high, repeated))
     high, low = high[among], rows.table.column("id_low").to_numpy()[among]
     part = _Rows(rows.table.take(pa.array(among)))
@@ -149,18 +153,20 @@ def _versions(rows: _Rows, is_new: Mask, first_stays: bool = False) -> _Versions
     reading |= _changes(low[order])
     version |= reading
     copies = among[order[~version]]
-    if int(version.sum()) == int(reading.sum()):
-        return _Versions(copies, none, none)
     heads = order[version]
-    number = (np.cumsum(reading) - 1)[version]
     first_arrival = np.minimum.reduceat(arrived[order], np.flatnonzero(version))
+    late = first_arrival < arrived[heads]
+    earlier = among[heads[late]], first_arrival[late]
+    if int(version.sum()) == int(reading.sum()):
+        return _Versions(copies, none, none, *earlier)
+    number = (np.cumsum(reading) - 1)[version]
     preferred: tuple[npt.NDArray[Any], ...] = (content[heads], files[heads])
     preferred += (first_arrival, is_new[among][heads]) if first_stays else (-first_arrival,)
     rank = np.lexsort((*preferred, number))
     wins = _changes(number[rank])
     ranked = among[heads[rank]]
     winners = ranked[wins][np.cumsum(wins) - 1]
-    return _Versions(copies, ranked[~wins], winners[~wins])
+    return _Versions(copies, ranked[~wins], winners[~wins], *earlier)
 
 
 def _content(rows: _Rows, high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64]) -> I64:
@@ -250,6 +256,8 @@ def sequence(
     rows = _Rows(table)
     is_new = np.arange(rows.size) >= held
     found = _versions(rows, is_new, first_stays)
+    rows = _first_arrivals(rows, found)
+    table = rows.table
     superseded = _superseded(table, found, is_new)
     replaced = int(np.count_nonzero(~is_new[found.lost]))
     rows, kept = _without(rows, found)
@@ -276,6 +284,16 @@ def sequence(
         superseded,
         replaced,
     )
+
+
+def _first_arrivals(rows: _Rows, found: _Versions) -> _Rows:
+    """The rows, where copies were dropped with the arrival of the first of them."""
+    if not len(found.late):
+        return rows
+    micros = rows.micros("ingested_at").copy()
+    micros[found.late] = found.arrived_us
+    kind = rows.table.schema.field("ingested_at").type
+    return _Rows(_replace(rows.table, "ingested_at", pa.array(micros).cast(kind)))
 
 
 def _without(rows: _Rows, found: _Versions) -> tuple[_Rows, I64 | slice]:
@@ -327,7 +345,8 @@ def gathered(tails: Sequence[pa.Table], keep_from_us: int) -> pa.Table:
         keep_from_us: as of `sequence`.
     """
     rows = _Rows(stack(tails))
-    rows, _ = _without(rows, _versions(rows, np.zeros(rows.size, dtype=bool)))
+    found = _versions(rows, np.zeros(rows.size, dtype=bool))
+    rows, _ = _without(_first_arrivals(rows, found), found)
     _, id_ranks = rows.ranks("equipment_id")
     tests, test_ranks = rows.ranks("test_id")
     groups, times = id_ranks * tests + test_ranks, rows.micros("recorded_at")

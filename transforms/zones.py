@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from zoneinfo import ZoneInfo
@@ -33,6 +34,10 @@ class Zone(ZoneInfo):
     """A time zone, and what is made of times that it skips."""
 
     gap: Gap = Gap.AUTO
+
+    def __reduce__(self) -> tuple[Callable[[ZoneInfo, Gap], ZoneInfo], tuple[ZoneInfo, Gap]]:
+        # A ZoneInfo is pickled by its name alone.
+        return with_gap, (ZoneInfo(self.key), self.gap)
 
 
 def zone_of(name: str) -> ZoneInfo:
@@ -131,8 +136,13 @@ def _standard_offset_us(day: int, zone: ZoneInfo) -> int:
         noon = dt.datetime(1970, 1, 1, 12, tzinfo=zone) + dt.timedelta(days=day)
     except OverflowError:
         return 0
-    saved = noon.dst() or dt.timedelta()
-    return ((noon.utcoffset() or dt.timedelta()) - saved) // dt.timedelta(microseconds=1)
+    offset, saved = noon.utcoffset() or dt.timedelta(), noon.dst() or dt.timedelta()
+    halves = [noon.replace(month=month, day=1) for month in (1, 7)]
+    if any((half.dst() or dt.timedelta()) < dt.timedelta() for half in halves):
+        # Ireland calls its summer time standard; a clock that is never set stays on winter time.
+        # Not so Morocco, where the exception is a month that moves through the year.
+        offset, saved = min(half.utcoffset() or dt.timedelta() for half in halves), dt.timedelta()
+    return (offset - saved) // dt.timedelta(microseconds=1)
 
 
 def _micros(times: pa.Array) -> I64:

@@ -17,9 +17,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from pipeline.connect import topics
 from pipeline.errors import ConfigError
 from pipeline.options import JobConfig
 from pipeline.replaying import fields
+from pipeline.sinks import refused
+from schemas.reading import READING
 from transforms.batch import MESSAGES, BatchKind, Origin, RawBatch
 from transforms.decode import decode
 from transforms.limits import Limits
@@ -38,6 +41,8 @@ class Judged:
         unchanged: how many the expressions left as they were.
         wrong: by (error type, field), how many would be refused again.
         example: the position and reason of one of each of these.
+        not_messages: how many are rows of other tables than the readings, which a warehouse
+            refused: no message makes these.
     """
 
     letters: pa.Table
@@ -45,6 +50,7 @@ class Judged:
     unchanged: int = 0
     wrong: Counter[tuple[str, str]] = field(default_factory=Counter)
     example: dict[tuple[str, str], str] = field(default_factory=dict)
+    not_messages: int = 0
 
 
 def corrected(letters: pa.Table, changes: Sequence[tuple[str, str]]) -> list[bytes | None]:
@@ -104,7 +110,7 @@ def _evaluated(letters: pa.Table, name: str, expression: str) -> list[Any]:
     """The value that each letter gets."""
     with (
         contextlib.closing(fields.database()) as database,
-        fields.shown(database, letters) as names,
+        fields.shown(database, letters, expression) as names,
     ):
         own = [f"message.{_quoted(field)} AS {_quoted(field)}" for field in names]
         # What a payload has goes before what the letter has; `letter.NAME` is always that.
@@ -143,16 +149,22 @@ def _json(value: Any) -> Any:
 
 def judged(letters: pa.Table, payloads: Sequence[bytes | None], job: JobConfig) -> Judged:
     """Decodes and validates the changed payloads as the job would, were they to arrive now."""
-    places = [place for place, payload in enumerate(payloads) if payload is not None]
+    others = _other_rows(letters)
+    places = [
+        place
+        for place, payload in enumerate(payloads)
+        if payload is not None and place not in others
+    ]
     changed = letters.take(pa.array(places, pa.int64()))
-    given = [payload for payload in payloads if payload is not None]
-    found = Judged(changed, given, unchanged=len(payloads) - len(places))
+    given = [payload for place in places if (payload := payloads[place]) is not None]
+    unchanged = len(payloads) - len(places) - len(others)
+    found = Judged(changed, given, unchanged=unchanged, not_messages=len(others))
     if not places:
         return found
     raw = _messages(changed, given)
-    decoded, rejects = decode(raw, job.time_zone, job.day_first, job.budget)
-    _, refused = validate(decoded, Limits(job.profiles), time.time_ns() // 1000)
-    rejects.rows.update(refused.rows)
+    decoded, rejects = decode(raw, job.zone, job.day_first, job.budget, job.binary_keys)
+    _, invalid = validate(decoded, Limits(job.profiles), time.time_ns() // 1000)
+    rejects.rows.update(invalid.rows)
     for place, (kind, column, message) in sorted(rejects.rows.items()):
         why = (kind, column or "")
         found.wrong[why] += 1
@@ -162,6 +174,23 @@ def judged(letters: pa.Table, payloads: Sequence[bytes | None], job: JobConfig) 
     found.letters = changed.take(pa.array(good, pa.int64()))
     found.payloads = [given[place] for place in good]
     return found
+
+
+def _other_rows(letters: pa.Table) -> set[int]:
+    """The places of rows of other tables than the readings; see `sinks.refused.letters`."""
+    of_rows = {refused.REFUSED, refused.ROW_TOO_LARGE}
+    return {
+        place
+        for place, (kind, attributes) in enumerate(
+            zip(
+                letters.column("error_type").to_pylist(),
+                letters.column("attributes").to_pylist(),
+                strict=True,
+            )
+        )
+        if kind in of_rows
+        and topics.json_object(attributes).get("table", READING.name) != READING.name
+    }
 
 
 def keys(letters: pa.Table) -> list[bytes | None]:

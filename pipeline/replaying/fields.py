@@ -11,6 +11,9 @@ import duckdb
 import pyarrow as pa
 
 _INT64 = range(-(2**63), 2**63)
+# Columns for fields that the expression does not name, such as for `message::VARCHAR`: payloads
+# may have as many names as there are letters.
+_MOST_OTHERS = 200
 
 
 def database() -> duckdb.DuckDBPyConnection:
@@ -36,16 +39,25 @@ def _object(payload: bytes | None) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def shown(database: duckdb.DuckDBPyConnection, letters: pa.Table) -> Iterator[list[str]]:
+def shown(
+    database: duckdb.DuckDBPyConnection, letters: pa.Table, expression: str
+) -> Iterator[list[str]]:
     """Within it there is a table `incoming`; gives the names of its columns of fields.
 
     Its columns are `row`, the payloads' fields f0, f1, … in the order of the names, `letter`, a
-    struct of the letter's columns, and `message`, a struct of the payload's fields.
+    struct of the letter's columns, and `message`, a struct of the payload's fields: all that the
+    expression names, and the first ones of the others. A name that no column can have is left out.
     """
     found = objects(letters)
+    names = _names(found, expression)
     # DuckDB tells no case apart.
-    names = list({name.lower(): name for each in found for name in each or ()}.values())
-    columns = [_column(found, name) for name in names]
+    folded = [
+        {name.lower(): each[name] for name in reversed(each)} if each else {} for each in found
+    ]
+    columns = [
+        _column([_value(each, other, name) for each, other in zip(found, folded, strict=True)])
+        for name in names
+    ]
     texts = [_text(payload) for payload in letters.column("payload").to_pylist()]
     plain = letters.set_column(
         letters.column_names.index("payload"), "payload", pa.array(texts, pa.string())
@@ -63,6 +75,30 @@ def shown(database: duckdb.DuckDBPyConnection, letters: pa.Table) -> Iterator[li
         database.unregister("incoming")
 
 
+def _names(found: list[dict[str, Any] | None], expression: str) -> list[str]:
+    """The fields that get a column, in order of their appearance."""
+    there = {name.lower(): name for each in found for name in each or ()}
+    text = expression.lower()
+    names, others = [], 0
+    for folded, name in there.items():
+        if not _can_be(name):
+            continue
+        if folded not in text and folded.replace('"', '""') not in text:
+            others += 1
+            if others > _MOST_OTHERS:
+                continue
+        names.append(name)
+    return names
+
+
+def _can_be(name: str) -> bool:
+    """Whether a column can have the name: not an empty one, nor half a character."""
+    try:
+        return bool(name.encode()) and "\0" not in name
+    except UnicodeEncodeError:
+        return False
+
+
 def _one(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
@@ -74,9 +110,8 @@ def _text(payload: bytes | None) -> str | None:
         return None
 
 
-def _column(found: list[dict[str, Any] | None], name: str) -> pa.Array:
+def _column(values: list[Any]) -> pa.Array:
     """A field of all payloads: numbers, truth values or else text."""
-    values = [_value(each, name) for each in found]
     kinds = {type(value) for value in values if value is not None}
     if kinds == {bool}:
         return pa.array(values, pa.bool_())
@@ -88,12 +123,8 @@ def _column(found: list[dict[str, Any] | None], name: str) -> pa.Array:
     return pa.array([_as_text(value) for value in values], pa.string())
 
 
-def _value(each: dict[str, Any] | None, name: str) -> Any:
-    if each is None:
-        return None
-    if name in each:
-        return each[name]
-    return next((each[other] for other in each if other.lower() == name.lower()), None)
+def _value(each: dict[str, Any] | None, folded: dict[str, Any], name: str) -> Any:
+    return each[name] if each and name in each else folded.get(name.lower())
 
 
 def _as_text(value: Any) -> str | None:

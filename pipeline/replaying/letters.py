@@ -97,7 +97,7 @@ def _is_equipment(name: str) -> bool:
 def _meeting(database: duckdb.DuckDBPyConnection, letters: pa.Table, where: str) -> pa.Table:
     """The letters that meet the condition; null is no."""
     names = [f'letter."{name}" AS "{name}"' for name in letters.column_names]
-    with fields.shown(database, letters):
+    with fields.shown(database, letters, where):
         try:
             rows = database.execute(
                 f"SELECT row FROM (SELECT row, message, letter, {', '.join(names)} FROM incoming) "  # noqa: S608

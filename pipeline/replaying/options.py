@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.options import JobConfig
 from pipeline.shown import address, refuse_login
 
-_READ_FLAGS = ("time_zone", "date_order")
+_READ_FLAGS = ("time_zone", "zone_gap", "date_order", "binary_keys")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ def _parser() -> _Parser:
     add("--remember", help="folder of the list of what was sent, which is not sent again; default: "
         ".replays in the lake, or beside the DuckDB file")  # fmt: skip
     add("--time_zone", help="as the job's")
+    add("--zone_gap", help="as the job's: auto, shift, standard or reject")
     add("--date_order", help="as the job's: mdy, dmy or auto")
+    add("--binary_keys", help="as the job's: hex or refuse")
     add("--equipment_profile", action="append", default=[], help="as the job's")
     return parser
 

@@ -14,6 +14,7 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.options import JobConfig
 from pipeline.replay import main, messages
+from pipeline.replaying import fields
 from pipeline.replaying.corrections import corrected, judged
 from pipeline.replaying.options import replay
 from pipeline.replaying.sent import Sent, digest
@@ -117,6 +118,27 @@ def test_an_expression_that_can_not_be_is_told_in_one_line(expression: str) -> N
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["", "a\0b", "\ud800"])
+def test_a_name_that_no_column_can_have_breaks_nothing(name: str) -> None:
+    payload = json.dumps({name: 1, "v": 2}).encode()
+    changed, other = corrected(letters(payload, b'{"v":4}'), [("v", "v / 2")])
+    assert json.loads(changed or b"")["v"] == 1.0
+    assert other == b'{"v":2.0}'
+
+
+def test_only_names_that_are_asked_for_cost_a_column() -> None:
+    payloads = [json.dumps({f"key{place}": place, 'V"x': 2}).encode() for place in range(2000)]
+    with fields.database() as database:
+        with fields.shown(database, letters(*payloads), '"v""x" + message.KEY1999') as names:
+            assert {'V"x', "key1999"} < set(names)
+            assert len(names) < 300
+        with fields.shown(database, letters(*payloads[:3]), "message::VARCHAR") as names:
+            assert names == ["key0", 'V"x', "key1", "key2"]
+    found = corrected(letters(*payloads), [("v", '"v""x" + message.KEY1999')])
+    assert found[:-1] == [None] * 1999
+    assert json.loads(found[-1] or b"")["v"] == 2001
+
+
 def test_expressions_reach_no_file(tmp_path: Path) -> None:
     file = tmp_path / "other.csv"
     file.write_text("a\n1\n")
@@ -138,6 +160,36 @@ def test_only_what_the_job_would_read_is_kept() -> None:
     assert seen.letters.column("position").to_pylist() == ["t/0/0"]
     assert [json.loads(payload)["voltage"] for payload in seen.payloads] == [3.7]
     assert seen.example["out_of_bounds", "voltage_v"].startswith("t/0/1: ")
+
+
+def test_rows_of_other_tables_are_no_messages() -> None:
+    now = {"equipment_id": "c1", "time": "2024-06-01T12:00:00Z", "current": 1.0, "voltage": 9}
+    parts = [
+        letters(json.dumps(now).encode(), error_type=kind, attributes=attributes)
+        for kind, attributes in (
+            ("refused", '{"table":"readings_superseded","version_id":"r:1"}'),
+            ("refused", '{"table":"readings","reading_id":"r"}'),
+            # A message's own header.
+            ("out_of_bounds", '{"table":"bench 7"}'),
+        )
+    ]
+    found = pa.concat_tables(parts)
+    seen = judged(found, corrected(found, [("voltage", "3.7")]), JobConfig(profiles=PROFILES))
+    assert (seen.not_messages, seen.unchanged, dict(seen.wrong)) == (1, 0, {})
+    assert (
+        seen.letters.column("attributes").to_pylist() == found.column("attributes").to_pylist()[1:]
+    )
+
+
+def test_a_message_is_read_as_the_job_s_flags_say() -> None:
+    local = {"time": "2025-03-30 02:30:00", "current": 1.0, "voltage": 9}
+    found = letters(json.dumps(local).encode(), message_key=b"\xff\xfe")
+    common = ["--lake=x", "--set=voltage=3.7", TO, "--time_zone=Europe/Berlin"]
+    for flags, wrong in (
+        ([], 0), (["--zone_gap=reject"], 1), (["--binary_keys=refuse"], 1),
+    ):  # fmt: skip
+        what = replay([*common, *flags])
+        assert judged(found, corrected(found, what.changes), what.job).wrong.total() == wrong, flags
 
 
 def test_a_message_names_its_letter_and_keeps_its_own() -> None:
@@ -185,6 +237,7 @@ def test_what_was_sent_is_remembered_by_topic_letter_and_payload(tmp_path: Path)
         (["--lake=s3://me:word@b/x", "--set=v=1", TO], "must not stand in the address"),
         (["--lake=x", "--set=v=1", "--to=http://x/y"], "--to=http://x/y: no such topic"),
         (["--lake=x", "--set=v=1", "--time_zone=Mars", TO], "--time_zone=Mars"),
+        (["--lake=x", "--set=v=1", "--zone_gap=up", TO], "--zone_gap"),
         (["--warehouse=duckdb:none.duckdb", "--set=v=1", TO], "there is no such file"),
     ],
 )

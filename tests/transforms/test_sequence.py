@@ -606,6 +606,21 @@ def test_a_version_arrived_when_its_first_copy_did():
     assert (volts(found.table), volts(found.superseded), found.duplicates) == ([3.6], [3.5], 1)
 
 
+def test_a_copy_that_stays_has_the_arrival_of_the_first():
+    late, early = measured(1, 3.5, source_file="a.csv"), measured(1, 3.5, source_file="b.csv")
+    first = arriving(1, early).column("ingested_at")[0]
+    for others in ([], [arriving(3, measured(1, 3.6, source_file="c.csv"))]):
+        found = sequence(stack([arriving(5, late), arriving(1, early), *others]), None, limits())
+        stays = found.superseded if others else found.table
+        assert stays.column("source_file").to_pylist() == ["a.csv"]
+        assert stays.column("ingested_at").to_pylist() == [first.as_py()]
+    # What the state remembers too: the next window's version that came between the two counts.
+    tail = sequence(arriving(5, late), None, limits(), START_US).tail
+    again = sequence(arriving(1, early), tail, limits(), START_US)
+    newer = sequence(arriving(3, measured(1, 3.6)), again.tail, limits(), START_US)
+    assert (again.duplicates, volts(newer.table), newer.replaced) == (1, [3.6], 1)
+
+
 def test_a_correction_of_what_was_released_takes_its_place_and_state_does_not_grow():
     sizes = set()
     tail = sequence(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import itertools
 import json
+import pickle
 from dataclasses import replace
 from zoneinfo import ZoneInfo
 
@@ -17,7 +19,7 @@ from tests.messages import rows
 from transforms.batch import MESSAGES, BatchKind, Origin, RawBatch
 from transforms.decode import decode
 from transforms.interpret.decide import decide
-from transforms.zones import Gap, in_zone, with_gap, zone_of
+from transforms.zones import Gap, gap_of, in_zone, with_gap, zone_of
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -78,6 +80,21 @@ def test_standard_time_is_that_of_every_season_and_half_of_the_earth() -> None:
     summer, winter = day("2025-07-01 12:00"), day("2025-01-01 12:00")
     for zone, utc in (("Europe/Berlin", "11:00:00"), ("Australia/Adelaide", "02:30:00")):
         assert placed([summer, winter], zone_of(f"{zone};standard")) == [utc, utc]
+
+
+def test_standard_time_is_winter_s_where_the_law_calls_summer_s_so() -> None:
+    times = [day("2025-01-01 12:00"), day("2025-03-30 12:00"), day("2025-07-01 12:00")]
+    assert placed(times, zone_of("Europe/Dublin;standard")) == ["12:00:00"] * 3
+    # In Morocco clocks go back for Ramadan only, March of that year.
+    ramadan = [day("2025-01-01 12:00"), day("2025-03-15 12:00"), day("2025-07-01 12:00")]
+    assert placed(ramadan, zone_of("Africa/Casablanca;standard")) == ["11:00:00"] * 3
+
+
+@pytest.mark.parametrize("gap", list(Gap))
+def test_what_is_made_of_the_gap_goes_with_the_zone_to_other_processes(gap: Gap) -> None:
+    zone = with_gap(BERLIN, gap)
+    for other in (pickle.loads(pickle.dumps(zone)), copy.deepcopy(zone)):
+        assert (other.key, gap_of(other)) == (zone.key, gap)
 
 
 def test_nothing_else_is_touched_and_nulls_stay() -> None:

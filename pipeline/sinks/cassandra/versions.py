@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -27,22 +28,45 @@ _AT_ONCE = 32
 
 # A partition of readings, and the first and last time that is asked for.
 _Place = tuple[str, dt.date, dt.datetime, dt.datetime]
+# Content, file and arrival of a reading as it is there; contents of older versions are unknown.
+_Stored = tuple[int | None, str | None, dt.datetime]
+# Place among the rows (-1: the one that is there), file and arrival of a version.
+_Version = tuple[int, str | None, dt.datetime]
 
 
 class Settled(NamedTuple):
     """What is to be written.
 
     Attributes:
-        rows: readings that are new or there already.
+        rows: readings that are new, or there already and to be written again: each once.
         whole: readings that stand for another version: none of its values may stay.
         superseded: of schema READING_SUPERSEDED, to be written before `whole`.
         corrected: how many versions do not count any more, or never did.
+        there: how many rows are copies of what is there or written, and are left out.
     """
 
     rows: pa.Table
     whole: pa.Table
     superseded: pa.Table
     corrected: int
+    there: int = 0
+
+
+class Sorted(NamedTuple):
+    """Rows by what is there.
+
+    Attributes:
+        versions: by reading and content the version that is there and new ones.
+        contested: the readings of which there is more than one version.
+        again: by reading the row that is there already, and is to be written again: it may be
+            half written, but nothing is overwritten by a copy that arrived later.
+        copies: how many rows are left out for being copies.
+    """
+
+    versions: dict[str, dict[int | None, _Version]]
+    contested: set[str]
+    again: dict[str, int]
+    copies: int
 
 
 class Versions:
@@ -84,43 +108,27 @@ class Versions:
         self,
         rows: pa.Table,
         places: list[_Place],
-        stored: Mapping[str, tuple[int | None, str | None, dt.datetime]],
+        stored: Mapping[str, _Stored],
     ) -> Settled:
         """Row by row: what is there already comes seldom, and costs a request each anyway."""
-        found = rows.select(["reading_id", "content_id", "source_file", "ingested_at"])
-        # Of each reading the versions by content: the one that is there (place -1) and new ones.
-        versions: dict[str, dict[int | None, tuple[int, str | None, dt.datetime]]] = {}
-        contested: set[str] = set()
-        again: list[int] = []
-        for place, row in enumerate(found.to_pylist()):
-            name, content = row["reading_id"], row["content_id"]
-            there = stored.get(name)
-            if there is not None and (there[0] is None or content in (None, there[0])):
-                again.append(place)
-                continue
-            known = versions.setdefault(name, {})
-            if there is not None:
-                known[there[0]] = (-1, *there[1:])
-            known.setdefault(content, (place, row["source_file"], row["ingested_at"]))
-            if len(known) > 1:
-                contested.add(name)
+        versions, contested, again, copies = sorted_out(rows, stored, self._first_stays)
         former: set[str] = set()
         if contested:
             asked = self._asked(READING_SUPERSEDED, "version_id", places)
             former = {row.version_id for row in asked}
-        fresh, whole = again, list[int]()
+        fresh, whole = list[int](), list[int]()
         lost: dict[int, int] = {}
         replaced: dict[str, int] = {}
-        beaten: dict[str, tuple[int | None, str | None, dt.datetime]] = {}
+        beaten: dict[str, _Stored] = {}
         for name, known in versions.items():
             alive = {
                 content: version
                 for content, version in known.items()
                 if version[0] < 0 or f"{name}:{content}" not in former
             }
-            if not alive:
-                continue
-            winner, best = min(alive.items(), key=self._preference)
+            # What lost before loses again, unless nothing else is left of the reading.
+            alive = alive or known
+            winner, best = min(alive.items(), key=partial(preference, self._first_stays))
             place = best[0]
             if place >= 0:
                 (whole if name in stored else fresh).append(place)
@@ -131,20 +139,17 @@ class Versions:
             for content, version in alive.items():
                 if content != winner and version[0] >= 0:
                     lost[version[0]] = place
+        # Written in any order, and tried again: an old copy must not come after the correction.
+        still = [place for name, place in again.items() if name not in replaced]
+        fresh += still
+        copies += len(again) - len(still)
         corrected = len(lost) + len(replaced)
         superseded = _none()
         if self._keeps and corrected:
             superseded = self._superseded(rows, places, lost, replaced, beaten)
-        return Settled(_taken(rows, sorted(fresh)), _taken(rows, whole), superseded, corrected)
-
-    def _preference(
-        self, item: tuple[int | None, tuple[int, str | None, dt.datetime]]
-    ) -> tuple[Any, ...]:
-        """As `transforms.sequence` has it."""
-        content, (place, file, arrived) = item
-        if self._first_stays:
-            return (place >= 0, arrived, file or "", content or 0)
-        return (-((arrived - _EPOCH) // dt.timedelta(milliseconds=1)), file or "", content or 0)
+        return Settled(
+            _taken(rows, sorted(fresh)), _taken(rows, whole), superseded, corrected, copies
+        )
 
     def _superseded(
         self,
@@ -152,7 +157,7 @@ class Versions:
         places: list[_Place],
         lost: Mapping[int, int],
         replaced: Mapping[str, int],
-        beaten: Mapping[str, tuple[int | None, str | None, dt.datetime]],
+        beaten: Mapping[str, _Stored],
     ) -> pa.Table:
         found: list[dict[str, Any]] = []
         if replaced:
@@ -218,6 +223,69 @@ class Versions:
                     "more; run the job again: it mends the tables when it starts, and goes on "
                     "where it was"
                 ) from error
+
+
+def sorted_out(rows: pa.Table, stored: Mapping[str, _Stored], first_stays: bool = False) -> Sorted:
+    """What of the rows is there, is a copy, and is another version.
+
+    Args:
+        rows: of schema READING.
+        stored: by reading what is there of it.
+        first_stays: as of `preference`.
+    """
+    found = rows.select(["reading_id", "content_id", "source_file", "ingested_at"])
+    versions: dict[str, dict[int | None, _Version]] = {}
+    contested: set[str] = set()
+    again: dict[str, tuple[tuple[Any, ...], int]] = {}
+    copies = 0
+    for place, row in enumerate(found.to_pylist()):
+        name, content = row["reading_id"], row["content_id"]
+        file, arrived = row["source_file"], row["ingested_at"]
+        there = stored.get(name)
+        if there is not None and (there[0] is None or content in (None, there[0])):
+            if there[0] is not None and _millis(arrived) > _millis(there[2]):
+                copies += 1
+                continue
+            # Where the stored content is unknown, several versions may be in place of it.
+            rank = preference(first_stays, (content, (place, file, arrived)))
+            if there[0] is not None:
+                rank = (_millis(arrived), file or "")
+            copies += name in again
+            again[name] = min(again.get(name, (rank, place)), (rank, place))
+            continue
+        known = versions.setdefault(name, {})
+        if there is not None:
+            known[there[0]] = (-1, *there[1:])
+        former = known.get(content)
+        if former is None:
+            known[content] = (place, file, arrived)
+        else:
+            copies += 1
+            # A version arrived when its first copy did.
+            known[content] = min(
+                former, (place, file, arrived), key=lambda one: (one[2], one[1] or "", one[0])
+            )
+        if len(known) > 1:
+            contested.add(name)
+    for name, (_, place) in again.items():
+        content, file, since = stored[name]
+        if content in versions.get(name, {}):
+            since = min(since, found.column("ingested_at")[place].as_py())
+            versions[name][content] = (-1, file, since)
+    return Sorted(versions, contested, {name: place for name, (_, place) in again.items()}, copies)
+
+
+def preference(first_stays: bool, item: tuple[int | None, _Version]) -> tuple[Any, ...]:
+    """What versions are sorted by, the one that counts first; as `transforms.sequence` has it."""
+    content, (place, file, arrived) = item
+    if first_stays:
+        return (place >= 0, arrived, file or "", content or 0)
+    return (-_millis(arrived), file or "", content or 0)
+
+
+def _millis(moment: dt.datetime) -> int:
+    """As Cassandra has times."""
+    return (moment - _EPOCH) // dt.timedelta(milliseconds=1)
 
 
 def _places(rows: pa.Table) -> list[_Place]:

@@ -53,7 +53,7 @@ class Figures(bundles.Figures):
 
     def __init__(self, table: Table, label: str = "") -> None:
         super().__init__("cassandra", table, label)
-        self.corrected = Metrics.counter(account.CORRECTED, "Cassandra")
+        self.corrected = Metrics.counter(account.CORRECTED, label or "Cassandra")
 
 
 class _Statement:
@@ -162,7 +162,7 @@ class Writer(BundleWriter[tuple[Request, ResponseFuture | Exception, float]]):
         settled = self._versions.settle(rows)
         self._figures.corrected.inc(settled.corrected)
         passed = rows.num_rows - settled.rows.num_rows - settled.whole.num_rows
-        self._has(Kept(superseded=passed))
+        self._has(Kept(already_there=settled.there, superseded=passed - settled.there))
         if settled.superseded.num_rows:
             self._former.add(settled.superseded)
             self._letters += self._former.finish()

@@ -8,7 +8,7 @@ import pyarrow as pa
 from pipeline.sinks.duckdb import versions
 from pipeline.sinks.duckdb.statements import changed, query, shown, span
 from pipeline.sinks.duckdb.versions import Put
-from schemas.reading import READING, Table
+from schemas.reading import READING, READING_SUPERSEDED, Table
 
 
 def insert_new(
@@ -30,8 +30,8 @@ def put(
     What is there is looked for only in the time span of `rows`, which DuckDB finds by the
     column's min and max per row group. Of two copies of a reading that came from different files
     the one of the first file (by name) stays, whichever came first; of two versions the one that
-    `on_conflict` says counts. Of a table without a time span, which is small, rows may also come
-    twice at once.
+    `on_conflict` says counts. A version that counts is no superseded one, whatever the stream took it
+    for. Superseded readings, and rows of a table without a time span, may also come twice at once.
 
     Nothing but the tables themselves is written: a temporary table would be a second database in
     the transaction, and MotherDuck keeps those on this side.
@@ -46,7 +46,8 @@ def put(
     if table == READING:
         return versions.put(database, rows, on_conflict, may_repeat)
     names = ", ".join(table.names)
-    once = "" if table.partition else f"QUALIFY row_number() OVER (PARTITION BY {table.key}) = 1"
+    several = table == READING_SUPERSEDED or not table.partition
+    once = "" if not several else f"QUALIFY row_number() OVER (PARTITION BY {table.key}) = 1"
     with shown(database, "incoming", rows):
         known = _known(database, table, rows)
         # Nothing is known in most runs: then without the join.
@@ -63,9 +64,14 @@ def put(
 def _known(database: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table) -> pa.Table:
     """The keys that are there already."""
     within = f"{table.partition} BETWEEN $1 AND $2 AND" if table.partition else ""
+    standing = ""
+    if table == READING_SUPERSEDED:
+        standing = f"""UNION SELECT reading_id || ':' || content_id FROM readings
+            WHERE {within} reading_id IN (SELECT reading_id FROM incoming)
+            AND content_id IS NOT NULL"""  # noqa: S608
     return query(
         database,
         f"""SELECT {table.key} FROM {table.name}
-        WHERE {within} {table.key} IN (SELECT {table.key} FROM incoming)""",  # noqa: S608
+        WHERE {within} {table.key} IN (SELECT {table.key} FROM incoming) {standing}""",  # noqa: S608
         span(table, rows) if table.partition else (),
     )

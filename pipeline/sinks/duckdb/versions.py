@@ -55,8 +55,8 @@ def put(
 ) -> Put:
     """Inserts the readings that are not there yet.
 
-    Of two copies the one of the first file (by name) stays, whichever came first. Of two versions
-    the one that arrived last counts; with `on_conflict` "keep" the one that is there. The others
+    Of two copies the one of the first file (by name) stays, whichever came first, with the arrival
+    of the first to arrive. Of two versions the one that arrived last counts; with `on_conflict` "keep" the one that is there. The others
     are kept in `readings_superseded`, unless it is "replace"; what is there is no new version.
 
     Args:
@@ -74,13 +74,19 @@ def put(
         if not known.num_rows and not repeated:
             # So it is in most runs.
             return Put(_insert(database, ""))
-        known = _make_room(database, rows, known)
+        rows = _first_arrivals(database, rows, known)
+    with shown(database, "incoming", rows):
+        copies = _replace_copies(database, rows, known)
+        if copies is not None:
+            known = _known(database, rows)
+        replaced = copies or 0
         with shown(database, "known", known):
             contested = _contested(database)
             if not contested.num_rows:
-                return Put(_insert(database, "ANTI JOIN known USING (reading_id)"))
+                return Put(_insert(database, "ANTI JOIN known USING (reading_id)") + replaced)
             with shown(database, "contested", contested):
-                return _judge(database, rows, on_conflict)
+                done = _judge(database, rows, on_conflict)
+                return done._replace(inserted=done.inserted + replaced)
 
 
 def with_content(rows: pa.Table) -> pa.Table:
@@ -121,28 +127,73 @@ def _known(database: duckdb.DuckDBPyConnection, rows: pa.Table) -> pa.Table:
     return known
 
 
-def _make_room(database: duckdb.DuckDBPyConnection, rows: pa.Table, known: pa.Table) -> pa.Table:
-    """Deletes what has a copy from an earlier-named file; returns the known rows that remain.
-
-    So the order of runs does not matter.
-    """
+def _first_arrivals(
+    database: duckdb.DuckDBPyConnection, rows: pa.Table, known: pa.Table
+) -> pa.Table:
+    """The rows, each with the arrival of its version's first copy: here or in the table."""
     with shown(database, "known", known):
-        weaker = query(
+        earlier = query(
             database,
-            """SELECT DISTINCT known.reading_id
-            FROM known JOIN incoming USING (reading_id, content_id)
-            WHERE incoming.source_file < known.source_file""",
+            """SELECT incoming.place, least(
+                min(incoming.ingested_at) OVER (
+                    PARTITION BY incoming.reading_id, incoming.content_id
+                ), known.ingested_at
+            ) AS arrived
+            FROM incoming LEFT JOIN known USING (reading_id, content_id)
+            QUALIFY arrived < incoming.ingested_at""",
         )
-        if not weaker.num_rows:
-            return known
-        with shown(database, "weaker", weaker):
-            run(
-                database,
-                """DELETE FROM readings WHERE recorded_at BETWEEN $1 AND $2
-                AND reading_id IN (SELECT reading_id FROM weaker)""",
-                span(READING, rows),
-            )
-            return query(database, "FROM known WHERE reading_id NOT IN (FROM weaker)")
+    if not earlier.num_rows:
+        return rows
+    place = rows.schema.get_field_index("ingested_at")
+    column = rows.column(place)
+    micros = np.array(column.cast(pa.int64()).to_numpy())
+    arrived = earlier.column("arrived").cast(pa.int64()).to_numpy()
+    micros[earlier.column("place").to_numpy()] = arrived
+    return rows.set_column(place, rows.schema.field(place), pa.array(micros).cast(column.type))
+
+
+def _replace_copies(
+    database: duckdb.DuckDBPyConnection, rows: pa.Table, known: pa.Table
+) -> int | None:
+    """Puts copies from earlier-named files in the place of those that stand.
+
+    What stands is of the same version before and after, with the arrival of its first copy. So the
+    order of runs does not matter.
+
+    Returns:
+        How many are of another file now; None if nothing was changed.
+    """
+    if not known.num_rows:
+        return None
+    with shown(database, "known", known):
+        better = query(
+            database,
+            """SELECT incoming.place, reading_id, incoming.ingested_at AS arrived,
+                coalesce(incoming.source_file < known.source_file, false) AS moves
+            FROM incoming JOIN known USING (reading_id, content_id)
+            WHERE moves OR incoming.ingested_at < known.ingested_at
+            QUALIFY row_number() OVER (
+                PARTITION BY reading_id ORDER BY moves DESC, incoming.source_file, incoming.place
+            ) = 1""",
+        )
+    if not better.num_rows:
+        return None
+    with shown(database, "better", better):
+        run(
+            database,
+            """DELETE FROM readings WHERE recorded_at BETWEEN $1 AND $2
+            AND reading_id IN (SELECT reading_id FROM better WHERE moves)""",
+            span(READING, rows),
+        )
+        moved = _insert(database, "WHERE place IN (SELECT place FROM better WHERE moves)")
+        run(
+            database,
+            """UPDATE readings SET ingested_at = better.arrived FROM better
+            WHERE readings.recorded_at BETWEEN $1 AND $2
+            AND readings.reading_id = better.reading_id AND NOT better.moves""",
+            span(READING, rows),
+        )
+        return moved
 
 
 def _contested(database: duckdb.DuckDBPyConnection) -> pa.Table:
@@ -164,17 +215,21 @@ def _judge(database: duckdb.DuckDBPyConnection, rows: pa.Table, on_conflict: str
             SELECT reading_id, content_id FROM readings_superseded
             WHERE recorded_at BETWEEN $1 AND $2
             AND reading_id IN (SELECT reading_id FROM contested)
-        ), version AS (
-            SELECT -1 AS place, reading_id, content_id, source_file, ingested_at
+        ), candidate AS (
+            SELECT -1 AS place, reading_id, content_id, source_file, ingested_at, false AS lost
             FROM known SEMI JOIN contested USING (reading_id)
             UNION ALL
-            SELECT place, reading_id, content_id, source_file, ingested_at
+            SELECT place, reading_id, content_id, source_file, ingested_at,
+                (reading_id, content_id) IN (SELECT (reading_id, content_id) FROM former) AS lost
             FROM incoming SEMI JOIN contested USING (reading_id)
-            ANTI JOIN former USING (reading_id, content_id)
             ANTI JOIN known USING (reading_id, content_id)
             QUALIFY row_number() OVER (
                 PARTITION BY reading_id, content_id ORDER BY source_file ASC NULLS FIRST, place
             ) = 1
+        ), version AS (
+            -- What lost before loses again, unless nothing else is left of the reading.
+            SELECT * EXCLUDE (lost) FROM candidate
+            QUALIFY NOT lost OR bool_and(lost) OVER (PARTITION BY reading_id)
         )
         SELECT *, row_number() OVER (
             PARTITION BY reading_id ORDER BY {_FIRST if on_conflict == "keep" else _NEWEST}
