@@ -313,19 +313,54 @@
     select * from {{ readings }}
 {%- endmacro -%}
 
+{#-
+    A version that came together with its correction is in `readings_superseded` alone. If it comes
+    again it is in `readings`, where it would look newer than its correction.
+-#}
 {%- macro bigquery__current_version_of(readings, has_versions) -%}
+    {%- set superseded = source('pipeline', 'readings_superseded') -%}
     {%- if not has_versions -%} select * from {{ readings }}
     {%- else -%}
         {%- set direction = 'asc' if var('on_conflict') == 'keep' else 'desc' -%}
+        {%- set has_former = 'content_id' in column_names(superseded) -%}
+        {%- set version = 'partition by delivered.recorded_at, delivered.reading_id, delivered.content_id' -%}
         select * except (arrived_first, file_first)
         from (
             select
-                *,
-                min(ingested_at) over (partition by recorded_at, reading_id, content_id)
-                    as arrived_first,
-                min(coalesce(source_file, '')) over (partition by recorded_at, reading_id, content_id)
-                    as file_first
-            from {{ readings }}
+                delivered.*,
+                min(
+                    {%- if has_former %} least(
+                        delivered.ingested_at, coalesce(former.arrived_first, delivered.ingested_at)
+                    )
+                    {%- else %} delivered.ingested_at
+                    {%- endif %}
+                ) over ({{ version }}) as arrived_first,
+                min(
+                    {%- if has_former %} least(
+                        coalesce(delivered.source_file, ''),
+                        coalesce(former.file_first, delivered.source_file, '')
+                    )
+                    {%- else %} coalesce(delivered.source_file, '')
+                    {%- endif %}
+                ) over ({{ version }}) as file_first
+            from {{ readings }} as delivered
+            {% if has_former -%}
+                left join (
+                    select
+                        recorded_at,
+                        reading_id,
+                        content_id,
+                        min(ingested_at) as arrived_first,
+                        min(coalesce(source_file, '')) as file_first
+                    from {{ superseded }}
+                    {{ in_every_partition('recorded_at') }}
+                    group by recorded_at, reading_id, content_id
+                ) as former
+                    on
+                        delivered.recorded_at = former.recorded_at
+                        and delivered.reading_id = former.reading_id
+                        and delivered.content_id = former.content_id
+            {%- endif %}
         ) as with_arrival
         -- what was written before there were versions is of the same one
         qualify coalesce(content_id, 0) = first_value(coalesce(content_id, 0)) over (
