@@ -231,6 +231,23 @@ def stands(dataset: Dataset) -> list[tuple[float, int, int]]:
     return [tuple(row) for row in found]
 
 
+def test_a_correction_of_readings_that_were_delivered_twice_is_built(
+    fleet: Ran, tmp_path: Path
+) -> None:
+    rows = job_rows(fleet.warehouse, "equipment_id = 'sim_cell_003'")["readings"].slice(0, 50)
+    file = File(tmp_path / "warehouse.duckdb")
+    volts = [
+        f"SELECT DISTINCT {column} FROM {name}"
+        for name, column in (("battery_cleaned", "voltage_v"), ("battery_features", "voltage_v"))
+    ]
+    for number in (3, 4):
+        file.sql("DELETE FROM readings")
+        file.load({"readings": version(rows, number, number)})
+        file.load({"readings": version(rows, number, number)})
+        build(file, "+battery_features")
+        assert [file.sql(query) for query in volts] == [[(float(number),)]] * 2
+
+
 @pytest.mark.integration
 def test_of_versions_on_bigquery_one_counts(at_emulator: BigQuery, fleet: Ran) -> None:
     rows = job_rows(fleet.warehouse, "equipment_id = 'sim_cell_003'")["readings"].slice(0, 50)
