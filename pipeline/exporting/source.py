@@ -17,12 +17,13 @@ from pipeline.report import warehouse
 from pipeline.sinks.duckdb.versions import with_content
 from pipeline.stores import Store, store_at
 from schemas.forms import arrow_schema
-from schemas.reading import READING
+from schemas.reading import READING, READING_SUPERSEDED
 
 # Memory that sorting may use before it writes to the disk.
 _MEMORY = "400MB"
 _ROWS = 100_000
 _FOLDER = "readings"
+_ARRIVAL = "reading_id, content_id, ingested_at, source_file"
 
 
 @contextlib.contextmanager
@@ -43,7 +44,7 @@ def opened(export: Export) -> Iterator[duckdb.DuckDBPyConnection]:
         elif export.warehouse is not None and export.warehouse.startswith("bigquery:"):
             with _scratch(folder) as database:
                 _stage(database, _from_bigquery(export.warehouse))
-                _once(database)
+                _once(database, _superseded_on_bigquery(export.warehouse))
                 yield database
         else:
             with _from_duckdb(export, str(folder)) as database:
@@ -116,11 +117,15 @@ def _from_lake(database: duckdb.DuckDBPyConnection, uri: str) -> None:
     _once(database)
 
 
-def _once(database: duckdb.DuckDBPyConnection) -> None:
+def _once(database: duckdb.DuckDBPyConnection, superseded: Iterable[pa.RecordBatch] = ()) -> None:
     """Leaves one row of each reading: of the version that counts the copy that came first.
 
     A lake keeps every version, and BigQuery's table is only appended to. As in the warehouse that
     version counts which arrived last, a version having arrived when its first copy did.
+
+    Args:
+        database: has `readings`.
+        superseded: columns _ARRIVAL of copies that are elsewhere, and tell when a version arrived.
     """
     ((total, distinct),) = database.execute(
         "SELECT count(*), count(DISTINCT reading_id) FROM readings"
@@ -137,6 +142,11 @@ def _once(database: duckdb.DuckDBPyConnection) -> None:
         "(SELECT reading_id FROM readings GROUP BY reading_id HAVING count(*) > 1)"
     )
     _add_content(database)
+    database.execute(f"CREATE TABLE arrivals AS SELECT {_ARRIVAL} FROM repeated")  # noqa: S608
+    for batch in superseded:
+        database.register("incoming", pa.Table.from_batches([batch]))
+        database.execute("INSERT INTO arrivals BY NAME SELECT * FROM incoming")
+        database.unregister("incoming")
     _create(database, "once")
     database.execute(
         f"INSERT INTO once BY NAME SELECT {known} FROM readings "  # noqa: S608
@@ -147,9 +157,10 @@ def _once(database: duckdb.DuckDBPyConnection) -> None:
         WITH arrived AS (
             SELECT reading_id, content_id, min(ingested_at) AS arrived,
                 min(coalesce(source_file, '')) AS first_file
-            FROM repeated GROUP BY reading_id, content_id
+            FROM arrivals GROUP BY reading_id, content_id
         ), winner AS (
-            SELECT reading_id, content_id FROM arrived QUALIFY row_number() OVER (
+            SELECT reading_id, content_id FROM arrived
+            SEMI JOIN repeated USING (reading_id, content_id) QUALIFY row_number() OVER (
                 PARTITION BY reading_id ORDER BY arrived DESC, first_file, content_id
             ) = 1
         )
@@ -159,6 +170,7 @@ def _once(database: duckdb.DuckDBPyConnection) -> None:
         ) = 1"""
     )
     database.execute("DROP TABLE repeated")
+    database.execute("DROP TABLE arrivals")
     database.execute(f"DROP {'VIEW' if _is_view(database) else 'TABLE'} readings")
     database.execute("ALTER TABLE once RENAME TO readings")
 
@@ -216,6 +228,22 @@ def _stage(database: duckdb.DuckDBPyConnection, batches: Iterable[pa.RecordBatch
 
 
 def _from_bigquery(uri: str) -> Iterator[pa.RecordBatch]:
+    return _rows_on_bigquery(uri, "*", READING.name)
+
+
+def _superseded_on_bigquery(uri: str) -> Iterator[pa.RecordBatch]:
+    """When versions arrived that came together with their corrections: `readings` lacks these."""
+    from google.api_core.exceptions import NotFound
+
+    try:
+        yield from _rows_on_bigquery(uri, _ARRIVAL, READING_SUPERSEDED.name)
+    except ConfigError as error:
+        # An older version of the job makes no such table.
+        if not isinstance(error.__cause__, NotFound):
+            raise
+
+
+def _rows_on_bigquery(uri: str, columns: str, table: str) -> Iterator[pa.RecordBatch]:
     # Not above: BigQuery's client takes a second to import, which the other sources do without.
     from google.api_core.exceptions import GoogleAPIError
 
@@ -224,7 +252,7 @@ def _from_bigquery(uri: str) -> Iterator[pa.RecordBatch]:
     address = Address.parse(uri)
     # The table refuses queries that name no time.
     query = (
-        f"SELECT * FROM `{address.table('readings')}` "  # noqa: S608
+        f"SELECT {columns} FROM `{address.table(table)}` "  # noqa: S608
         "WHERE equipment_type = 'battery_cell' AND recorded_at >= TIMESTAMP '0001-01-01 00:00:00+00'"
     )
     try:

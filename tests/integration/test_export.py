@@ -29,6 +29,7 @@ FLEET = "simulator:?equipment=4&readings=8000&interval=30&faults=0&duplicates=0&
 # Where and when a reading was read the second time is another matter.
 _AGAIN = ("ingested_at", "source_file", "source_row")
 _PREFERRED = "preferred"
+LATER = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
 EARLIER = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 
 
@@ -218,7 +219,20 @@ def test_bigquery_where_readings_stand_more_than_once(
         content_id=pa.array(range(50)),
         ingested_at=pa.array([EARLIER] * 50, counts.schema.field("ingested_at").type),
     )
-    dataset.load({"readings": pa.concat_tables([counts, counts.slice(0, 100), former])})
+    # These came together with what counts, and once more after it.
+    late = replaced(
+        former,
+        reading_id=counts.column("reading_id").slice(50, 50),
+        recorded_at=counts.column("recorded_at").slice(50, 50),
+    )
+    again = replaced(
+        late, ingested_at=pa.array([LATER] * 50, counts.schema.field("ingested_at").type)
+    )
+    ids = pa.array([f"{row}:{row}" for row in range(50)])
+    dataset.load({
+        "readings": pa.concat_tables([counts, counts.slice(0, 100), former, again]),
+        "readings_superseded": late.append_column("version_id", ids),
+    })  # fmt: skip
     set_environment(monkeypatch, bigquery.environment)
     from_warehouse = export(fleet, tmp_path / "one")
 
