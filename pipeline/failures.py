@@ -28,6 +28,8 @@ _HELP = "show the traceback of an error, and all that Beam logs"
 _DEBUG = f"{_FLAG} shows the traceback"
 # A warning that comes again and again is shown once in so many seconds.
 _EVERY_S = 60.0
+# Of so many different ones that is remembered; a text that a client made itself may be new each time.
+_MOST = 1_000
 _LENGTH = 500
 _NAMES = 3
 _RUNNERS = "apache_beam.runners"
@@ -227,8 +229,15 @@ class Lines(logging.Filter):
             if now - self._shown_s.get(key, -_EVERY_S) < _EVERY_S:
                 self._more[key] = self._more.get(key, 0) + 1
                 return None
+            # The one shown longest ago comes first, and is forgotten first.
+            self._shown_s.pop(key, None)
             self._shown_s[key] = now
-            return self._more.pop(key, 0)
+            more = self._more.pop(key, 0)
+            if len(self._shown_s) > _MOST:
+                oldest = next(iter(self._shown_s))
+                del self._shown_s[oldest]
+                self._more.pop(oldest, None)
+            return more
 
     @staticmethod
     def _lines(said: str) -> Iterator[str]:

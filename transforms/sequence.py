@@ -134,7 +134,8 @@ def _versions(rows: _Rows, is_new: Mask, first_stays: bool = False) -> _Versions
     name), so that the order in which files are read makes no difference. Of several versions the
     one that arrived last counts, a version having arrived when its first copy did; of those that
     arrived together the one of the first file. `first_stays`: the one already released or that
-    arrived first counts instead.
+    arrived first counts instead. A version whose content is unknown never does beside a known one,
+    which is handed on: the warehouse has both and can tell.
     """
     high = rows.table.column("id_high").to_numpy()
     none = np.zeros(0, dtype=np.int64)
@@ -147,7 +148,7 @@ def _versions(rows: _Rows, is_new: Mask, first_stays: bool = False) -> _Versions
     part = _Rows(rows.table.take(pa.array(among)))
     _, files = part.ranks("source_file")
     arrived = part.micros("ingested_at")
-    content = _content(part, high, low)
+    content, unknown = _content(part)
     order = np.lexsort((arrived, files, is_new[among], content, low, high))
     reading, version = _changes(high[order]), _changes(content[order])
     reading |= _changes(low[order])
@@ -162,26 +163,23 @@ def _versions(rows: _Rows, is_new: Mask, first_stays: bool = False) -> _Versions
     number = (np.cumsum(reading) - 1)[version]
     preferred: tuple[npt.NDArray[Any], ...] = (content[heads], files[heads])
     preferred += (first_arrival, is_new[among][heads]) if first_stays else (-first_arrival,)
-    rank = np.lexsort((*preferred, number))
+    rank = np.lexsort((*preferred, unknown[heads], number))
     wins = _changes(number[rank])
     ranked = among[heads[rank]]
     winners = ranked[wins][np.cumsum(wins) - 1]
     return _Versions(copies, ranked[~wins], winners[~wins], *earlier)
 
 
-def _content(rows: _Rows, high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64]) -> I64:
-    """The digest of each row's content, shape (n,).
+def _content(rows: _Rows) -> tuple[I64, Mask]:
+    """The digest of each row's content, shape (n,), and where it is unknown.
 
-    What an older version of the job remembered has none: there every row of the reading is a copy.
+    What an older version of the job remembered has none, and can't be told to be a copy.
     """
     if "content_id" not in rows.table.column_names:
-        return np.zeros(rows.size, dtype=np.int64)
+        return np.zeros(rows.size, dtype=np.int64), np.ones(rows.size, dtype=bool)
     column = rows.table.column("content_id")
-    content = np.array(column.fill_null(0).to_numpy())
-    if column.null_count:
-        unknown = np.asarray(column.is_null())
-        content[np.isin(high, high[unknown]) & np.isin(low, low[unknown])] = 0
-    return content
+    unknown = np.asarray(column.is_null().to_numpy())
+    return np.array(column.fill_null(0).to_numpy()), unknown
 
 
 def _order(rows: _Rows, groups: I64, times: I64) -> I64:
@@ -259,7 +257,7 @@ def sequence(
     rows = _first_arrivals(rows, found)
     table = rows.table
     superseded = _superseded(table, found, is_new)
-    replaced = int(np.count_nonzero(~is_new[found.lost]))
+    replaced = _replaced(table, found, is_new)
     rows, kept = _without(rows, found)
     is_new = is_new[kept]
     _, id_ranks = rows.ranks("equipment_id")
@@ -305,6 +303,14 @@ def _without(rows: _Rows, found: _Versions) -> tuple[_Rows, I64 | slice]:
     stays[found.lost] = False
     kept = np.flatnonzero(stays)
     return _Rows(rows.table.take(pa.array(kept))), kept
+
+
+def _replaced(table: pa.Table, found: _Versions, is_new: Mask) -> int:
+    """How many readings of the tail have a newer version; one of unknown content may be a copy."""
+    lost = found.lost[~is_new[found.lost]]
+    if not len(lost) or "content_id" not in table.column_names:
+        return 0
+    return len(lost) - int(table.column("content_id").take(pa.array(lost)).null_count)
 
 
 def _superseded(table: pa.Table, found: _Versions, is_new: Mask) -> pa.Table | None:

@@ -313,19 +313,48 @@
     select * from {{ readings }}
 {%- endmacro -%}
 
+{#-
+    A version that came together with its correction is in `readings_superseded` alone. If it comes
+    again it is in `readings`, where it would look newer than its correction.
+-#}
 {%- macro bigquery__current_version_of(readings, has_versions) -%}
+    {%- set superseded = source('pipeline', 'readings_superseded') -%}
     {%- if not has_versions -%} select * from {{ readings }}
     {%- else -%}
         {%- set direction = 'asc' if var('on_conflict') == 'keep' else 'desc' -%}
+        {%- set former = {
+            'recorded_at': 'timestamp', 'reading_id': 'string', 'content_id': 'bigint',
+            'ingested_at': 'timestamp', 'source_file': 'string'
+        } -%}
         select * except (arrived_first, file_first)
         from (
             select
-                *,
-                min(ingested_at) over (partition by recorded_at, reading_id, content_id)
-                    as arrived_first,
-                min(coalesce(source_file, '')) over (partition by recorded_at, reading_id, content_id)
-                    as file_first
-            from {{ readings }}
+                delivered.*,
+                min(least(delivered.ingested_at, coalesce(former.arrived, delivered.ingested_at)))
+                    over (this_version) as arrived_first,
+                min(least(
+                    coalesce(delivered.source_file, ''),
+                    coalesce(former.first_file, delivered.source_file, '')
+                )) over (this_version) as file_first
+            from {{ readings }} as delivered
+            left join (
+                select
+                    recorded_at,
+                    reading_id,
+                    content_id,
+                    min(ingested_at) as arrived,
+                    min(coalesce(source_file, '')) as first_file
+                from ({{ all_or_none_of(superseded, former) }}) as every_former
+                {{ in_every_partition('recorded_at') }}
+                group by recorded_at, reading_id, content_id
+            ) as former
+                on
+                    delivered.recorded_at = former.recorded_at
+                    and delivered.reading_id = former.reading_id
+                    and delivered.content_id = former.content_id
+            window this_version as (
+                partition by delivered.recorded_at, delivered.reading_id, delivered.content_id
+            )
         ) as with_arrival
         -- what was written before there were versions is of the same one
         qualify coalesce(content_id, 0) = first_value(coalesce(content_id, 0)) over (

@@ -2,8 +2,8 @@
     What the incremental models share. They decide by what is in the tables, not by times: a file's
     readings arrive with the file's age, and a backlog is read days after its messages were sent, so
     no time of the last build tells what is new. The column `deliveries` does: it adds up to the rows
-    that the source had when a day, or an equipment, was built; and `content_hash`, which put together
-    changes with any reading's values: a correction takes a row's place.
+    that the source had when a day, or an equipment, was built; and `content_hash`, whose sum changes
+    with any reading's values: a correction takes a row's place.
 -#}
 
 {#-
@@ -63,6 +63,12 @@
     {{ return('(' ~ conditions | join(' or ') ~ ')') }}
 {%- endmacro -%}
 
+{#-
+    What a row adds to `content_hash`. Not the whole digest, which is a hash of 64 bits: a sum of
+    many of 40 bits, of either sign, is still an integer. No XOR: there two copies cancel out.
+-#}
+{%- macro content_hash() -%} mod(coalesce(content_id, 0), 1099511627689) {%- endmacro -%}
+
 {#- The days whose readings are not the ones that `battery_cleaned` was built from. -#}
 {%- macro changed_days(delivered) -%}
     {%- set query -%}
@@ -71,7 +77,7 @@
             select
                 {{ utc_date('recorded_at') }} as day,
                 count(*) as deliveries,
-                bit_xor(coalesce(content_id, 0)) as content_hash
+                sum({{ content_hash() }}) as content_hash
             from {{ delivered }}
             where {{ is_usable_reading() }}
             group by day
@@ -80,7 +86,7 @@
             select
                 {{ utc_date('recorded_at') }} as day,
                 sum(deliveries) as deliveries,
-                bit_xor(content_hash) as content_hash
+                sum(content_hash) as content_hash
             from {{ this }}
             group by day
         ) as built on delivered.day = built.day
@@ -103,7 +109,7 @@
             select
                 equipment_id,
                 sum(deliveries) as deliveries,
-                bit_xor(content_hash) as content_hash,
+                sum(content_hash) as content_hash,
                 max(limits_hash) as limits_hash
             from {{ sequence }}
             group by equipment_id
@@ -112,7 +118,7 @@
             select
                 equipment_id,
                 sum(deliveries) as deliveries,
-                bit_xor(content_hash) as content_hash,
+                sum(content_hash) as content_hash,
                 max(limits_hash) as limits_hash
             from {{ this }}
             group by equipment_id

@@ -14,14 +14,16 @@ from pipeline import scratch, shown
 from pipeline.errors import ConfigError
 from pipeline.exporting.options import Export
 from pipeline.report import warehouse
+from pipeline.sinks.duckdb.versions import with_content
 from pipeline.stores import Store, store_at
 from schemas.forms import arrow_schema
-from schemas.reading import READING
+from schemas.reading import READING, READING_SUPERSEDED
 
 # Memory that sorting may use before it writes to the disk.
 _MEMORY = "400MB"
 _ROWS = 100_000
 _FOLDER = "readings"
+_ARRIVAL = "reading_id, content_id, ingested_at, source_file"
 
 
 @contextlib.contextmanager
@@ -42,6 +44,7 @@ def opened(export: Export) -> Iterator[duckdb.DuckDBPyConnection]:
         elif export.warehouse is not None and export.warehouse.startswith("bigquery:"):
             with _scratch(folder) as database:
                 _stage(database, _from_bigquery(export.warehouse))
+                _once(database, _superseded_on_bigquery(export.warehouse))
                 yield database
         else:
             with _from_duckdb(export, str(folder)) as database:
@@ -111,21 +114,101 @@ def _from_lake(database: duckdb.DuckDBPyConnection, uri: str) -> None:
             f"CREATE VIEW readings AS SELECT * FROM read_parquet([{listed}], "  # noqa: S608
             "union_by_name = true, hive_partitioning = false)"
         )
-    (total, distinct) = database.execute(
+    _once(database)
+
+
+def _once(database: duckdb.DuckDBPyConnection, superseded: Iterable[pa.RecordBatch] = ()) -> None:
+    """Leaves one row of each reading: of the version that counts the copy that came first.
+
+    A lake keeps every version, and BigQuery's table is only appended to. As in the warehouse that
+    version counts which arrived last, a version having arrived when its first copy did.
+
+    Args:
+        database: has `readings`.
+        superseded: columns _ARRIVAL of copies that are elsewhere, and tell when a version arrived.
+    """
+    ((total, distinct),) = database.execute(
         "SELECT count(*), count(DISTINCT reading_id) FROM readings"
-    ).fetchone() or (0, 0)
-    if total != distinct:
-        _once(database, "://" in uri)
-
-
-def _once(database: duckdb.DuckDBPyConnection, staged: bool) -> None:
-    """A reading that came again in another run is kept as it came first."""
+    ).fetchall()
+    if total == distinct:
+        return
+    # Apart, because only these have to be sorted, and what older versions of the job wrote has no
+    # digest of its content, or no column for it.
+    columns = [name for (name, *_) in database.execute("DESCRIBE readings").fetchall()]
+    known = ", ".join(name for name in columns if name in READING.names)
+    _create(database, "repeated")
     database.execute(
-        "CREATE TABLE once AS SELECT * FROM readings QUALIFY row_number() OVER (PARTITION BY "
-        "reading_id ORDER BY ingested_at, source_file, streamed_at) = 1"
+        f"INSERT INTO repeated BY NAME SELECT {known} FROM readings WHERE reading_id IN "  # noqa: S608
+        "(SELECT reading_id FROM readings GROUP BY reading_id HAVING count(*) > 1)"
     )
-    database.execute(f"DROP {'TABLE' if staged else 'VIEW'} readings")
+    _add_content(database)
+    database.execute(f"CREATE TABLE arrivals AS SELECT {_ARRIVAL} FROM repeated")  # noqa: S608
+    for batch in superseded:
+        database.register("incoming", pa.Table.from_batches([batch]))
+        database.execute("INSERT INTO arrivals BY NAME SELECT * FROM incoming")
+        database.unregister("incoming")
+    _create(database, "once")
+    database.execute(
+        f"INSERT INTO once BY NAME SELECT {known} FROM readings "  # noqa: S608
+        "WHERE reading_id NOT IN (SELECT reading_id FROM repeated)"
+    )
+    database.execute(
+        """INSERT INTO once BY NAME
+        WITH arrived AS (
+            SELECT reading_id, content_id, min(ingested_at) AS arrived,
+                min(coalesce(source_file, '')) AS first_file
+            FROM arrivals GROUP BY reading_id, content_id
+        ), winner AS (
+            SELECT reading_id, content_id FROM arrived
+            SEMI JOIN repeated USING (reading_id, content_id) QUALIFY row_number() OVER (
+                PARTITION BY reading_id ORDER BY arrived DESC, first_file, content_id
+            ) = 1
+        )
+        SELECT repeated.* FROM repeated SEMI JOIN winner USING (reading_id, content_id)
+        QUALIFY row_number() OVER (
+            PARTITION BY reading_id ORDER BY ingested_at, source_file, streamed_at
+        ) = 1"""
+    )
+    database.execute("DROP TABLE repeated")
+    database.execute("DROP TABLE arrivals")
+    database.execute(f"DROP {'VIEW' if _is_view(database) else 'TABLE'} readings")
     database.execute("ALTER TABLE once RENAME TO readings")
+
+
+def _is_view(database: duckdb.DuckDBPyConnection) -> bool:
+    return bool(
+        database.execute(
+            "SELECT 1 FROM duckdb_views() WHERE view_name = 'readings' AND NOT internal"
+        ).fetchall()
+    )
+
+
+def _add_content(database: duckdb.DuckDBPyConnection) -> None:
+    """Gives `repeated` the digests that it lacks, a bounded number of rows at a time."""
+    names = ", ".join(READING.names)
+    ((last,),) = database.execute(
+        "SELECT max(rowid) FROM repeated WHERE content_id IS NULL"
+    ).fetchall()
+    for start in range(0, 0 if last is None else last + 1, _ROWS):
+        which = (
+            f"FROM repeated WHERE content_id IS NULL AND rowid BETWEEN {start} "
+            f"AND {start + _ROWS - 1}"
+        )
+        rows = database.sql(f"SELECT rowid AS place, {names} {which}").to_arrow_table()
+        found = with_content(rows).select(["place", "content_id"])
+        database.register("digests", found)
+        database.execute(
+            "UPDATE repeated SET content_id = digests.content_id FROM digests "
+            "WHERE repeated.rowid = digests.place"
+        )
+        database.unregister("digests")
+
+
+def _create(database: duckdb.DuckDBPyConnection, name: str) -> None:
+    """An empty table of readings."""
+    database.register("incoming", arrow_schema(READING).empty_table())
+    database.execute(f"CREATE TABLE {name} AS SELECT * FROM incoming")  # noqa: S608
+    database.unregister("incoming")
 
 
 def _batches(store: Store, files: list[tuple[str, int]]) -> Iterator[pa.RecordBatch]:
@@ -136,17 +219,31 @@ def _batches(store: Store, files: list[tuple[str, int]]) -> Iterator[pa.RecordBa
 
 def _stage(database: duckdb.DuckDBPyConnection, batches: Iterable[pa.RecordBatch]) -> None:
     """Puts readings, with whatever of the columns they have, into a table `readings`."""
-    database.register("incoming", arrow_schema(READING).empty_table())
-    database.execute("CREATE TABLE readings AS SELECT * FROM incoming")
+    _create(database, "readings")
     for batch in batches:
         known = [name for name in batch.schema.names if name in READING.names]
-        database.unregister("incoming")
         database.register("incoming", pa.Table.from_batches([batch]).select(known))
         database.execute("INSERT INTO readings BY NAME SELECT * FROM incoming")
-    database.unregister("incoming")
+        database.unregister("incoming")
 
 
 def _from_bigquery(uri: str) -> Iterator[pa.RecordBatch]:
+    return _rows_on_bigquery(uri, "*", READING.name)
+
+
+def _superseded_on_bigquery(uri: str) -> Iterator[pa.RecordBatch]:
+    """When versions arrived that came together with their corrections: `readings` lacks these."""
+    from google.api_core.exceptions import NotFound
+
+    try:
+        yield from _rows_on_bigquery(uri, _ARRIVAL, READING_SUPERSEDED.name)
+    except ConfigError as error:
+        # An older version of the job makes no such table.
+        if not isinstance(error.__cause__, NotFound):
+            raise
+
+
+def _rows_on_bigquery(uri: str, columns: str, table: str) -> Iterator[pa.RecordBatch]:
     # Not above: BigQuery's client takes a second to import, which the other sources do without.
     from google.api_core.exceptions import GoogleAPIError
 
@@ -155,7 +252,7 @@ def _from_bigquery(uri: str) -> Iterator[pa.RecordBatch]:
     address = Address.parse(uri)
     # The table refuses queries that name no time.
     query = (
-        f"SELECT * FROM `{address.table('readings')}` "  # noqa: S608
+        f"SELECT {columns} FROM `{address.table(table)}` "  # noqa: S608
         "WHERE equipment_type = 'battery_cell' AND recorded_at >= TIMESTAMP '0001-01-01 00:00:00+00'"
     )
     try:

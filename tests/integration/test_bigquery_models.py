@@ -198,44 +198,89 @@ def test_bigquery_gives_what_duckdb_gives(
     }
 
 
+HOUR = pa.scalar(3_600_000_000, pa.duration("us"))
+
+
+def version(rows: pa.Table, number: int, arrived: int) -> pa.Table:
+    """All readings with other values, from another file that arrived so many hours later."""
+    values = {
+        "content_id": pa.array([1_000 * number + row for row in range(rows.num_rows)]),
+        "voltage_v": pa.array([float(number)] * rows.num_rows),
+        "ingested_at": pc.add(rows.column("ingested_at"), pc.multiply(HOUR, arrived)),
+    }
+    for name, column in values.items():
+        place = rows.column_names.index(name)
+        rows = rows.set_column(place, rows.schema.field(name), column)
+    return rows
+
+
+def build_view(dataset: Dataset, *variables: str) -> None:
+    command = [
+        sys.executable, "-m", "dbt.cli.main", "run", "--select", "battery_ts", "--project-dir",
+        str(models.PROJECT), "--profiles-dir", str(models.PROJECT), *variables,
+    ]  # fmt: skip
+    surroundings = os.environ | models.environment(dataset.uri)
+    done = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def stands(dataset: Dataset) -> list[tuple[float, int, int]]:
+    found = dataset.sql(
+        "SELECT voltage_v, count(*), count(DISTINCT reading_id) FROM battery_ts GROUP BY 1"
+    )
+    return [tuple(row) for row in found]
+
+
+def test_a_correction_of_readings_that_were_delivered_twice_is_built(
+    fleet: Ran, tmp_path: Path
+) -> None:
+    rows = job_rows(fleet.warehouse, "equipment_id = 'sim_cell_003'")["readings"].slice(0, 50)
+    file = File(tmp_path / "warehouse.duckdb")
+    volts = [
+        f"SELECT DISTINCT {column} FROM {name}"
+        for name, column in (("battery_cleaned", "voltage_v"), ("battery_features", "voltage_v"))
+    ]
+    for number in (3, 4):
+        file.sql("DELETE FROM readings")
+        file.load({"readings": version(rows, number, number)})
+        file.load({"readings": version(rows, number, number)})
+        build(file, "+battery_features")
+        assert [file.sql(query) for query in volts] == [[(float(number),)]] * 2
+
+
 @pytest.mark.integration
 def test_of_versions_on_bigquery_one_counts(at_emulator: BigQuery, fleet: Ran) -> None:
     rows = job_rows(fleet.warehouse, "equipment_id = 'sim_cell_003'")["readings"].slice(0, 50)
-    hour = pa.scalar(3_600_000_000, pa.duration("us"))
-
-    def version(number: int, arrived: int) -> pa.Table:
-        """All readings with other values, from another file."""
-        values = {
-            "content_id": pa.array([1_000 * number + row for row in range(50)]),
-            "voltage_v": pa.array([float(number)] * 50),
-            "ingested_at": pc.add(rows.column("ingested_at"), pc.multiply(hour, arrived)),
-        }
-        made = rows
-        for name, column in values.items():
-            place = made.column_names.index(name)
-            made = made.set_column(place, made.schema.field(name), column)
-        return made
-
-    def build_view(*variables: str) -> None:
-        command = [
-            sys.executable, "-m", "dbt.cli.main", "run", "--select", "battery_ts", "--project-dir",
-            str(models.PROJECT), "--profiles-dir", str(models.PROJECT), *variables,
-        ]  # fmt: skip
-        surroundings = os.environ | models.environment(dataset.uri)
-        done = subprocess.run(
-            command, env=surroundings, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout
-
     dataset = Dataset(at_emulator)
-    counts = "SELECT voltage_v, count(*), count(DISTINCT reading_id) FROM battery_ts GROUP BY 1"
     # The first version comes again after the others: it is as old as it was.
     for number, arrived in ((1, 0), (3, 2), (2, 1), (1, 9)):
-        dataset.load({"readings": version(number, arrived)})
-    build_view()
-    assert [tuple(row) for row in dataset.sql(counts)] == [(3.0, 50, 50)]
-    build_view("--vars", "{on_conflict: keep}")
-    assert [tuple(row) for row in dataset.sql(counts)] == [(1.0, 100, 50)]
+        dataset.load({"readings": version(rows, number, arrived)})
+    build_view(dataset)
+    assert stands(dataset) == [(3.0, 50, 50)]
+    build_view(dataset, "--vars", "{on_conflict: keep}")
+    assert stands(dataset) == [(1.0, 100, 50)]
+
+
+@pytest.mark.integration
+def test_a_version_that_came_with_its_correction_stays_old_on_bigquery(
+    at_emulator: BigQuery, fleet: Ran
+) -> None:
+    rows = job_rows(fleet.warehouse, "equipment_id = 'sim_cell_003'")["readings"].slice(0, 50)
+    dataset = Dataset(at_emulator)
+    first = version(rows, 1, 0)
+    ids = pa.array([f"1:{row}" for row in range(first.num_rows)])
+    dataset.load({
+        "readings_superseded": first.append_column("version_id", ids),
+        "readings": version(rows, 2, 1),
+    })  # fmt: skip
+    # It is read again.
+    dataset.load({"readings": version(rows, 1, 9)})
+    build_view(dataset)
+    assert stands(dataset) == [(2.0, 50, 50)]
+    # As a warehouse has it from before there were versions.
+    dataset.sql("DROP TABLE readings_superseded")
+    build_view(dataset)
+    assert stands(dataset) == [(1.0, 50, 50)]
 
 
 @pytest.mark.integration

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 from pathlib import Path
 
 import boto3
 import duckdb
+import pyarrow as pa
 import pytest
 
 from pipeline.export import main
@@ -27,6 +29,8 @@ FLEET = "simulator:?equipment=4&readings=8000&interval=30&faults=0&duplicates=0&
 # Where and when a reading was read the second time is another matter.
 _AGAIN = ("ingested_at", "source_file", "source_row")
 _PREFERRED = "preferred"
+LATER = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
+EARLIER = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +205,49 @@ def test_bigquery(
 
     assert status == 0
     same_rows(from_warehouse, data_files(tmp_path / "two"))
+
+
+def test_bigquery_where_readings_stand_more_than_once(
+    fleet: Ran, bigquery: BigQuery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its table is only appended to: copies and versions stand beside what counts."""
+    counts = job_rows(fleet.warehouse)["readings"]
+    dataset = Dataset(bigquery)
+    former = replaced(
+        counts.slice(0, 50),
+        voltage_v=pa.array([1.0] * 50),
+        content_id=pa.array(range(50)),
+        ingested_at=pa.array([EARLIER] * 50, counts.schema.field("ingested_at").type),
+    )
+    # These came together with what counts, and once more after it.
+    late = replaced(
+        former,
+        reading_id=counts.column("reading_id").slice(50, 50),
+        recorded_at=counts.column("recorded_at").slice(50, 50),
+    )
+    again = replaced(
+        late, ingested_at=pa.array([LATER] * 50, counts.schema.field("ingested_at").type)
+    )
+    ids = pa.array([f"{row}:{row}" for row in range(50)])
+    dataset.load({
+        "readings": pa.concat_tables([counts, counts.slice(0, 100), former, again]),
+        "readings_superseded": late.append_column("version_id", ids),
+    })  # fmt: skip
+    set_environment(monkeypatch, bigquery.environment)
+    from_warehouse = export(fleet, tmp_path / "one")
+
+    status = main([f"--warehouse={dataset.uri}", f"--out={tmp_path / 'two'}", "--no_progress"])
+
+    assert status == 0
+    same_rows(from_warehouse, data_files(tmp_path / "two"))
+
+
+def replaced(table: pa.Table, **columns: pa.Array) -> pa.Table:
+    """The table with other values in these columns."""
+    for name, values in columns.items():
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(name), values)
+    return table
 
 
 @pytest.mark.calce

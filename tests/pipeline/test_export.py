@@ -538,3 +538,61 @@ def test_a_reading_that_stands_twice_in_a_lake_is_exported_once(tmp_path: Path) 
     text = (tmp_path / "out" / "A__20240301_001.bdf.csv").read_text()
     times = [line.split(",")[0] for line in text.splitlines()[1:]]
     assert times == ["0", "1", "2", "3", "4", "5"]
+
+
+def lake_of(folder: Path, *files: list[dict[str, Any]], without: str | None = None) -> Path:
+    """A lake with a file for each list of readings, of which the first may lack a column."""
+    for number, made in enumerate(files):
+        path = folder / "lake" / "readings" / f"dt=2024-03-01/{number}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = pa.Table.from_pylist(made, schema=arrow_schema(READING))
+        lacks = [without] if without and number == 0 else []
+        pq.write_table(table.drop_columns(lacks), path)
+    return folder / "lake"
+
+
+def versions(*volts: float) -> list[list[dict[str, Any]]]:
+    """Three readings in each version, a day after the one before it; alike volts, alike content."""
+    return [
+        [
+            reading(
+                place,
+                voltage_v=volt,
+                ingested_at=START + dt.timedelta(days=day),
+                source_file=f"{day}.csv",
+                content_id=round(volt * 10),
+            )
+            for place in range(3)
+        ]
+        for day, volt in enumerate(volts, 1)
+    ]
+
+
+def test_of_several_versions_in_a_lake_the_one_that_counts_is_exported(tmp_path: Path) -> None:
+    # A fourth reading has one version. The old version, read again later, stays old.
+    files = [*versions(3.5, 3.6, 3.5), [reading(3, voltage_v=3.7, content_id=1)]]
+    for turned in (files, files[::-1]):
+        lake = lake_of(tmp_path, *turned)
+        out = tmp_path / "out"
+
+        assert main([f"--lake={lake}", f"--out={out}", "--no_progress", "--overwrite"]) == 0
+
+        (name,) = out.glob("*.bdf.csv")
+        with name.open(newline="", encoding="utf-8") as handle:
+            volts = [row["Voltage / V"] for row in csv.DictReader(handle)]
+        assert volts == ["3.6", "3.6", "3.6", "3.7"]
+
+
+def test_versions_are_told_apart_in_files_from_before_there_were_versions(tmp_path: Path) -> None:
+    first, second, again = versions(3.5, 3.6, 3.5)
+    for each in (*first, *second, *again):
+        each["content_id"] = None
+    for without in (None, "content_id"):
+        lake = lake_of(tmp_path, first, second, again, without=without)
+        out = tmp_path / f"{without}"
+
+        assert main([f"--lake={lake}", f"--out={out}", "--no_progress"]) == 0
+
+        (name,) = out.glob("*.bdf.csv")
+        with name.open(newline="", encoding="utf-8") as handle:
+            assert [row["Voltage / V"] for row in csv.DictReader(handle)] == ["3.6"] * 3

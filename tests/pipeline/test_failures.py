@@ -140,6 +140,19 @@ def test_what_clients_repeat_is_shown_once_a_minute(monkeypatch: pytest.MonkeyPa
     assert lines.filter(record("kafka.client", "node %d: refused", 1))
 
 
+def test_what_clients_repeat_takes_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines, now = failures.Lines(), 1000.0
+    monkeypatch.setattr("pipeline.failures.time.monotonic", lambda: now)
+    # Each is another text, and comes twice.
+    for number in range(5_000):
+        text = f"node {number}: refused"
+        assert [lines.filter(record("kafka.conn", text)) for _ in range(2)] == [True, False]
+    assert len(lines._shown_s) == len(lines._more) == 1_000
+    # The last ones are those that are known.
+    assert not lines.filter(record("kafka.conn", "node 4999: refused"))
+    assert lines.filter(record("kafka.conn", "node 0: refused"))
+
+
 def test_our_own_warnings_are_each_shown_as_one_line() -> None:
     lines = failures.Lines()
     for number in range(3):

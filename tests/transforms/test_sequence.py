@@ -16,7 +16,7 @@ from tests.transforms.reference import COUNTERS, _key, expected
 from transforms.batch import stack
 from transforms.decode import decode
 from transforms.interpret.decide import plain
-from transforms.sequence import DERIVED, sequence
+from transforms.sequence import DERIVED, gathered, sequence
 from transforms.validate import validate
 
 COMPARED = ("streamed_at", "id_high", "id_low", "flags", *DERIVED)
@@ -650,8 +650,19 @@ def test_the_last_digits_of_a_conversion_make_no_version():
     assert (found.duplicates, found.superseded) == (1, None)
 
 
-def test_what_an_older_version_of_the_job_remembers_has_no_content_and_is_a_copy():
-    tail = sequence(table_of([measured(1, 3.5)]), None, limits(), START_US).tail
+@pytest.mark.parametrize("first_stays", [False, True])
+def test_what_an_older_version_of_the_job_remembers_has_no_content_and_hides_no_correction(
+    first_stays,
+):
+    tail = sequence(table_of([measured(1, 3.5), measured(2, 3.5)]), None, limits(), START_US).tail
     older = tail.drop_columns(["content_id"])
-    found = sequence(arriving(1, measured(1, 3.6)), older, limits(), START_US)
-    assert (found.duplicates, found.superseded, found.replaced) == (1, None, 0)
+    # A copy can't be told from a correction: the warehouse, which has the values, does.
+    new = arriving(1, measured(1, 3.6), measured(2, 3.5))
+    found = sequence(new, older, limits(), START_US, first_stays)
+    assert volts(found.table) == [3.6, 3.5]
+    assert (found.duplicates, found.superseded, found.replaced) == (0, None, 0)
+    # It is known from now on, even beside what else an older version remembers.
+    for known in (found.tail, gathered([older, found.tail], START_US)):
+        assert known.num_rows == 2
+        again = sequence(new, known, limits(), START_US, first_stays)
+        assert (volts(again.table), again.duplicates, again.superseded) == ([], 2, None)

@@ -24,7 +24,7 @@ repeated as (
     select
         reading_id,
         count(*) as deliveries,
-        bit_xor(coalesce(content_id, 0)) as content_hash
+        cast(sum({{ content_hash() }}) as bigint) as content_hash
 
     from readings
     group by reading_id
@@ -40,7 +40,7 @@ deduplicated as (
     select
         readings.*,
         1 as deliveries,
-        coalesce(readings.content_id, 0) as content_hash
+        {{ content_hash() }} as content_hash
 
     from readings
     left join repeated on readings.reading_id = repeated.reading_id

@@ -82,14 +82,17 @@ class _AsRows(beam.DoFn):
 class _Refused(beam.DoFn):
     """(destination, row, errors) → dead letters; fails if it is not the row that is to blame."""
 
-    def __init__(self, address: Address, table: Table, source: str) -> None:
+    def __init__(self, address: Address, table: Table, source: str, counts: Counts) -> None:
         self._address, self._table, self._source = address, table, source
+        self._counts = counts
         self._refused = Metrics.counter(account.NAMESPACE, "refused")
 
     def process(self, failed: tuple[str, dict[str, Any], Any]) -> Iterator[pa.Table]:
         _, row, errors = failed
         why = (refused.ROW_TOO_LARGE, errors) if isinstance(errors, str) else self._why(errors)
         self._refused.inc()
+        # Here and not in `_Write`: Beam hands on rows above its limit without a request.
+        self._counts.in_bundle(self._counts.commit(Kept(refused=1)))
         given = _as_table(self._table, row)
         yield refused.letters(STEP, self._table, given, [why], self._source)
 
@@ -132,8 +135,8 @@ class _Write(BigQueryWriteFn):
         outputs = list(super()._flush_batch(destination))
         failed = sum(each.tag == BigQueryWriteFn.FAILED_ROWS for each in outputs)
         # By its insertId BigQuery leaves out what it was sent in the last minutes.
-        found = Kept(stored_or_there=rows - failed, refused=failed)
-        self._counts.in_bundle(self._counts.commit(found))
+        taken = Kept(stored_or_there=rows - failed)
+        self._counts.in_bundle(self._counts.commit(taken))
         return outputs
 
 
@@ -172,4 +175,6 @@ class Insert(beam.PTransform):
                 BigQueryWriteFn.FAILED_ROWS_WITH_ERRORS, BigQueryWriteFn.FAILED_ROWS, main="none"
             )
         )[BigQueryWriteFn.FAILED_ROWS_WITH_ERRORS]
-        return failed | "Refused" >> beam.ParDo(_Refused(self._address, self._table, self._source))
+        return failed | "Refused" >> beam.ParDo(
+            _Refused(self._address, self._table, self._source, self._counts)
+        )
