@@ -123,7 +123,8 @@ def run(target: Any, tables: Mapping[str, list[pa.Table]]) -> dict[str, int]:
     empty = pipeline | "nothing" >> beam.Create([], reshuffle=False)
     produced = Produced(
         None, None, given("readings"), given("window_stats"), empty,
-        given("test_dialects"), given("cycle_summaries"), given("readings_superseded"),
+        given("test_dialects"), given("cycle_summaries"),
+        positions=given("source_positions"), superseded=given("readings_superseded"),
     )  # fmt: skip
     refused = target.write(produced)
     letters = [part for part in (given("dead_letters"), refused) if part is not None]
