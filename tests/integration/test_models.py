@@ -75,6 +75,7 @@ def test_the_older_designs_queries_work(fleet: Ran, query: str) -> None:
     assert fleet.sql(query)
 
 
+@pytest.mark.long
 def test_cells_without_counters_cycles_or_clock_and_a_single_reading(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
@@ -174,6 +175,7 @@ ABSURD = [
 ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_absurd_values_of_a_cell_leave_the_other_cells_models_as_they_are(tmp_path: Path) -> None:
     ran = run(tmp_path, "simulator:?equipment=4&cycles=4&interval=60")
     build(ran)
@@ -200,6 +202,7 @@ def test_absurd_values_of_a_cell_leave_the_other_cells_models_as_they_are(tmp_pa
     ]
 
 
+@pytest.mark.long
 def test_a_warehouse_of_an_older_version(tmp_path: Path) -> None:
     ran = run(tmp_path, "simulator:?equipment=3&cycles=3&interval=60")
     for table in ("test_dialects", "cycle_summaries"):
@@ -210,6 +213,7 @@ def test_a_warehouse_of_an_older_version(tmp_path: Path) -> None:
     assert ran.sql("SELECT count(source_row) FROM battery_features") == [(0,)]
 
 
+@pytest.mark.long
 def test_a_log_of_every_ten_minutes_has_no_gaps_but_for_an_outage(tmp_path: Path) -> None:
     lines = ["Date_Time,Test_Time(s),Cycle_Index,Step_Index,Current(A),Voltage(V)"]
     start = datetime(2024, 3, 1, tzinfo=UTC)
