@@ -83,7 +83,8 @@ held_charges as (
 
     select
         steps.equipment_id,
-        stddev_samp(steps.voltage_end_v) as held_noise_v
+        -- The last digits depend on the order of addition.
+        round(stddev_samp(steps.voltage_end_v), 9) as held_noise_v
 
     from steps
     inner join limits on steps.equipment_id = limits.equipment_id
