@@ -133,7 +133,7 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     complaints = beside.complaints()
     for line in complaints:
         say(line, error=True)
-    # A live job goes on; it has said so when it noticed.
+    # A live job continues; it warned when it noticed.
     losses = [] if source.live else beside.losses()
     for line in losses:
         say(line, error=True)
@@ -151,7 +151,7 @@ def _let_go(
     error: BaseException | None,
     _trace: TracebackType | None,
 ) -> None:
-    """Has a sink let go of what it holds; if the job has failed, that is what is told."""
+    """Closes a sink; its error is only logged where the job has failed already."""
     try:
         sink.finish()
     except Exception as another:

@@ -1,4 +1,4 @@
-"""The clock that spans of time are measured by: it never goes back, whoever sets the machine's."""
+"""The machine's clock, and one that spans are measured by: it never goes back, whoever sets that."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import time
 
 from transforms.clock import Clock
 
-_BEGAN_US = time.time_ns() // 1000
+
+def now_us() -> int:
+    """µs since 1970 by the machine's clock."""
+    return time.time_ns() // 1000
+
+
+_BEGAN_US = now_us()
 _BEGAN = time.monotonic_ns()
 
 

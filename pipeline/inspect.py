@@ -6,7 +6,6 @@ import argparse
 import datetime as dt
 import signal
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import failures, options, registry
+from pipeline.clock import now_us
 from pipeline.errors import ConfigError
 from pipeline.shown import address, plain_json, say
 from pipeline.sources.files import FileSource
@@ -57,7 +57,7 @@ class Seen:
 def look(source: FileSource, config: options.JobConfig) -> dict[str, Seen]:
     """Reads all of a source's files and notes what each gave, by its name with its folder."""
     limits = Limits(config.profiles)
-    now_us = time.time_ns() // 1000
+    at_us = now_us()
     found: dict[str, Seen] = {}
     for output in source.outputs():
         if isinstance(output, DeadLetter):
@@ -67,15 +67,15 @@ def look(source: FileSource, config: options.JobConfig) -> dict[str, Seen]:
             seen = found.setdefault(output.content.source_file, Seen())
             seen.summaries = (seen.summaries or 0) + output.table.num_rows
         elif isinstance(output, RawBatch):
-            _note(output, config, limits, now_us, found)
+            _note(output, config, limits, at_us, found)
     return found
 
 
 def _note(
-    raw: RawBatch, config: options.JobConfig, limits: Limits, now_us: int, found: dict[str, Seen]
+    raw: RawBatch, config: options.JobConfig, limits: Limits, at_us: int, found: dict[str, Seen]
 ) -> None:
     decoded, rejects = decode(raw, config.zone, config.day_first)
-    valid, refused = validate(decoded, limits, now_us)
+    valid, refused = validate(decoded, limits, at_us)
     reasons = {**rejects.rows, **refused.rows}
     name = raw.origin.source_file
     if raw.kind is BatchKind.MESSAGES:

@@ -21,6 +21,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
 
 from pipeline import failures
 from pipeline.errors import ConfigError
+from pipeline.flags import CommandFlags
 from pipeline.shown import address, refuse_login
 from schemas import profiles
 from schemas.profiles import Profile, ProfileError
@@ -462,11 +463,8 @@ def parse(argv: Sequence[str]) -> PipelineOptions:
     return PipelineOptions(argv)
 
 
-class _KnownFlags(argparse.ArgumentParser):
-    """A parser that raises instead of ending the process, and lets several options share a flag."""
+class _KnownFlags(CommandFlags):
+    """The job's, in which several options may share a flag."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(conflict_handler="resolve", allow_abbrev=False, **settings)
-
-    def error(self, message: str) -> Any:
-        raise ConfigError(message.removeprefix("argument "))

@@ -17,7 +17,18 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from pipeline import account
-from pipeline.sources.kafka_offsets import LOST, Gap, told
+from pipeline.sources.kafka_offsets import (
+    ABORTED,
+    COMPACTION,
+    CONTROL,
+    LOST,
+    MISSING,
+    OPEN,
+    RETENTION,
+    TRUNCATED,
+    Gap,
+    told,
+)
 from schemas.reading import DISAGREEMENTS, SKIPPED
 
 # Namespaces and names of the counters. The sets of names beside them are not known to every
@@ -29,13 +40,13 @@ GAVE_NOTHING = "gave_nothing"
 READ = "read"
 # What is said of offsets that gave no message.
 _REASONS = {
-    "retention": "deleted before they were read",
-    "truncated": "places where the log is another one",
-    "compaction": "compacted",
-    "missing": "missing",
-    "aborted_transaction": "of aborted transactions",
-    "control": "markers of transactions",
-    "open_transaction": "behind open transactions, left for the next run",
+    RETENTION: "deleted before they were read",
+    TRUNCATED: "places where the log is another one",
+    COMPACTION: "compacted",
+    MISSING: "missing",
+    ABORTED: "of aborted transactions",
+    CONTROL: "markers of transactions",
+    OPEN: "behind open transactions, left for the next run",
 }
 
 # So many files and tests are named.

@@ -164,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     failures.begin(argv)
-    # During an outage it prints every try; what matters of it is told here.
+    # During an outage the client logs every try; this command reports what matters.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     try:
         return _replay(replay(argv))

@@ -30,6 +30,7 @@ from prometheus_client.registry import Collector
 
 from pipeline import account
 from pipeline.account import Account
+from pipeline.clock import now_us
 from pipeline.errors import ConfigError
 from pipeline.shown import say
 from pipeline.sinks import Produced, Sink, tally
@@ -185,7 +186,7 @@ class _Watch(beam.DoFn):
     def process(self, readings: pa.Table) -> None:
         arrived_us = readings.column("ingested_at").cast(pa.int64()).to_numpy()
         LATENCY.given(arrived_us)
-        took_ms = np.maximum(_now_us() - arrived_us, 0) // 1000
+        took_ms = np.maximum(now_us() - arrived_us, 0) // 1000
         for start in range(0, len(took_ms), _PER_UPDATE):
             self._latency_ms.update(int(took_ms[start : start + _PER_UPDATE].mean()))
 
@@ -259,7 +260,7 @@ class Watch(Sink):
 
     def settled(self, everything: bool = True) -> None:
         """Told when every sink is done with all it was given; or was given before the last time."""
-        LATENCY.settled(_now_us(), everything)
+        LATENCY.settled(now_us(), everything)
 
     def __exit__(
         self,
@@ -305,7 +306,7 @@ class Watch(Sink):
     def watermark_age_s(self) -> float | None:
         """How far event time is behind the clock, seconds; None before it is known."""
         at = self._watermark_us()
-        return None if at is None or at == NEVER else (_now_us() - at) / 1e6
+        return None if at is None or at == NEVER else (now_us() - at) / 1e6
 
     def latency_told(self) -> str:
         """The latency over the whole run, such as `latency p50 31 s p99 64 s`."""
@@ -390,10 +391,6 @@ def _seconds(value: float) -> str:
     if math.isinf(value):
         return f"over {BOUNDS_S[-1]:,.0f} s"
     return f"{value:,.0f} s" if value >= 10 else f"{value:.1f} s"
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000
 
 
 class _Figures(Collector):

@@ -14,6 +14,7 @@ from pipeline import scratch, shown
 from pipeline.errors import ConfigError
 from pipeline.exporting.options import Export
 from pipeline.report import warehouse
+from pipeline.sinks.duckdb import statements
 from pipeline.sinks.duckdb.versions import with_content
 from pipeline.stores import Store, store_at
 from schemas.forms import arrow_schema
@@ -144,9 +145,8 @@ def _once(database: duckdb.DuckDBPyConnection, superseded: Iterable[pa.RecordBat
     _add_content(database)
     database.execute(f"CREATE TABLE arrivals AS SELECT {_ARRIVAL} FROM repeated")  # noqa: S608
     for batch in superseded:
-        database.register("incoming", pa.Table.from_batches([batch]))
-        database.execute("INSERT INTO arrivals BY NAME SELECT * FROM incoming")
-        database.unregister("incoming")
+        with statements.shown(database, "incoming", pa.Table.from_batches([batch])):
+            database.execute("INSERT INTO arrivals BY NAME SELECT * FROM incoming")
     _create(database, "once")
     database.execute(
         f"INSERT INTO once BY NAME SELECT {known} FROM readings "  # noqa: S608
@@ -196,19 +196,17 @@ def _add_content(database: duckdb.DuckDBPyConnection) -> None:
         )
         rows = database.sql(f"SELECT rowid AS place, {names} {which}").to_arrow_table()
         found = with_content(rows).select(["place", "content_id"])
-        database.register("digests", found)
-        database.execute(
-            "UPDATE repeated SET content_id = digests.content_id FROM digests "
-            "WHERE repeated.rowid = digests.place"
-        )
-        database.unregister("digests")
+        with statements.shown(database, "digests", found):
+            database.execute(
+                "UPDATE repeated SET content_id = digests.content_id FROM digests "
+                "WHERE repeated.rowid = digests.place"
+            )
 
 
 def _create(database: duckdb.DuckDBPyConnection, name: str) -> None:
     """An empty table of readings."""
-    database.register("incoming", arrow_schema(READING).empty_table())
-    database.execute(f"CREATE TABLE {name} AS SELECT * FROM incoming")  # noqa: S608
-    database.unregister("incoming")
+    with statements.shown(database, "incoming", arrow_schema(READING).empty_table()):
+        database.execute(f"CREATE TABLE {name} AS SELECT * FROM incoming")  # noqa: S608
 
 
 def _batches(store: Store, files: list[tuple[str, int]]) -> Iterator[pa.RecordBatch]:
@@ -222,9 +220,8 @@ def _stage(database: duckdb.DuckDBPyConnection, batches: Iterable[pa.RecordBatch
     _create(database, "readings")
     for batch in batches:
         known = [name for name in batch.schema.names if name in READING.names]
-        database.register("incoming", pa.Table.from_batches([batch]).select(known))
-        database.execute("INSERT INTO readings BY NAME SELECT * FROM incoming")
-        database.unregister("incoming")
+        with statements.shown(database, "incoming", pa.Table.from_batches([batch]).select(known)):
+            database.execute("INSERT INTO readings BY NAME SELECT * FROM incoming")
 
 
 def _from_bigquery(uri: str) -> Iterator[pa.RecordBatch]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline import failures, options
 from pipeline.connect.pubsub import SCHEME as PUBSUB
 from pipeline.errors import ConfigError
+from pipeline.flags import CommandFlags, shared_flags
 from pipeline.options import JobConfig
 
 # The job's own flags that say how a source is to be read.
@@ -44,13 +43,8 @@ class Publication:
     partitions: int | None
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Any:
-        raise ConfigError(message.removeprefix("argument "))
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> CommandFlags:
+    parser = CommandFlags(
         prog="python -m pipeline.publish",
         description="Sends a source's readings to a Kafka or Pub/Sub topic, one JSON message each, "
         "keyed by equipment.",
@@ -87,11 +81,7 @@ def publication(argv: Sequence[str]) -> Publication:
     Raises:
         ConfigError: a flag nobody knows, or a value that can't be used.
     """
-    given, unknown = _parser().parse_known_args(list(argv))
-    if unknown:
-        raise ConfigError(
-            f"{unknown[0].split('=')[0]}: no such flag; see --help for the flags there are"
-        )
+    given = _parser().known(argv)
     if given.rate is not None and given.speed is not None:
         raise ConfigError("--rate and --speed can't stand together; drop one")
     for name in ("rate", "speed"):
@@ -106,9 +96,7 @@ def publication(argv: Sequence[str]) -> Publication:
         raise ConfigError(f"--create_topic={given.create_topic}: must be 1 or more partitions")
     if given.timestamp == "event" and given.to.lower().startswith(f"{PUBSUB}:"):
         raise ConfigError("--timestamp=event: Pub/Sub sets the time itself; drop it")
-    shared = [f"--{name}={value}" for name in _READ_FLAGS if (value := getattr(given, name))]
-    shared += [f"--equipment_profile={name}" for name in given.equipment_profile]
-    shared += [f"--dialect={name}" for name in given.dialect]
+    shared = shared_flags(given, _READ_FLAGS, ("equipment_profile", "dialect"))
     shared += ["--no_progress"] if given.no_progress else []
     return Publication(
         job=options.config_from(options.parse(shared)),

@@ -7,7 +7,6 @@ import datetime as dt
 import decimal
 import json
 import math
-import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from pipeline.clock import now_us
 from pipeline.connect import topics
 from pipeline.errors import ConfigError
 from pipeline.options import JobConfig
@@ -57,7 +57,6 @@ def corrected(letters: pa.Table, changes: Sequence[tuple[str, str]]) -> list[byt
     """The payload of each letter after the changes; None where they change nothing.
 
     Each change sees what the ones before it have made of the payload.
-
 
     Raises:
         ConfigError: an expression can't be understood, or fails for a letter.
@@ -163,7 +162,7 @@ def judged(letters: pa.Table, payloads: Sequence[bytes | None], job: JobConfig) 
         return found
     raw = _messages(changed, given)
     decoded, rejects = decode(raw, job.zone, job.day_first, job.budget, job.binary_keys)
-    _, invalid = validate(decoded, Limits(job.profiles), time.time_ns() // 1000)
+    _, invalid = validate(decoded, Limits(job.profiles), now_us())
     rejects.rows.update(invalid.rows)
     for place, (kind, column, message) in sorted(rejects.rows.items()):
         why = (kind, column or "")
@@ -213,7 +212,7 @@ def _messages(letters: pa.Table, payloads: Sequence[bytes]) -> RawBatch:
         "key": pa.array(keys(letters), pa.binary()),
         "attributes": letters.column("attributes").cast(pa.string()),
         "position": letters.column("position"),
-        "arrived_at": pa.array([time.time_ns() // 1000] * rows, MESSAGES.field("arrived_at").type),
+        "arrived_at": pa.array([now_us()] * rows, MESSAGES.field("arrived_at").type),
         "source_file": letters.column("source_file"),
     }
     table = pa.table([columns[name] for name in MESSAGES.names], schema=MESSAGES)

@@ -10,6 +10,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from pipeline.sinks.duckdb import statements
+
 _INT64 = range(-(2**63), 2**63)
 # Columns for fields that the expression does not name, such as for `message::VARCHAR`: payloads
 # may have as many names as there are letters.
@@ -68,11 +70,8 @@ def shown(
     message = pa.StructArray.from_arrays([*columns, pa.nulls(len(found))], names=[*names, ""])
     row = pa.array(range(len(found)), pa.int64())
     table = pa.table({"row": row, "letter": letter, "message": message})
-    database.register("incoming", table)
-    try:
+    with statements.shown(database, "incoming", table):
         yield names
-    finally:
-        database.unregister("incoming")
 
 
 def _names(found: list[dict[str, Any] | None], expression: str) -> list[str]:

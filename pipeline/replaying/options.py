@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline import failures, options
 from pipeline.errors import ConfigError
+from pipeline.flags import CommandFlags, shared_flags
 from pipeline.options import JobConfig
 from pipeline.shown import address, refuse_login
 
@@ -48,13 +47,8 @@ class Replay:
         return f"--warehouse={address(self.warehouse or '')}"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Any:
-        raise ConfigError(message.removeprefix("argument "))
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> CommandFlags:
+    parser = CommandFlags(
         prog="python -m pipeline.replay",
         description="Corrects dead letters and sends them to the topic that the job reads. Without "
         "--send it only shows what it would do.",
@@ -93,11 +87,7 @@ def replay(argv: Sequence[str]) -> Replay:
     Raises:
         ConfigError: a flag nobody knows, or a value that can't be used.
     """
-    given, unknown = _parser().parse_known_args(list(argv))
-    if unknown:
-        raise ConfigError(
-            f"{unknown[0].split('=')[0]}: no such flag; see --help for the flags there are"
-        )
+    given = _parser().known(argv)
     if (given.lake is None) == (given.warehouse is None):
         raise ConfigError("--lake or --warehouse: give one of them, where the dead letters are")
     for flag in ("lake", "warehouse", "remember"):
@@ -105,8 +95,7 @@ def replay(argv: Sequence[str]) -> Replay:
             refuse_login(f"--{flag}", uri)
     if not given.set:
         raise ConfigError('--set: give what to correct, such as --set "voltage=voltage / 1000"')
-    shared = [f"--{name}={value}" for name in _READ_FLAGS if (value := getattr(given, name))]
-    shared += [f"--equipment_profile={name}" for name in given.equipment_profile]
+    shared = shared_flags(given, _READ_FLAGS, ("equipment_profile",))
     return Replay(
         job=options.config_from(options.parse(shared)),
         lake=given.lake,

@@ -77,6 +77,14 @@ class Sink(ABC):
     takes_readings = True
     takes_superseded = True
 
+    def given(self, produced: Produced) -> list[tuple[Table, beam.PCollection]]:
+        """Of a warehouse: the tables that it is given, each with its rows; see `Produced.tables`."""
+        return [
+            (table, rows)
+            for table, rows in produced.tables
+            if table != READING_SUPERSEDED or self.takes_superseded
+        ]
+
     def check(self) -> None:  # noqa: B027 - some have nothing that could be missing
         """Finds out whether `prepare` would succeed; changes nothing; raises ConfigError."""
 

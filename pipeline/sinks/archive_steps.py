@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 from zlib import crc32
 
 import apache_beam as beam
@@ -136,16 +137,13 @@ class ArchiveStream(Writing):
         due=beam.DoFn.TimerParam(DUE),
         end=beam.DoFn.TimerParam(END),
     ) -> None:
-        """Keeps a batch until there are enough messages for a file, or the first has waited for _WAIT_S."""
+        """Keeps a batch until there are enough messages for a file, or it has waited long enough."""
         table = element[1].table
         there = (rows.read() or 0) + table.num_rows
         # A batch without messages asks for all that waits.
         if there >= _FILE_ROWS or not table.num_rows:
-            pieces = [*(piece.table for piece in waiting.read()), table]
+            pieces = [*self._taken(waiting, rows, since), table]
             self._write([piece for piece in pieces if piece.num_rows])
-            waiting.clear()
-            rows.clear()
-            since.clear()
             due.clear()
             return
         if since.read() is None:
@@ -163,10 +161,7 @@ class ArchiveStream(Writing):
         since=beam.DoFn.StateParam(SINCE),
     ) -> None:
         """Writes what waits."""
-        self._write([piece.table for piece in waiting.read()])
-        waiting.clear()
-        rows.clear()
-        since.clear()
+        self._write(self._taken(waiting, rows, since))
 
     @on_timer(END)
     def ended(  # type: ignore[no-untyped-def]
@@ -178,7 +173,15 @@ class ArchiveStream(Writing):
     ) -> None:
         """Writes what waits."""
         due.clear()
-        self.flush(waiting, rows, since)
+        self._write(self._taken(waiting, rows, since))
+
+    @staticmethod
+    def _taken(waiting: Any, rows: Any, since: Any) -> list[pa.Table]:
+        """The tables that wait; none does any more."""
+        tables = [piece.table for piece in waiting.read()]
+        for state in (waiting, rows, since):
+            state.clear()
+        return tables
 
     def _write(self, tables: list[pa.Table]) -> None:
         if tables:

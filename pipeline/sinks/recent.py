@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from pipeline.sinks import files
 from pipeline.stores import Store
+from transforms.enrich import version_ids
 
 # Clocks of a file system and of the machine may differ by this.
 _SLACK_S = 2.0
@@ -90,9 +91,7 @@ def _versioned(rows: pa.Table, key: str, version: str | None) -> pa.ChunkedArray
     """The key of each row with its version; without one where the table has none."""
     if version is None or version not in rows.column_names:
         return rows.column(key)
-    return pc.binary_join_element_wise(
-        rows.column(key), rows.column(version).cast(pa.string()), ":"
-    )
+    return version_ids(rows.column(key), rows.column(version))
 
 
 def _found(

@@ -1,4 +1,4 @@
-"""Says when a sink waits: after 5 s, again at growing distances, and when it goes on."""
+"""Logs that a sink waits: after 5 s, then at growing intervals, and when it continues."""
 
 from __future__ import annotations
 

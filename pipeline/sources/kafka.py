@@ -12,6 +12,7 @@ import apache_beam as beam
 import pyarrow as pa
 from kafka.errors import KafkaError
 
+from pipeline.clock import now_us
 from pipeline.connect import kafka as connect
 from pipeline.connect import secrets
 from pipeline.errors import ConfigError, SourceFailed
@@ -24,7 +25,7 @@ from pipeline.sources.kafka_java import ReadJava
 from pipeline.sources.kafka_range import ReadRange, There, cut, ends, what_is_there
 from pipeline.sources.kafka_split import ReadSplit, Topic
 from pipeline.sources.live import LiveReader, LiveSource, counted, disorder_us
-from pipeline.sources.positions import Ledger, Run, now_us
+from pipeline.sources.positions import Ledger, Run
 from pipeline.streaming.live import ReadLive
 from transforms.batch import RawBatch
 from transforms.budget import USUAL, Budget

@@ -348,9 +348,7 @@ class KafkaBroker:
         self._join_again_if_forgotten()
         # Where a poll fails, what the ones before it gave must not be lost.
         with self._outages_waited_for():
-            for part, where in self.consumer.placed().items():
-                if part in self.consumer.assignment():
-                    self._move(part, where)
+            self._read_on(self.consumer.placed())
             while (
                 rows < BATCH_ROWS and size < POLL_BYTES and (left := until - time.monotonic()) > 0
             ):
@@ -394,10 +392,14 @@ class KafkaBroker:
                 continue
             each.following = self._following[part.partition] = max(at, last)
             each.gaps += self._passed.pop(part.partition, [])
+        self._read_on(moved)
+        return bool(moved)
+
+    def _read_on(self, moved: Mapping[TopicPartition, Placed]) -> None:
+        """Goes where the log made it go, with the partitions that are still this member's."""
         for part, where in moved.items():
             if part in self.consumer.assignment():
                 self._move(part, where)
-        return bool(moved)
 
     def _go_on_joining(self) -> None:
         """Before every poll: lets the client finish a round of the group that it has begun.

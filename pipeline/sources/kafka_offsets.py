@@ -6,14 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# Why offsets were passed without a message that was read.
-RETENTION = "retention"  # the broker had deleted them, by age, by size or because it was asked to
-TRUNCATED = "truncated"  # the log ends before them: restored, mirrored or made anew
-COMPACTION = "compaction"
-MISSING = "missing"  # as after compaction, but of a topic whose cleanup.policy has none
-ABORTED = "aborted_transaction"
-CONTROL = "control"  # a transaction's marker
-OPEN = "open_transaction"  # left for the next run
+from schemas.reading import SKIPPED
+
+# Why offsets were passed without a message that was read; the schema says what each means.
+RETENTION, TRUNCATED, COMPACTION, MISSING, ABORTED, CONTROL, OPEN = SKIPPED
 
 # These may have lost messages; the others lose nothing.
 LOST = (RETENTION, TRUNCATED)

@@ -12,6 +12,7 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 from kafka import TopicPartition
 
+from pipeline.clock import now_us
 from pipeline.connect.kafka import KafkaAddress
 from pipeline.errors import SourceFailed
 from pipeline.progress import PROGRESS
@@ -35,7 +36,7 @@ from pipeline.sources.kafka_offsets import (
     why_compacted,
 )
 from pipeline.sources.kafka_records import Records
-from pipeline.sources.positions import Run, now_us, table
+from pipeline.sources.positions import Run, table
 from transforms.budget import USUAL, Budget
 
 _log = logging.getLogger(__name__)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +20,7 @@ from apache_beam.utils.timestamp import Duration, Timestamp
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
+from pipeline.clock import now_us
 from pipeline.connect.kafka import KafkaAddress
 from pipeline.errors import SourceFailed
 from pipeline.sources.kafka_client import (
@@ -33,7 +33,7 @@ from pipeline.sources.kafka_client import (
 from pipeline.sources.kafka_offsets import Gap, Span, before, told, why_compacted
 from pipeline.sources.kafka_records import Records
 from pipeline.sources.live import believed_times
-from pipeline.sources.positions import Run, now_us, table
+from pipeline.sources.positions import Run, table
 from pipeline.sources.watermark import NEVER, PATIENCE_US, Watermark
 from transforms.batch import RawBatch
 from transforms.budget import USUAL, Budget
@@ -305,8 +305,7 @@ class _Read(beam.DoFn):
                 at = reader.client.at(reader.part)
                 if at is not None and at > tracker.current_restriction().start:
                     tracker.try_claim(at - 1)
-            now_us = time.time_ns() // 1000
-            self._advance(watermark, reader.look(now_us))
+            self._advance(watermark, reader.look(now_us()))
         _go_on(tracker, 0 if mine else _PAUSE_S)
         return mine[-1].offset + 1 if mine else None
 
@@ -317,7 +316,7 @@ class _Read(beam.DoFn):
         decoded = topic.decode(batch)
         self._read.inc(len(records))
         at = reader.watermark.at(0)
-        latest = believed_times(decoded[0], time.time_ns() // 1000).latest
+        latest = believed_times(decoded[0], now_us()).latest
         if len(latest):
             reader.watermark.saw(number, int(latest.max()))
         positions = self._positions(topic, number, reader, records, start)

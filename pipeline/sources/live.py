@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.metrics import Metrics
 
-from pipeline.clock import steady_us
+from pipeline.clock import now_us, steady_us
 from pipeline.errors import ConfigError, SourceFailed
 from pipeline.shown import address
 from pipeline.sources import Told
@@ -156,7 +156,7 @@ class LiveReader:
         decode: Callable[[RawBatch], tuple[Decoded, Rejects]],
         disorder_us: int,
         told: Told,
-        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        now_us: Callable[[], int] = now_us,
         steady_us: Callable[[], int] = steady_us,
         ledger: Ledger | None = None,
     ) -> None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from apache_beam.transforms.trigger import AccumulationMode, AfterProcessingTime, Repeatedly
 from apache_beam.transforms.window import GlobalWindows
 
+from pipeline.clock import now_us
 from pipeline.sources.kafka_offsets import LOST, Gap, Span, merged
 from schemas.forms import arrow_schema
 from schemas.reading import SOURCE_POSITION
@@ -24,11 +25,6 @@ SCHEMA = arrow_schema(SOURCE_POSITION)
 
 # A live job writes down what it has read at least so often.
 EVERY_S = 120.0
-
-
-def now_us() -> int:
-    """The machine's clock, µs since 1970."""
-    return time.time_ns() // 1000
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pipeline.sinks.bigquery.requests import MOST_PAYLOAD_BYTES
 from pipeline.sinks.bigquery.storage_write import Append
 from pipeline.sinks.bigquery.streaming_inserts import Insert
 from schemas.profiles import Profile
-from schemas.reading import DEAD_LETTER, READING_SUPERSEDED, Table
+from schemas.reading import DEAD_LETTER, Table
 
 __all__ = ["Address", "BigQuerySink"]
 
@@ -76,7 +76,6 @@ class BigQuerySink(Sink):
         self._lake = lake
         self._kept_where = kept_where
         self._load_every_s = load_every_s
-        self._on_conflict = on_conflict
         self.label, self.shown = label, str(self._address)
         self.counts_every = method != "file_loads"
         self.takes_superseded = on_conflict != "replace"
@@ -134,8 +133,7 @@ class BigQuerySink(Sink):
             return None
         refusals = [
             rows | f"{self.label}_{table.name}" >> self._writing(table)
-            for table, rows in produced.tables
-            if table != READING_SUPERSEDED or self._on_conflict != "replace"
+            for table, rows in self.given(produced)
         ]
         return tuple(refusals) | f"{self.label}_refused" >> beam.Flatten()
 

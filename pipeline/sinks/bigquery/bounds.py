@@ -7,12 +7,12 @@ take any. BigQuery may refuse the whole request for one such row, without naming
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.clock import now_us
 from pipeline.sinks.bigquery.answers import Answer
 from schemas.reading import Table
 
@@ -41,8 +41,8 @@ def named(table: Table, rows: pa.RecordBatch, answer: Answer) -> Answer:
     if found is None or table.partition is None:
         return answer
     past, future = (int(days) * _DAY_US for days in found.groups())
-    now_us = time.time_ns() // 1000
+    at_us = now_us()
     times = rows.column(table.partition).cast(pa.int64()).to_numpy(zero_copy_only=False)
-    outside = np.flatnonzero((times < now_us - past) | (times > now_us + future))
+    outside = np.flatnonzero((times < at_us - past) | (times > at_us + future))
     why = f"{answer.message}; {_FIX}"
     return replace(answer, refused={int(row): why for row in outside} or None)

@@ -15,7 +15,7 @@ from pipeline.sinks.cassandra.profiles import write_profiles
 from pipeline.sinks.cassandra.target import FLAG, Target
 from pipeline.sinks.cassandra.write import Write
 from schemas.profiles import Profile
-from schemas.reading import DEAD_LETTER, READING_SUPERSEDED, Table
+from schemas.reading import DEAD_LETTER, Table
 
 __all__ = ["CassandraSink", "Target"]
 
@@ -71,11 +71,7 @@ class CassandraSink(Sink):
 
     def write(self, produced: Produced) -> beam.PCollection:
         """Adds the steps that write everything but dead letters."""
-        refusals = [
-            self._write(table, rows)
-            for table, rows in produced.tables
-            if table != READING_SUPERSEDED or self._on_conflict != "replace"
-        ]
+        refusals = [self._write(table, rows) for table, rows in self.given(produced)]
         return tuple(refusals) | f"{self.label}_refused" >> beam.Flatten()
 
     def write_dead_letters(self, letters: beam.PCollection) -> None:

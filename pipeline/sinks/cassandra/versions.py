@@ -22,6 +22,7 @@ from pipeline.sinks.cassandra.target import Target
 from pipeline.sinks.outage import Outage
 from schemas import forms
 from schemas.reading import READING, READING_SUPERSEDED, Table
+from transforms.sequence import SUPERSEDED_BY
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _AT_ONCE = 32
@@ -211,7 +212,7 @@ class Versions:
                 return answer
 
     def _raise_if_dropped(self, error: Exception) -> None:
-        """What waiting does not mend; where nobody answers, the next look tells."""
+        """Raises if a table is missing, which waiting does not mend; not if nobody answers."""
         try:
             found = tables.look(self._connection.session(), self._target)
         except (ConfigError, *PASSING):
@@ -316,14 +317,11 @@ def _aware(moment: dt.datetime) -> dt.datetime:
 
 
 def _standing_for(row: pa.Table) -> dict[str, Any]:
-    names = ("content_id", "source_file", "ingested_at")
-    return _by(*(row.column(name)[0].as_py() for name in names))
+    return _by(*(row.column(name)[0].as_py() for name in SUPERSEDED_BY.values()))
 
 
 def _by(content: int | None, file: str | None, arrived: dt.datetime) -> dict[str, Any]:
-    return {
-        "superseded_by": content, "superseded_by_file": file, "superseded_by_ingested_at": arrived,
-    }  # fmt: skip
+    return dict(zip(SUPERSEDED_BY, (content, file, arrived), strict=True))
 
 
 def _as_reading(row: Any) -> dict[str, Any]:

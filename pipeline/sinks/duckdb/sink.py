@@ -20,7 +20,7 @@ from pipeline.sinks.duckdb.rows import put
 from pipeline.sinks.duckdb.versions import Put
 from pipeline.sinks.tally import Counts, Kept
 from schemas.profiles import Profile
-from schemas.reading import DEAD_LETTER, READING_SUPERSEDED, Table
+from schemas.reading import DEAD_LETTER, Table
 
 # Rows gathered before they are written: a transaction and a join against what is there cost
 # more than the rows do.
@@ -127,9 +127,8 @@ class _TablesSink(Sink):
 
     def write(self, produced: Produced) -> None:
         """Adds the steps that insert everything but dead letters."""
-        for table, rows in produced.tables:
-            if table != READING_SUPERSEDED or self._on_conflict != "replace":
-                self._insert(table, rows)
+        for table, rows in self.given(produced):
+            self._insert(table, rows)
 
     def write_dead_letters(self, letters: beam.PCollection) -> None:
         """Adds the step that inserts dead letters."""

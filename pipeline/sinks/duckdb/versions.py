@@ -13,6 +13,7 @@ from pipeline.sinks.duckdb.statements import changed, query, run, shown, span
 from schemas.reading import READING, READING_SUPERSEDED
 from transforms import identity
 from transforms.decode import MEASURED
+from transforms.sequence import SUPERSEDED_BY
 
 _NAMES = ", ".join(READING.names)
 _SUPERSEDED_NAMES = ", ".join(READING_SUPERSEDED.names)
@@ -27,7 +28,7 @@ _AS_SUPERSEDED = ", ".join(
             else f"lost.{name}"
             for name in READING.names
         ),
-        "winner.content_id, winner.source_file, winner.ingested_at",
+        *(f"winner.{column}" for column in SUPERSEDED_BY.values()),
     ]
 )
 # Which of several versions counts: the first by this order. `place` is -1 for the one that stands
@@ -56,8 +57,8 @@ def put(
     """Inserts the readings that are not there yet.
 
     Of two copies the one of the first file (by name) stays, whichever came first, with the arrival
-    of the first to arrive. Of two versions the one that arrived last counts; with `on_conflict` "keep" the one that is there. The others
-    are kept in `readings_superseded`, unless it is "replace"; what is there is no new version.
+    of the first to arrive. Of two versions the one that arrived last counts; with `on_conflict`
+    "keep" the one that is there. The others are kept in `readings_superseded`, unless it is "replace"; what is there is no new version.
 
     Args:
         database: the warehouse, within a transaction.
