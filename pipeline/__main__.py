@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from pipeline.stopping import EARLY, StoppedEarly, stop_on_signals  # takes signals from here on
+from pipeline.running.stopping import (  # takes signals from here on
+    EARLY,
+    StoppedEarly,
+    stop_on_signals,
+)
 
 import gc
 import logging
@@ -25,17 +29,19 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.runner import PipelineResult
 from tqdm import tqdm
 
-from pipeline import account, dataflow, describe, failures, job, options, outcome, registry, runner
-from pipeline.checkpoint import Checkpoint
+from pipeline import account, describe, failures, job, options, outcome, registry
+from pipeline.engines import choose, dataflow
+from pipeline.engines.choose import Where
 from pipeline.errors import ConfigError, SourceFailed
 from pipeline.options import JobConfig
 from pipeline.progress import PROGRESS
-from pipeline.runner import Where
+from pipeline.running.checkpoint import Checkpoint
+from pipeline.running.watch import Watch
 from pipeline.shown import say
-from pipeline.sinks import Sink, background, tally
+from pipeline.sinks import Sink
+from pipeline.sinks.base import background, tally
 from pipeline.sources import Source, Told
 from pipeline.stores import local
-from pipeline.watch import Watch
 
 _log = logging.getLogger(__name__)
 
@@ -75,8 +81,8 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     had lost messages before they were read.
     """
     FileSystems.set_options(beam_options)
-    where = runner.where(beam_options)
-    alone = where is Where.HERE and runner.one_process(beam_options)
+    where = choose.where(beam_options)
+    alone = where is Where.HERE and choose.one_process(beam_options)
     kept = Checkpoint(config.checkpoint) if config.checkpoint and alone else None
     watch = Watch(
         lambda: source.lag,
@@ -105,7 +111,7 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     EARLY.check()
     source.check()
     EARLY.check()
-    if runner.is_dataflow(beam_options):
+    if choose.is_dataflow(beam_options):
         dataflow.check(beam_options)
     if config.dry_run:
         return _dry_run(config, beam_options, source, sinks)
@@ -167,13 +173,13 @@ def _dry_run(
     for sink in sinks:
         sink.check()
     beam_options.view_as(StandardOptions).streaming |= source.live
-    chosen = runner.choose(beam_options, source.live)
+    chosen = choose.choose(beam_options, source.live)
     pipeline = beam.Pipeline(runner=chosen, options=beam_options)
     job.build(pipeline, config, source, sinks)
     name = beam_options.view_as(StandardOptions).runner or "DirectRunner"
     for line in (*describe.configuration(config, name), "", *describe.graph(pipeline)):
         say(line)
-    if not runner.is_local(beam_options):
+    if not choose.is_local(beam_options):
         # Pickles every step, as the engine would be given it.
         pipeline.to_runner_api()
     say("", "everything is there; nothing was read or written")
@@ -210,10 +216,10 @@ def _finished(
     before is written then.
     """
     beam_options.view_as(StandardOptions).streaming |= source.live
-    chosen = runner.choose(beam_options, source.live)
-    here = runner.is_local(beam_options)
+    chosen = choose.choose(beam_options, source.live)
+    here = choose.is_local(beam_options)
     shown = config.progress and here
-    shuffle = runner.local_shuffle(beam_options, source.live)
+    shuffle = choose.local_shuffle(beam_options, source.live)
     # A live source here asks what is durable before it gives anything back.
     ahead = background.writing_ahead() if source.live and here else nullcontext()
     # What a live source gave is forgotten; other input is read again if this run fails.
@@ -228,7 +234,7 @@ def _finished(
         result = pipeline.run()
         if source.live:
             watch.follow(result)
-        if runner.is_dataflow(beam_options):
+        if choose.is_dataflow(beam_options):
             _follow_dataflow(result, beam_options)
             return result, None
         # Only now: some runners put handlers of their own in place when they start.

@@ -20,7 +20,7 @@ class Account:
 
     Attributes:
         read: messages and rows the source gave, and files it could not read.
-        written: readings handed to the sinks; what each has of them, `pipeline.sinks.tally` says.
+        written: readings handed to the sinks; what each has of them, `pipeline.sinks.base.tally` says.
         duplicates: exact repetitions that were dropped.
         dead_letters: what could not become a reading.
         late: readings among `written` that had lost their place in the order.

@@ -19,7 +19,7 @@ from pipeline import failures, options, registry
 from pipeline.clock import now_us
 from pipeline.errors import ConfigError
 from pipeline.shown import address, plain_json, say
-from pipeline.sources.files import FileSource
+from pipeline.sources.files.source import FileSource
 from pipeline.sources.formats.content import Summaries
 from schemas.forms import flag_names
 from schemas.reading import READING

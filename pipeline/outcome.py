@@ -17,7 +17,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from pipeline import account
-from pipeline.sources.kafka_offsets import (
+from pipeline.sources.live.offsets import (
     ABORTED,
     COMPACTION,
     CONTROL,

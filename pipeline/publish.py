@@ -29,8 +29,8 @@ from pipeline.publishing.pacing import Pace
 from pipeline.publishing.position import Position
 from pipeline.publishing.window import GaveUp, Window
 from pipeline.shown import address, say
-from pipeline.sources.files import FileSource
-from pipeline.sources.simulator import SimulatorSource
+from pipeline.sources.files.source import FileSource
+from pipeline.sources.simulation.source import SimulatorSource
 from transforms.batch import RawBatch
 from transforms.dead_letter import DeadLetter
 from transforms.limits import Limits

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from functools import partial
 
+from pipeline.engines.choose import Where
 from pipeline.errors import ConfigError
 from pipeline.options import JobConfig
-from pipeline.runner import Where
 from pipeline.shown import address
 from pipeline.sinks import Sink
 from pipeline.sinks.bigquery import BigQuerySink
 from pipeline.sinks.duckdb import DuckDBSink, MotherDuckSink
-from pipeline.sinks.lake import LakeSink
-from pipeline.sinks.topic import TopicSink
+from pipeline.sinks.lake.sink import LakeSink
+from pipeline.sinks.topic.sink import TopicSink
 from pipeline.sources import Source, Told
-from pipeline.sources.files import FileSource
-from pipeline.sources.kafka import KafkaSource
-from pipeline.sources.pubsub import PubSubSource
-from pipeline.sources.simulator import SimulatorSource
+from pipeline.sources.files.source import FileSource
+from pipeline.sources.kafka.source import KafkaSource
+from pipeline.sources.pubsub.source import PubSubSource
+from pipeline.sources.simulation.source import SimulatorSource
 from transforms.decode import decode as decode_batch
 
 _FILE_SYSTEMS = ("", "gs", "s3")

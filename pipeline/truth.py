@@ -14,7 +14,7 @@ from pipeline import failures
 from pipeline.errors import ConfigError
 from pipeline.shown import address, say
 from pipeline.sources.simulation import truth
-from pipeline.sources.simulator import SCHEME, SimulatorSource
+from pipeline.sources.simulation.source import SCHEME, SimulatorSource
 
 
 def write(source: str, out: Path) -> dict[str, int]:

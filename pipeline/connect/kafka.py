@@ -29,7 +29,7 @@ _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:,]+)(?::(\d{1,5}))?")
 
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _POLICY = "cleanup.policy"
-# A member that has died belongs to its group for a while; see sources.kafka_broker.
+# A member that has died belongs to its group for a while; see sources.kafka.broker.
 GROUP_WAIT_S = 12.0
 # Whether messages of transactions that are open or aborted are read; the first is the default.
 COMMITTED = "read_committed"

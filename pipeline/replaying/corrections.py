@@ -21,7 +21,7 @@ from pipeline.connect import topics
 from pipeline.errors import ConfigError
 from pipeline.options import JobConfig
 from pipeline.replaying import fields
-from pipeline.sinks import refused
+from pipeline.sinks.base import refused
 from schemas.reading import READING
 from transforms.batch import MESSAGES, BatchKind, Origin, RawBatch
 from transforms.decode import decode
@@ -176,7 +176,7 @@ def judged(letters: pa.Table, payloads: Sequence[bytes | None], job: JobConfig) 
 
 
 def _other_rows(letters: pa.Table) -> set[int]:
-    """The places of rows of other tables than the readings; see `sinks.refused.letters`."""
+    """The places of rows of other tables than the readings; see `sinks.base.refused.letters`."""
     of_rows = {refused.REFUSED, refused.ROW_TOO_LARGE}
     return {
         place

@@ -17,7 +17,7 @@ from pipeline.replaying import fields
 from pipeline.replaying.options import Replay
 from pipeline.report import warehouse
 from pipeline.shown import address
-from pipeline.sinks import files
+from pipeline.sinks.lake import files
 from pipeline.stores import store_at
 from schemas.aliases import resolve
 from schemas.forms import arrow_schema

@@ -66,7 +66,7 @@ class Sink(ABC):
         label: what the names of its steps and counters begin with; empty for what keeps nothing
             for the user.
         shown: as a person knows it, such as `duckdb:data/warehouse.duckdb`.
-        counts_every: whether it counts every row it is given once it has it; see `sinks.tally`.
+        counts_every: whether it counts every row it is given once it has it; see `sinks.base.tally`.
         takes_readings: whether it is given more than dead letters.
         takes_superseded: whether it is given versions of readings that do not count, too.
     """

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import apache_beam as beam
 
-from pipeline.sources.watermark import Behind
+from pipeline.sources.live.watermark import Behind
 
 
 @dataclass(frozen=True)

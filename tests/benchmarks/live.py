@@ -21,9 +21,9 @@ from kafka import KafkaProducer
 
 from pipeline import __main__ as command
 from pipeline.connect.kafka import KafkaAddress
-from pipeline.sources.kafka_broker import KafkaBroker
-from pipeline.sources.live import Fetched
-from pipeline.watch import LATENCY
+from pipeline.running.watch import LATENCY
+from pipeline.sources.kafka.broker import KafkaBroker
+from pipeline.sources.live.reader import Fetched
 from tests.benchmarks import live_loop, naive, seed_consumer
 from tests.benchmarks.span import Span
 from tests.services.kafka import Broker, kafka_broker

@@ -13,14 +13,14 @@ import pyarrow as pa
 from kafka import KafkaConsumer, TopicPartition
 
 from pipeline.connect.kafka import KafkaAddress
-from pipeline.sinks.archive import write_messages
 from pipeline.sinks.duckdb import DuckDBSink, insert_new, warehouse
-from pipeline.sinks.files import digest, write_parquet
-from pipeline.sinks.lake_tables import by_day
-from pipeline.sources.kafka_client import committed, consumer
-from pipeline.sources.kafka_records import Records
-from pipeline.sources.live import believed_times
-from pipeline.sources.watermark import NEVER, Watermark
+from pipeline.sinks.lake.archive import write_messages
+from pipeline.sinks.lake.files import digest, write_parquet
+from pipeline.sinks.lake.tables import by_day
+from pipeline.sources.kafka.client import committed, consumer
+from pipeline.sources.kafka.records import Records
+from pipeline.sources.live.reader import believed_times
+from pipeline.sources.live.watermark import NEVER, Watermark
 from pipeline.stores.local import LocalStore
 from schemas import profiles
 from schemas.reading import READING, WINDOW_STATS

@@ -31,9 +31,9 @@ from apache_beam.transforms.window import FixedWindows, GlobalWindows, Timestamp
 from kafka import KafkaConsumer
 
 from pipeline.connect.kafka import KafkaAddress
-from pipeline.sources.watermark import Watermark
-from pipeline.streaming import live
-from pipeline.streaming.live import Polled
+from pipeline.engines.local import live
+from pipeline.engines.local.live import Polled
+from pipeline.sources.live.watermark import Watermark
 from schemas import profiles
 from schemas.profiles import Profile
 from schemas.reading import COUNTERS, READING

@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.sinks.duckdb import DuckDBSink, connection, insert_new
-from pipeline.sinks.files import write_parquet
-from pipeline.sinks.lake_tables import by_day
+from pipeline.sinks.lake.files import write_parquet
+from pipeline.sinks.lake.tables import by_day
 from pipeline.stores.local import LocalStore
 from schemas import profiles
 from schemas.forms import UTC_MICROSECONDS

@@ -14,8 +14,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline.errors import ConfigError
 from pipeline.progress import PROGRESS
-from pipeline.sources.files import FileSource
-from pipeline.sources.splits import list_files
+from pipeline.sources.files.source import FileSource
+from pipeline.sources.files.splits import list_files
 from tests.pipeline.sources.reading import run
 from tests.services.s3 import S3
 from tests.workbooks import xlsx

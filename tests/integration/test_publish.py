@@ -26,9 +26,9 @@ from pipeline.connect.pubsub import PubSubAddress, check_subscription
 from pipeline.connect.pubsub import check_topic as check_pubsub_topic
 from pipeline.errors import ConfigError
 from pipeline.publish import main
-from pipeline.sinks import topic as topic_sink
-from pipeline.sinks.topic import TopicSink
-from pipeline.sources.simulator import SimulatorSource
+from pipeline.sinks.topic import sink as topic_sink
+from pipeline.sinks.topic.sink import TopicSink
+from pipeline.sources.simulation.source import SimulatorSource
 from tests.services.fixtures import set_environment, started
 from tests.services.kafka import ApacheKafka, Broker
 from tests.services.processes import free_port

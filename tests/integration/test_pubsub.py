@@ -18,12 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.connect.pubsub import PubSubAddress
+from pipeline.engines.choose import Where
 from pipeline.errors import ConfigError
-from pipeline.runner import Where
-from pipeline.sources import Told, pubsub_broker
-from pipeline.sources.live import CommitFailed, Fetched
-from pipeline.sources.pubsub import PubSubSource
-from pipeline.sources.pubsub_broker import PubSubBroker
+from pipeline.sources import Told
+from pipeline.sources.live.reader import CommitFailed, Fetched
+from pipeline.sources.pubsub import broker as pubsub_broker
+from pipeline.sources.pubsub.broker import PubSubBroker
+from pipeline.sources.pubsub.source import PubSubSource
 from tests.running import sql
 from tests.services.fixtures import set_environment, started
 from tests.services.pubsub import PubSub

@@ -11,7 +11,7 @@ from apache_beam.runners.portability.portable_runner import PipelineResult
 
 from pipeline import account
 from pipeline.account import Account
-from pipeline.watch import Watch
+from pipeline.running.watch import Watch
 
 _MAY_GO_ON = threading.Event()
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import durable
-from pipeline.checkpoint import Checkpoint
 from pipeline.publishing.position import Position
+from pipeline.running.checkpoint import Checkpoint
 
 
 def checkpoint(path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from pipeline.export import main
 from pipeline.exporting import files, rows
 from pipeline.exporting.selection import scope_of
-from pipeline.sources.splits import list_files
+from pipeline.sources.files.splits import list_files
 from schemas import bdf
 from schemas.forms import arrow_schema, duckdb_ddl
 from schemas.reading import READING, TEST_DIALECT

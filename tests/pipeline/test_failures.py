@@ -17,11 +17,11 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipeline import failures
 from pipeline.connect.topics import Undelivered
+from pipeline.engines.local import live, patches
+from pipeline.engines.local.live import NOTHING_WAITS, Polled, ReadLive
 from pipeline.errors import CheckpointFailed, ConfigError, LakeFailed, WarehouseFailed
 from pipeline.sinks.duckdb import Busy
-from pipeline.streaming import live, mendings
-from pipeline.streaming.live import NOTHING_WAITS, Polled, ReadLive
-from tests.pipeline.streaming.test_live import Script, new_pipeline
+from tests.pipeline.engines.local.test_live import Script, new_pipeline
 from transforms.batch import MESSAGES, BatchKind, Origin, RawBatch
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ def of_bounded(error: Exception, raw: RawBatch) -> BaseException:
 def of_live(error: Exception, raw: RawBatch) -> BaseException:
     """The same of the live one."""
     live.install()
-    mendings.install()
+    patches.install()
     source = Script([Polled([raw], 0), Polled([], NOTHING_WAITS, done=True)])
     pipeline = new_pipeline()
     _ = pipeline | ReadLive("test_failures", source) | "Validate" >> beam.Map(fail(error))
@@ -156,7 +156,7 @@ def test_what_clients_repeat_takes_bounded_memory(monkeypatch: pytest.MonkeyPatc
 def test_our_own_warnings_are_each_shown_as_one_line() -> None:
     lines = failures.Lines()
     for number in range(3):
-        ours = record("pipeline.sinks.files", "%s is damaged\nand more", number)
+        ours = record("pipeline.sinks.lake.files", "%s is damaged\nand more", number)
         assert lines.filter(ours) and ours.getMessage() == f"{number} is damaged"
 
 

@@ -22,8 +22,8 @@ from pipeline.publishing.merge import TimeOrder
 from pipeline.publishing.messages import AT_ONCE, OUTGOING, Outgoing, Reading
 from pipeline.publishing.pacing import Pace
 from pipeline.publishing.position import Position
-from pipeline.sources.files import FileSource
-from pipeline.sources.simulator import SimulatorSource
+from pipeline.sources.files.source import FileSource
+from pipeline.sources.simulation.source import SimulatorSource
 from schemas import profiles
 from schemas.reading import READING
 from tests.calce import calce_dir

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.checkpoint import Checkpoint
 from pipeline.errors import ConfigError
 from pipeline.publishing.position import Position
+from pipeline.running.checkpoint import Checkpoint
 from pipeline.safe_open import fresh, lock_file
 from pipeline.sinks.duckdb.file import File
-from pipeline.sinks.lake_files import archive_file
+from pipeline.sinks.lake.files_as_they_are import archive_file
 from pipeline.sources import RawFile
 from pipeline.stores.local import LocalStore
 

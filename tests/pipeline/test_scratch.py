@@ -13,12 +13,12 @@ import pyarrow as pa
 import pytest
 
 from pipeline import failures
+from pipeline.engines.choose import SpillStore
 from pipeline.errors import JobFailed, SourceFailed, SpillFailed
 from pipeline.publishing.merge import TimeOrder
-from pipeline.runner import SpillStore
 from pipeline.scratch import folder
-from pipeline.sinks.lake_files import _here
-from pipeline.sources.files import FileSource
+from pipeline.sinks.lake.files_as_they_are import _here
+from pipeline.sources.files.source import FileSource
 from pipeline.sources.formats import delimited, tables
 from tests.fuzz.doors.files import _ndas, _ndaxes, _zip
 

@@ -11,7 +11,8 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import __main__ as run
-from pipeline import dataflow, export, inspect, load, models, publish, replay, truth
+from pipeline import export, inspect, load, models, publish, replay, truth
+from pipeline.engines import dataflow
 from pipeline.errors import ConfigError
 from pipeline.report import __main__ as report
 from tests.pipeline.test_shown import LOGINS, PARAMETERS, leaks

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import apache_beam as beam
 
+from pipeline.engines.choose import Where
 from pipeline.errors import ConfigError
-from pipeline.runner import Where
-from pipeline.sinks import Produced, Sink, refused
+from pipeline.sinks import Produced, Sink
+from pipeline.sinks.base import refused
 from pipeline.sinks.bigquery import (
     file_loads,
     loading,

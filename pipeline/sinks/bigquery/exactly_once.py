@@ -33,13 +33,13 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import Timestamp
 
 from pipeline.errors import WarehouseFailed
-from pipeline.sinks import refused
+from pipeline.sinks.base import refused
+from pipeline.sinks.base.tally import Kept
 from pipeline.sinks.bigquery import requests
 from pipeline.sinks.bigquery.address import Address
 from pipeline.sinks.bigquery.requests import Request
 from pipeline.sinks.bigquery.storage_write import Figures
 from pipeline.sinks.bigquery.streams import Stream, Streams
-from pipeline.sinks.tally import Kept
 from schemas.reading import Table
 from transforms.batch import PackedBatch
 

@@ -14,10 +14,10 @@ from apache_beam.transforms.periodicsequence import PeriodicImpulse
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 
 from pipeline.errors import WarehouseFailed
+from pipeline.sinks.base.tally import PROCESS, Counts, Kept
 from pipeline.sinks.bigquery import file_loads
 from pipeline.sinks.bigquery.address import Address
 from pipeline.sinks.bigquery.file_loads import Loaded
-from pipeline.sinks.tally import PROCESS, Counts, Kept
 
 _LOG = logging.getLogger(__name__)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pipeline.sinks.base.outage import Outage
 from pipeline.sinks.bigquery.address import Address
-from pipeline.sinks.outage import Outage
 from schemas.reading import Table
 
 # Longer than the minutes for which BigQuery asks to retry; after that somebody should look.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline.sinks.refused import REFUSED
+from pipeline.sinks.base.refused import REFUSED
 from schemas.forms import arrow_schema
 from schemas.reading import Table
 

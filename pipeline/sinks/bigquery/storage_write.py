@@ -14,15 +14,15 @@ from functools import partial
 import pyarrow as pa
 from apache_beam.metrics import Metrics
 
-from pipeline.sinks import bundles, refused
+from pipeline.sinks.base import bundles, refused
+from pipeline.sinks.base.bundles import BundleWriter, WriteBundles
+from pipeline.sinks.base.tally import Kept
 from pipeline.sinks.bigquery import bounds, client, failure, requests
 from pipeline.sinks.bigquery.address import Address
 from pipeline.sinks.bigquery.answers import Answer
 from pipeline.sinks.bigquery.appends import Connection, Sent
 from pipeline.sinks.bigquery.patience import outage_of
 from pipeline.sinks.bigquery.requests import Request
-from pipeline.sinks.bundles import BundleWriter, WriteBundles
-from pipeline.sinks.tally import Kept
 from schemas.reading import Table
 
 # Of one table and bundle. Memory is bounded by it.

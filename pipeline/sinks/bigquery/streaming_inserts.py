@@ -20,11 +20,11 @@ from apache_beam.metrics import Metrics
 
 from pipeline import account
 from pipeline.errors import WarehouseFailed
-from pipeline.sinks import refused
+from pipeline.sinks.base import refused
+from pipeline.sinks.base.tally import Counts, Kept
 from pipeline.sinks.bigquery import failure
 from pipeline.sinks.bigquery.address import Address
 from pipeline.sinks.bigquery.requests import STEP
-from pipeline.sinks.tally import Counts, Kept
 from schemas.forms import arrow_schema
 from schemas.reading import DEAD_LETTER, Kind, Table
 

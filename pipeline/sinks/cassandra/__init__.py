@@ -9,7 +9,8 @@ from cassandra.cluster import Session
 
 from pipeline.connect.cassandra import ask, connection
 from pipeline.shown import address
-from pipeline.sinks import Produced, Sink, refused
+from pipeline.sinks import Produced, Sink
+from pipeline.sinks.base import refused
 from pipeline.sinks.cassandra import tables
 from pipeline.sinks.cassandra.profiles import write_profiles
 from pipeline.sinks.cassandra.target import FLAG, Target

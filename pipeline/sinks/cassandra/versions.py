@@ -17,9 +17,9 @@ from cassandra.concurrent import execute_concurrent_with_args
 from pipeline.connect.cassandra import PASSING, Connection
 from pipeline.connect.cassandra_errors import said
 from pipeline.errors import ConfigError, WarehouseFailed
+from pipeline.sinks.base.outage import Outage
 from pipeline.sinks.cassandra import tables
 from pipeline.sinks.cassandra.target import Target
-from pipeline.sinks.outage import Outage
 from schemas import forms
 from schemas.reading import READING, READING_SUPERSEDED, Table
 from transforms.sequence import SUPERSEDED_BY

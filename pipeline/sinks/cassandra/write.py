@@ -22,14 +22,14 @@ from pipeline import account
 from pipeline.connect.cassandra import PASSING, connection
 from pipeline.connect.cassandra_errors import said
 from pipeline.errors import ConfigError, WarehouseFailed
-from pipeline.sinks import bundles, refused
-from pipeline.sinks.bundles import BundleWriter, WriteBundles
+from pipeline.sinks.base import bundles, refused
+from pipeline.sinks.base.bundles import BundleWriter, WriteBundles
+from pipeline.sinks.base.outage import Outage
+from pipeline.sinks.base.tally import Kept
 from pipeline.sinks.cassandra import encode, tables
 from pipeline.sinks.cassandra.encode import Request
 from pipeline.sinks.cassandra.target import Target
 from pipeline.sinks.cassandra.versions import Versions
-from pipeline.sinks.outage import Outage
-from pipeline.sinks.tally import Kept
 from schemas import forms
 from schemas.reading import EQUIPMENT_PROFILE, READING, READING_SUPERSEDED, Table
 

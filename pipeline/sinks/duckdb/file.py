@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError, WarehouseFailed
 from pipeline.safe_open import lock_file
 from pipeline.same import Identity, held, identity
 from pipeline.shown import address
-from pipeline.sinks import waiting
+from pipeline.sinks.base import waiting
 from pipeline.sinks.duckdb.place import SETTINGS, Place, Writer
 from pipeline.sinks.duckdb.statements import run
 

@@ -15,9 +15,9 @@ import duckdb
 from pipeline.connect import parameters, secrets, within
 from pipeline.errors import ConfigError, WarehouseFailed
 from pipeline.shown import address
+from pipeline.sinks.base.waiting import Notice
 from pipeline.sinks.duckdb.place import SETTINGS, Place, Writer
 from pipeline.sinks.duckdb.statements import run
-from pipeline.sinks.waiting import Notice
 
 _T = TypeVar("_T")
 

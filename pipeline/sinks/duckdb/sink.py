@@ -11,14 +11,14 @@ from apache_beam.metrics import Metrics
 from pipeline import account
 from pipeline.shown import address
 from pipeline.sinks import Produced, Sink
-from pipeline.sinks.background import Background
+from pipeline.sinks.base.background import Background
+from pipeline.sinks.base.tally import Counts, Kept
 from pipeline.sinks.duckdb import tables
 from pipeline.sinks.duckdb.file import File
 from pipeline.sinks.duckdb.motherduck import MotherDuck
 from pipeline.sinks.duckdb.place import Place
 from pipeline.sinks.duckdb.rows import put
 from pipeline.sinks.duckdb.versions import Put
-from pipeline.sinks.tally import Counts, Kept
 from schemas.profiles import Profile
 from schemas.reading import DEAD_LETTER, Table
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import checkpoint
-from pipeline.checkpoint import Checkpoint
 from pipeline.errors import ConfigError
-from pipeline.sinks import archive, recent
-from pipeline.sinks.archive import write_messages
-from pipeline.sinks.lake_tables import READINGS, by_day, write_day
+from pipeline.running import checkpoint
+from pipeline.running.checkpoint import Checkpoint
+from pipeline.sinks.lake import archive, recent
+from pipeline.sinks.lake.archive import write_messages
+from pipeline.sinks.lake.tables import READINGS, by_day, write_day
 from pipeline.stores import store_at
 from tests.fuzz.doors.door import Door, Taken, Unaccounted
 from tests.messages import limits, messages, reading, valid

@@ -11,9 +11,9 @@ from kafka.record import MemoryRecords, MemoryRecordsBuilder
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.util import calc_crc32c
 
-from pipeline.sources import pubsub_messages
-from pipeline.sources.kafka_records import Records
-from pipeline.sources.kafka_unpack import Unpacked
+from pipeline.sources.kafka.records import Records
+from pipeline.sources.kafka.unpack import Unpacked
+from pipeline.sources.pubsub import messages as pubsub_messages
 from tests.fuzz.doors.door import Door, Taken, Unaccounted
 from tests.fuzz.doors.files import ARRIVED_US, _messages, judge
 from tests.messages import messages

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from google.cloud import bigquery as api
 
-from pipeline.sinks import outage, waiting
+from pipeline.sinks.base import outage, waiting
 from pipeline.sinks.bigquery import patience
 from tests.services.bigquery import BigQuery
 from tests.services.faults import FaultyBigQuery

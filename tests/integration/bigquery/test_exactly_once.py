@@ -9,7 +9,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from google.cloud import bigquery as api
 from grpc import StatusCode
 
-from pipeline.runner import choose
+from pipeline.engines.choose import choose
 from pipeline.sinks.bigquery import Address
 from pipeline.sinks.bigquery.exactly_once import Appender, WriteOnce
 from pipeline.sinks.bigquery.storage_write import Figures

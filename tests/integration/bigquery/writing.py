@@ -19,7 +19,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from google.cloud import bigquery as api
 from grpc import StatusCode
 
-from pipeline.runner import Where
+from pipeline.engines.choose import Where
 from pipeline.sinks import Produced
 from pipeline.sinks.bigquery import BigQuerySink
 from pipeline.stores import store_at

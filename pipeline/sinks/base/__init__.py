@@ -1,0 +1,1 @@
+"""What several sinks share: threads that write, bundles, outages, refusals, the account by sink."""

@@ -1,0 +1,1 @@
+"""The topic of dead letters, in Kafka or Pub/Sub."""

@@ -1,0 +1,1 @@
+"""Files as a source: found, cut and grouped to work, read ahead; `formats` says what is in them."""

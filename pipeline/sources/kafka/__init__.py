@@ -1,0 +1,1 @@
+"""Kafka as a source: live here or on many workers, or up to what is there now."""

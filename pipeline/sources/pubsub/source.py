@@ -1,0 +1,126 @@
+"""The Pub/Sub source: pubsub://PROJECT/SUBSCRIPTION, live or up to what is there now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import apache_beam as beam
+from apache_beam.io.gcp.pubsub import ReadFromPubSub
+
+from pipeline.connect import pubsub as connect
+from pipeline.engines.choose import Where
+from pipeline.engines.local.live import ReadLive
+from pipeline.errors import ConfigError
+from pipeline.sources import Received, Told
+from pipeline.sources.live import positions
+from pipeline.sources.live.positions import Ledger, Run
+from pipeline.sources.live.reader import LiveReader, LiveSource, counted, disorder_us
+from pipeline.sources.pubsub.broker import PubSubBroker
+from pipeline.sources.pubsub.messages import PackMessages
+from transforms.batch import RawBatch
+from transforms.decoded import Decoded
+from transforms.rejects import Rejects
+
+_PARAMETERS = ("disorder", "id_label", "timestamp_attribute")
+
+
+class PubSubSource(LiveSource):
+    """Reads a subscription.
+
+    Args:
+        uri: `pubsub://PROJECT/SUBSCRIPTION[?disorder=5]`. On Dataflow also `id_label` and
+            `timestamp_attribute`, which Beam's ReadFromPubSub explains; the local runner needs
+            neither.
+        decode: decodes a raw batch; the watermark needs its event times.
+        where: what kind of runner the job runs on.
+        until_latest: whether to end once nothing has come for some seconds; local runner only.
+            What a job held that was killed comes again only within a minute, when its leases
+            have run out.
+        told: what the job wants to know.
+        run: the run's id.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        decode: Callable[[RawBatch], tuple[Decoded, Rejects]],
+        where: Where,
+        until_latest: bool,
+        told: Told,
+        run: str = "",
+    ) -> None:
+        self._uri = uri
+        self.address = connect.PubSubAddress.parse(uri, "--source", "subscription", _PARAMETERS)
+        self._disorder_us = disorder_us(uri, self.address.parameters.get("disorder"))
+        self._decode = decode
+        self._where = where
+        self._until_latest = until_latest
+        self._told = told
+        self.name = str(self.address)
+        self._run = run
+
+    @property
+    def live(self) -> bool:
+        """Whether readings go on coming until the job is stopped."""
+        return True
+
+    @property
+    def total(self) -> int | None:
+        """Not known: only Pub/Sub's own statistics, minutes old, tell how much there is."""
+        return None
+
+    def check(self) -> None:
+        """Finds out within seconds whether the subscription can be read; raises ConfigError."""
+        if self._where is Where.MEMORY:
+            raise ConfigError(
+                f"--source={self.name}: only the local runner and Dataflow can read Pub/Sub; give "
+                "--runner=DirectRunner or --runner=DataflowRunner"
+            )
+        if self._until_latest and self._where is not Where.HERE:
+            raise ConfigError(
+                "--until=latest: a pubsub:// source has an end on the local runner only; drop it, "
+                "or give --runner=DirectRunner"
+            )
+        found = connect.check_subscription(self.address, "--source")
+        if self._where is Where.HERE and found is not None and found.enable_message_ordering:
+            # A key's next messages come when its last are acknowledged, which is after their
+            # window; by then the watermark has gone past them.
+            raise ConfigError(
+                f"--source={self.name}: the subscription delivers in order, which holds readings "
+                "back until those before them are written; the job puts them in order itself: "
+                "give it a subscription without message ordering"
+            )
+
+    def read(self, pipeline: beam.Pipeline) -> Received:
+        """Adds the source's steps."""
+        here = self._where is Where.HERE
+        batches = self._read_here(pipeline) if here else self._read_on_dataflow(pipeline)
+        return Received(
+            counted(batches),
+            dead_letters=None,
+            files=None,
+            leads=here,
+            disorder_us=self._disorder_us,
+            positions=positions.of_batches(batches) if here else None,
+        )
+
+    def _read_here(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        at_end = self.stop if self._until_latest else _go_on
+        broker = PubSubBroker(self.address, self.name, at_end)
+        ledger = Ledger(Run(self._run, self.name, self.address.name))
+        self.reader = LiveReader(broker, self._decode, self._disorder_us, self._told, ledger=ledger)
+        return pipeline | "PubSub" >> ReadLive("PubSub", self.reader)
+
+    def _read_on_dataflow(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        parameters = self.address.parameters
+        messages = pipeline | "PubSub" >> ReadFromPubSub(
+            subscription=self.address.subscription_path,
+            with_attributes=True,
+            id_label=parameters.get("id_label"),
+            timestamp_attribute=parameters.get("timestamp_attribute"),
+        )
+        return messages | "Pack" >> beam.ParDo(PackMessages(self.name)).with_output_types(RawBatch)
+
+
+def _go_on() -> None:
+    """New messages are waited for."""
