@@ -26,12 +26,11 @@ from apache_beam.options.pipeline_options import (
     PipelineOptions,
     StandardOptions,
 )
-from apache_beam.runners.runner import PipelineResult
 from tqdm import tqdm
 
 from pipeline import account, describe, failures, job, options, outcome, registry
-from pipeline.engines import choose, dataflow
-from pipeline.engines.choose import Where
+from pipeline.engines import Stopped, choose
+from pipeline.engines.results import PipelineResult
 from pipeline.errors import ConfigError, SourceFailed
 from pipeline.options import JobConfig
 from pipeline.progress import PROGRESS
@@ -81,9 +80,8 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     had lost messages before they were read.
     """
     FileSystems.set_options(beam_options)
-    where = choose.where(beam_options)
-    alone = where is Where.HERE and choose.one_process(beam_options)
-    kept = Checkpoint(config.checkpoint) if config.checkpoint and alone else None
+    engine = choose.engine(beam_options)
+    kept = Checkpoint(config.checkpoint) if config.checkpoint and engine.one_process else None
     watch = Watch(
         lambda: source.lag,
         lambda: source.watermark_us,
@@ -104,21 +102,20 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
 
     started_s = time.time()
     told = Told(settled, kept.save if kept else Told.committing, look_again)
-    source = registry.source(config, where, told)
-    sinks = registry.sinks(config, kept.since_s if kept else None, where)
+    source = registry.source(config, engine, told)
+    sinks = registry.sinks(config, kept.since_s if kept else None, engine)
     if config.metrics_port and not source.live:
         raise ConfigError("--metrics_port is for a job with a live source; drop it")
     EARLY.check()
     source.check()
     EARLY.check()
-    if choose.is_dataflow(beam_options):
-        dataflow.check(beam_options)
+    choose.check(beam_options)
     if config.dry_run:
         return _dry_run(config, beam_options, source, sinks)
     sinks += [*([kept] if kept else []), *([watch] if source.live else [])]
     started = time.monotonic()
-    # A live job of the local runner has no other process.
-    tally.PROCESS.begin(asked=where is Where.HERE and (alone or source.live))
+    # A live job that runs here has no other process.
+    tally.PROCESS.begin(asked=engine.here and (engine.one_process or source.live))
     with watch, ExitStack() as open_sinks:
         for sink in sinks:
             EARLY.check()
@@ -126,7 +123,7 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
             sink.prepare()
         result, failed = _finished(config, beam_options, source, sinks, watch, kept)
     if beam_options.view_as(GoogleCloudOptions).template_location:
-        return 0  # Only the graph was written; Dataflow runs it.
+        return 0  # Only the graph was written; others run it.
     found, beside = account.of(result), outcome.of(result)
     latency = watch.latency_told() if source.live else ""
     by_sink = tally.of(result, sinks, found.superseded)
@@ -148,7 +145,7 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     # Other engines' counters may miss what a bundle that was tried again had counted; there the
     # tables tell.
     balances = found.balances and all(each.balances(found.written) for each in by_sink)
-    return 0 if balances or where is not Where.HERE else 1
+    return 0 if balances or engine.repeats_bundles else 1
 
 
 def _let_go(
@@ -176,10 +173,13 @@ def _dry_run(
     chosen = choose.choose(beam_options, source.live)
     pipeline = beam.Pipeline(runner=chosen, options=beam_options)
     job.build(pipeline, config, source, sinks)
-    name = beam_options.view_as(StandardOptions).runner or "DirectRunner"
-    for line in (*describe.configuration(config, name), "", *describe.graph(pipeline)):
+    for line in (
+        *describe.configuration(config, choose.name(beam_options)),
+        "",
+        *describe.graph(pipeline),
+    ):
         say(line)
-    if not choose.is_local(beam_options):
+    if not choose.engine(beam_options).here:
         # Pickles every step, as the engine would be given it.
         pipeline.to_runner_api()
     say("", "everything is there; nothing was read or written")
@@ -217,11 +217,11 @@ def _finished(
     """
     beam_options.view_as(StandardOptions).streaming |= source.live
     chosen = choose.choose(beam_options, source.live)
-    here = choose.is_local(beam_options)
-    shown = config.progress and here
-    shuffle = choose.local_shuffle(beam_options, source.live)
+    engine = choose.engine(beam_options)
+    shown = config.progress and engine.here
+    shuffle = choose.shuffle(engine, source.live)
     # A live source here asks what is durable before it gives anything back.
-    ahead = background.writing_ahead() if source.live and here else nullcontext()
+    ahead = background.writing_ahead() if source.live and engine.here else nullcontext()
     # What a live source gave is forgotten; other input is read again if this run fails.
     on_disk = nullcontext() if source.live or kept else local.synced_at_end()
     with ahead, on_disk, shuffle, _collecting(source.live), _progress_bar(source, shown):
@@ -234,8 +234,8 @@ def _finished(
         result = pipeline.run()
         if source.live:
             watch.follow(result)
-        if choose.is_dataflow(beam_options):
-            _follow_dataflow(result, beam_options)
+        if engine.stopped is Stopped.ELSEWHERE:
+            _follow_elsewhere(result, beam_options)
             return result, None
         # Only now: some runners put handlers of their own in place when they start.
         with stop_on_signals(source.stop) if source.live else nullcontext():
@@ -250,7 +250,7 @@ def _finished(
     return result, failed
 
 
-def _follow_dataflow(result: PipelineResult, beam_options: PipelineOptions) -> None:
+def _follow_elsewhere(result: PipelineResult, beam_options: PipelineOptions) -> None:
     """Waits for a job that goes on without this process."""
     if beam_options.view_as(GoogleCloudOptions).template_location:
         return
@@ -260,7 +260,7 @@ def _follow_dataflow(result: PipelineResult, beam_options: PipelineOptions) -> N
             signal.raise_signal(signal.SIGINT)
         result.wait_until_finish()
     except KeyboardInterrupt:
-        say(dataflow.drain_hint(beam_options, result.job_id()), error=True)
+        say(choose.drain_hint(beam_options, result.job_id()), error=True)
         sys.exit(130)
 
 

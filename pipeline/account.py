@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from apache_beam.metrics.metric import MetricsFilter
-from apache_beam.runners.portability import portable_runner
-from apache_beam.runners.runner import PipelineResult
+
+from pipeline.engines.results import PipelineResult, anew
 
 NAMESPACE = "account"
 # Of counters that say how many readings written before have another version now, each by the name
@@ -75,10 +75,7 @@ class Account:
 
 def of(result: PipelineResult) -> Account:
     """The account of a finished (or running) job, from its Beam metrics."""
-    if isinstance(result, portable_runner.PipelineResult):
-        # On Prism and Flink it would answer for ever what it answered first.
-        result._metrics = None
-    totals = _totals(result, NAMESPACE)
+    totals = _totals(anew(result), NAMESPACE)
     # Readings that were written before and now have another version: the stream knows of recent
     # ones and a warehouse of all of its own, so they are not added up.
     totals["corrected"] = totals.get("corrected", 0) + max(

@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.engines import logs
 from pipeline.errors import AGAIN, FIXES, ConfigError, JobFailed, shown_names
 from pipeline.shown import PlainLines, guard, say
 from transforms.batch import BatchKind, RawBatch
@@ -32,7 +33,6 @@ _EVERY_S = 60.0
 _MOST = 1_000
 _LENGTH = 500
 _NAMES = 3
-_RUNNERS = "apache_beam.runners"
 _TASK_FAILED = "A task failed with exception"
 
 # In the text of an error, or of a whole traceback, that a runner hands on.
@@ -58,7 +58,7 @@ def begin(argv: Sequence[str]) -> None:
     if _FLAG not in argv:
         threading.excepthook = _thread_ended
         sys.unraisablehook = _unraisable
-    steps = logging.getLogger("apache_beam.runners.common")
+    steps = logging.getLogger(logs.STEPS)
     if not any(isinstance(handler, _Steps) for handler in steps.handlers):
         steps.addHandler(_Steps())
     for handler in logging.getLogger().handlers:
@@ -206,7 +206,7 @@ class Lines(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is shown."""
-        if record.name.startswith(_RUNNERS) and (
+        if record.name.startswith(logs.RUNNERS) and (
             record.levelno >= logging.ERROR or record.getMessage().startswith(_TASK_FAILED)
         ):
             return False

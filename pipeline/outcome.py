@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
 from apache_beam.metrics.metric import MetricsFilter
-from apache_beam.runners.runner import PipelineResult
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from pipeline import account
+from pipeline.engines.results import PipelineResult
 from pipeline.sources.live.offsets import (
     ABORTED,
     COMPACTION,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from pipeline.engines.choose import Where
+from pipeline.engines import HERE, Engine
 from pipeline.errors import ConfigError
 from pipeline.options import JobConfig
 from pipeline.shown import address
@@ -32,14 +32,14 @@ def scheme(uri: str) -> str:
 
 def source(
     config: JobConfig,
-    where: Where = Where.HERE,
+    engine: Engine = HERE,
     told: Told | None = None,
 ) -> Source:
     """The source `--source` names; ConfigError if there is no such kind.
 
     Args:
         config: the job's.
-        where: what kind of runner the job runs on.
+        engine: what the job runs on.
         told: what the job wants to know of a live source.
     """
     kind = scheme(config.source)
@@ -53,7 +53,7 @@ def source(
             budget=config.budget,
             binary_keys=config.binary_keys,
         )
-        common = (config.source, decode, where, config.until_latest, told or Told())
+        common = (config.source, decode, engine, config.until_latest, told or Told())
         if kind == "kafka":
             return KafkaSource(*common, config.budget, config.run)
         return PubSubSource(*common, config.run)
@@ -77,14 +77,14 @@ def source(
     )
 
 
-def sinks(config: JobConfig, since_s: float | None = None, where: Where = Where.HERE) -> list[Sink]:
+def sinks(config: JobConfig, since_s: float | None = None, engine: Engine = HERE) -> list[Sink]:
     """The lake and warehouses of `--lake` and `--warehouse`; ConfigError if one is unknown.
 
     Args:
         config: the job's.
         since_s: since when the last run of a live job wrote what it could not commit, seconds
             since 1970, if there was one.
-        where: what kind of runner the job runs on.
+        engine: what the job runs on.
     """
     found: list[Sink] = []
     if config.lake is not None:
@@ -96,7 +96,7 @@ def sinks(config: JobConfig, since_s: float | None = None, where: Where = Where.
                 config.lake,
                 config.source,
                 since_s,
-                where,
+                engine,
                 config.lake_file_bytes,
                 config.lake_file_wait_s,
                 statistics=loaded,
@@ -112,7 +112,7 @@ def sinks(config: JobConfig, since_s: float | None = None, where: Where = Where.
             label = f"MotherDuck{number}"
             found.append(MotherDuckSink(uri, config.profiles, label, config.on_conflict))
         elif scheme(uri) == "bigquery":
-            found.append(_bigquery(config, uri, where, f"BigQuery{number}"))
+            found.append(_bigquery(config, uri, engine, f"BigQuery{number}"))
         elif scheme(uri) == "cassandra":
             found.append(_cassandra(config, uri, f"Cassandra{number}"))
         else:
@@ -125,14 +125,14 @@ def sinks(config: JobConfig, since_s: float | None = None, where: Where = Where.
     return found
 
 
-def _bigquery(config: JobConfig, uri: str, where: Where, label: str) -> BigQuerySink:
+def _bigquery(config: JobConfig, uri: str, engine: Engine, label: str) -> BigQuerySink:
     others = [config.lake, *config.warehouses, config.dead_letter_topic]
     kept = [other for other in others if other is not None and other != uri]
     return BigQuerySink(
         uri,
         source=config.source,
         used=config.profiles,
-        where=where,
+        engine=engine,
         method=config.bigquery_method,
         delivery=config.bigquery_delivery,
         lake=config.lake,

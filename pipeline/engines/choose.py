@@ -1,158 +1,87 @@
-"""Chooses the runner by our own rule, and mends what the local one lacks."""
+"""Chooses the engine by our own rule: the job behaves the same whatever it is."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from enum import Enum
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol, cast
 
-import pyarrow as pa
-from apache_beam.options.pipeline_options import (
-    DebugOptions,
-    PipelineOptions,
-    StandardOptions,
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.runner import PipelineRunner
+
+from pipeline.engines import HERE, dataflow, flink, prism
+from pipeline.engines.local import runner as local
+from pipeline.engines.local.spill import local_shuffle
+from pipeline.engines.properties import Engine
+
+
+class Started(Protocol):
+    """What the file of every engine offers, beside its description."""
+
+    def is_meant(self, name: str, /) -> bool:
+        """Whether `--runner` means this engine."""
+
+    def engine(self, options: PipelineOptions, /) -> Engine:
+        """The engine as these flags have it."""
+
+    def runner(self, options: PipelineOptions, live: bool, /) -> PipelineRunner:
+        """What the pipeline is given to; for a live source, if it is one."""
+
+    def check(self, options: PipelineOptions, /) -> None:
+        """Finds out before it starts what it needs; raises ConfigError."""
+
+
+# A line for each: its description and its file. The first that is meant is taken, and the last
+# takes every name.
+_LINES = (
+    (HERE, local),
+    (prism.ENGINE, prism),
+    (dataflow.ENGINE, dataflow),
+    (flink.ENGINE, flink),
 )
-from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.runners.runner import PipelineRunner, create_runner
-
-from pipeline.engines.local import live as streaming_live
-from pipeline.engines.local import patches
-from pipeline.scratch import in_tmpdir
-from transforms import batch
-
-# Below this an element is cheaper kept than written.
-_SPILL_BYTES = 32 * 1024
-_FILE = "the local runner's file"
+ENGINES = tuple(engine for engine, _ in _LINES)
 
 
-class SpillStore(batch.BatchStore):
-    """Keeps large encoded batches in one temporary file instead of memory.
-
-    The local runner holds everything between two stages as bytes in memory; with this, what it
-    holds of a batch is a place in a file, and memory no longer grows with the input. The file
-    has no name in the file system and is gone with the process, however that ends.
-    """
-
-    def __init__(self) -> None:
-        with in_tmpdir(_FILE):
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the store
-        self._end = 0
-        self._lock = threading.Lock()
-
-    def put(self, data: pa.Buffer) -> bytes:
-        """Appends `data` to the file and returns its place, or the data itself if it is small."""
-        if data.size < _SPILL_BYTES:
-            return super().put(data)
-        with self._lock:
-            start, self._end = self._end, self._end + data.size
-        view = memoryview(data)
-        written = 0
-        with in_tmpdir(_FILE):
-            while written < data.size:
-                written += os.pwrite(self._file.fileno(), view[written:], start + written)
-        return b"\x01" + start.to_bytes(8, "big") + int(data.size).to_bytes(8, "big")
-
-    def get(self, handle: bytes) -> pa.Buffer:
-        """Reads the data back."""
-        start = int.from_bytes(handle[1:9], "big")
-        size = int.from_bytes(handle[9:17], "big")
-        parts = []
-        with in_tmpdir(_FILE, "read"):
-            while size:
-                part = os.pread(self._file.fileno(), size, start)
-                if not part:
-                    raise OSError("it ends early")
-                parts.append(part)
-                start, size = start + len(part), size - len(part)
-        return pa.py_buffer(parts[0] if len(parts) == 1 else b"".join(parts))
-
-    def close(self) -> None:
-        """Gives the disk space back."""
-        self._file.close()
+def name(options: PipelineOptions) -> str:
+    """What `--runner` says."""
+    return str(options.view_as(StandardOptions).runner or "DirectRunner")
 
 
-class Where(Enum):
-    """What kind of runner a job runs on, as far as sources have to know.
-
-    Attributes:
-        HERE: this process, whose live sources see when every sink has what they gave.
-        MEMORY: an engine that keeps what it has taken in memory (Prism).
-        KEPT: an engine that has made durable what it says it has taken (Dataflow, Flink).
-    """
-
-    HERE = "here"
-    MEMORY = "memory"
-    KEPT = "kept"
+def _started(options: PipelineOptions) -> Started:
+    meant = name(options)
+    return next(cast("Started", file) for _, file in _LINES if file.is_meant(meant))
 
 
-def where(options: PipelineOptions) -> Where:
-    """What kind of runner `--runner` is."""
-    if is_local(options):
-        return Where.HERE
-    name = str(options.view_as(StandardOptions).runner)
-    return Where.MEMORY if "prism" in name.lower() else Where.KEPT
-
-
-def is_local(options: PipelineOptions) -> bool:
-    """Whether the job runs in this process."""
-    return (options.view_as(StandardOptions).runner or "DirectRunner") in (
-        "DirectRunner",
-        "apache_beam.runners.DirectRunner",
-        "FnApiRunner",
-    )
-
-
-def is_dataflow(options: PipelineOptions) -> bool:
-    """Whether the job runs on Dataflow."""
-    return str(options.view_as(StandardOptions).runner).lower().endswith("dataflowrunner")
-
-
-def one_process(options: PipelineOptions) -> bool:
-    """Whether a local job has no worker processes."""
-    given = options.get_all_options()
-    workers = int(given.get("direct_num_workers") or 1)
-    return workers == 1 and (given.get("direct_running_mode") or "in_memory") == "in_memory"
+def engine(options: PipelineOptions) -> Engine:
+    """What `--runner` and its flags mean, as properties."""
+    return _started(options).engine(options)
 
 
 def choose(options: PipelineOptions, live: bool = False) -> PipelineRunner:
     """The runner for `--runner`.
 
     DirectRunner would be Prism, Fn or the bundle-based one by what can be downloaded and what the
-    graph holds; here bounded input always gets Fn, and a live source the bundle-based one, the
-    only one in which windows fire while the source goes on, so that the job behaves the same
-    everywhere.
+    graph holds; here bounded input always gets Fn, and a live source the bundle-based one, so that
+    the job behaves the same everywhere.
     """
-    if is_local(options):
-        if live:
-            streaming_live.install()
-            patches.install()
-            return BundleBasedDirectRunner()
-        return FnApiRunner()
-    name = options.view_as(StandardOptions).runner
-    if name.lower().endswith("prismrunner"):
-        # Prism cuts slow bundles of stateful steps, too. Then two of them work on one key at the
-        # same time, and what one of them remembers is lost.
-        options.view_as(DebugOptions).add_experiment("prism_disable_sdf_split")
-    return create_runner(name)
+    return _started(options).runner(options, live)
 
 
-@contextmanager
-def local_shuffle(options: PipelineOptions, live: bool = False) -> Iterator[None]:
-    """Within it, batches between the stages of a one-process local run are kept on disk.
+def check(options: PipelineOptions) -> None:
+    """Finds out within seconds whether the engine can take the job; raises ConfigError."""
+    _started(options).check(options)
 
-    Those of bounded input: the file has no end, and live input keeps little.
-    """
-    if live or not (is_local(options) and one_process(options)):
-        yield
-        return
-    store = SpillStore()
-    batch.use_store(store)
-    try:
-        yield
-    finally:
-        batch.use_store(None)
-        store.close()
+
+def shuffle(engine: Engine, live: bool = False) -> AbstractContextManager[None]:
+    """Within it the engine keeps on disk what it would keep in memory, where we have to see to it."""
+    return local_shuffle(engine, live)
+
+
+def drain_hint(options: PipelineOptions, job_id: str | None) -> str:
+    """How a job is drained that goes on when this process ends, on the engine where it does."""
+    return dataflow.drain_hint(options, job_id)
+
+
+def those(which: Callable[[Engine], bool | None]) -> list[Engine]:
+    """The engines that have a property, for messages that name them."""
+    return [each for each in ENGINES if which(each)]

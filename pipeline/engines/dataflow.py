@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+from apache_beam.options.pipeline_options import (
+    GoogleCloudOptions,
+    PipelineOptions,
+    StandardOptions,
+)
+from apache_beam.runners.runner import PipelineRunner, create_runner
 from google.api_core import exceptions
 from google.auth import exceptions as auth_exceptions
 from google.cloud import dataflow_v1beta3 as dataflow
@@ -13,13 +18,41 @@ from google.cloud.dataflow_v1beta3.services.jobs_v1_beta3.transports import (
 )
 
 from pipeline.connect import CHECK_S, google, within
+from pipeline.engines.properties import Engine, Finished, Stopped
 from pipeline.errors import ConfigError
 from pipeline.stores.gcs import GcsStore, Location
+
+ENGINE = Engine(
+    name="Dataflow",
+    flag="--runner=DataflowRunner",
+    here=False,
+    one_process=False,
+    repeats_bundles=True,
+    finished=Finished.DURABLE,
+    stopped=Stopped.ELSEWHERE,
+    keeps_state=True,
+    reads_pubsub=True,
+)
 
 # `http://host:port` of what stands in for the API in tests; the flag takes Google's names only.
 _STAND_IN = "DATAFLOW_EMULATOR_HOST"
 # Multi-regions and what the regions in them begin with.
 _WITHIN = {"US": "us-", "EU": "europe-", "ASIA": "asia-"}
+
+
+def is_meant(name: str) -> bool:
+    """Whether `--runner` means this engine."""
+    return name.lower().endswith("dataflowrunner")
+
+
+def engine(_options: PipelineOptions) -> Engine:
+    """The engine as these flags have it."""
+    return ENGINE
+
+
+def runner(options: PipelineOptions, _live: bool) -> PipelineRunner:
+    """The runner as Beam knows it by its name."""
+    return create_runner(options.view_as(StandardOptions).runner)
 
 
 def check(options: PipelineOptions) -> None:

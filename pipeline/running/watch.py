@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from apache_beam.metrics import Metrics
-from apache_beam.runners.runner import PipelineResult
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -31,6 +30,7 @@ from prometheus_client.registry import Collector
 from pipeline import account
 from pipeline.account import Account
 from pipeline.clock import now_us
+from pipeline.engines.results import PipelineResult
 from pipeline.errors import ConfigError
 from pipeline.shown import say
 from pipeline.sinks import Produced, Sink

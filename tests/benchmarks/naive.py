@@ -32,7 +32,7 @@ from kafka import KafkaConsumer
 
 from pipeline.connect.kafka import KafkaAddress
 from pipeline.engines.local import live
-from pipeline.engines.local.live import Polled
+from pipeline.engines.polling import Polled, ReadLive
 from pipeline.sources.live.watermark import Watermark
 from schemas import profiles
 from schemas.profiles import Profile
@@ -266,7 +266,7 @@ def run_live(address: KafkaAddress, messages: int, out: Path, span: Span) -> int
     live.install()
     options = PipelineOptions([], streaming=True)
     pipeline = beam.Pipeline(runner=BundleBasedDirectRunner(), options=options)
-    read = pipeline | live.ReadLive("Topic", _Polled(address, messages, span))
+    read = pipeline | ReadLive("Topic", _Polled(address, messages, span))
     _build(read | "Lines" >> beam.Map(lambda line: line).with_output_types(str), out)
     pipeline.run().wait_until_finish()
     span.end()

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.connect.pubsub import PubSubAddress
-from pipeline.engines.choose import Where
+from pipeline.engines import HERE
 from pipeline.errors import ConfigError
 from pipeline.sources import Told
 from pipeline.sources.live.reader import CommitFailed, Fetched
@@ -247,7 +247,7 @@ def test_a_subscription_that_goes_ends_the_job(pubsub: PubSub) -> None:
 
 
 def source(found: str) -> PubSubSource:
-    return PubSubSource(found, decode, Where.HERE, False, Told())
+    return PubSubSource(found, decode, HERE, False, Told())
 
 
 def test_a_subscription_that_can_t_be_read_is_refused(pubsub: PubSub) -> None:

@@ -18,7 +18,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from pipeline import failures
 from pipeline.connect.topics import Undelivered
 from pipeline.engines.local import live, patches
-from pipeline.engines.local.live import NOTHING_WAITS, Polled, ReadLive
+from pipeline.engines.polling import NOTHING_WAITS, Polled, ReadLive
 from pipeline.errors import CheckpointFailed, ConfigError, LakeFailed, WarehouseFailed
 from pipeline.sinks.duckdb import Busy
 from tests.pipeline.engines.local.test_live import Script, new_pipeline

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline import failures
-from pipeline.engines.choose import SpillStore
+from pipeline.engines.local.spill import SpillStore
 from pipeline.errors import JobFailed, SourceFailed, SpillFailed
 from pipeline.publishing.merge import TimeOrder
 from pipeline.scratch import folder

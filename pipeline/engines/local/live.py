@@ -1,76 +1,17 @@
-"""A live source on the local runner: polled in this process, told when what it gave is durable."""
+"""Lets the local streaming runner poll a live source, and tell it what is durable."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import apache_beam as beam
 from apache_beam import coders, pvalue
 from apache_beam.runners.direct import transform_evaluator as evaluators
 from apache_beam.runners.direct.util import TransformResult
-from apache_beam.transforms.core import Windowing
 from apache_beam.transforms.window import GlobalWindow, GlobalWindows
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
 
-from transforms.batch import RawBatch
+from pipeline.engines.polling import NOTHING_WAITS, PUBLISHED, SOURCES, ReadLive
 from transforms.order import WAITS_SINCE
-
-# Later than any moment.
-NOTHING_WAITS = 2**62
-
-
-@dataclass(frozen=True)
-class Polled:
-    """What a live source gives at once.
-
-    Attributes:
-        batches: raw batches; empty where nothing has come.
-        watermark_us: event time, µs since 1970, before which nothing more is expected; it has
-            taken `batches` into account and never goes back.
-        done: nothing will come any more; all windows are then finished.
-    """
-
-    batches: list[RawBatch]
-    watermark_us: int
-    done: bool = False
-
-
-class Pollable(Protocol):
-    """What the local streaming runner asks of a live source."""
-
-    def settled(self, before_us: int) -> None:
-        """Told before every poll what of all earlier ones every sink has by now.
-
-        It is everything but what steps keep, as for a window's end, the oldest of which they have
-        had since `before_us` (µs of the steady clock; NOTHING_WAITS if they keep nothing).
-        """
-
-    def poll(self) -> Polled:
-        """What has come; waits a short while if nothing has."""
-
-
-# The runner pickles transforms, and a source holds connections; so a transform only names it.
-_sources: dict[str, Pollable] = {}
-_published: dict[str, Timestamp] = {}
-
-
-class ReadLive(beam.PTransform):
-    """Reads raw batches from a `Pollable` of this process; for the local streaming runner only."""
-
-    def __init__(self, name: str, source: Pollable) -> None:
-        super().__init__()
-        self.name = name
-        _sources[name] = source
-        _published.pop(name, None)
-
-    def expand(self, begin: pvalue.PBegin) -> pvalue.PCollection:
-        """Adds the source."""
-        return pvalue.PCollection(begin.pipeline, element_type=RawBatch, is_bounded=False)
-
-    def get_windowing(self, inputs: Any) -> Windowing:  # noqa: ARG002 - as Beam calls it
-        """The global window."""
-        return Windowing(GlobalWindows())
 
 
 class _ReadLiveEvaluator(evaluators._TransformEvaluator):  # type: ignore[misc,unused-ignore]
@@ -90,12 +31,12 @@ class _ReadLiveEvaluator(evaluators._TransformEvaluator):  # type: ignore[misc,u
     def finish_bundle(self) -> TransformResult:
         """One poll as a bundle."""
         transform = self._applied_ptransform.transform
-        source = _sources[transform.name]
+        source = SOURCES[transform.name]
         source.settled(_waits_since(self._evaluation_context))
         polled = source.poll()
         # The batches carry the watermark after them, which is published with the next poll: the
         # ordering step then knows what is due before it has to release it.
-        published = _published.get(transform.name, MIN_TIMESTAMP)
+        published = PUBLISHED.get(transform.name, MIN_TIMESTAMP)
         at = MAX_TIMESTAMP if polled.done else Timestamp(micros=polled.watermark_us)
         bundles = []
         if polled.batches:
@@ -110,7 +51,7 @@ class _ReadLiveEvaluator(evaluators._TransformEvaluator):  # type: ignore[misc,u
         again = self._evaluation_context.create_bundle(pvalue.PBegin(transform.pipeline))
         # An empty bundle would never be taken off the runner's list of pending ones.
         again.add(GlobalWindows.windowed_value(None, timestamp=MAX_TIMESTAMP))
-        _published[transform.name] = at
+        PUBLISHED[transform.name] = at
         return TransformResult(self, bundles, [again], None, {None: published})
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, fields
 
 from apache_beam.metrics import Metrics
 from apache_beam.metrics.metric import MetricsFilter
-from apache_beam.runners.runner import PipelineResult
 
+from pipeline.engines.results import PipelineResult
 from pipeline.sinks import Sink
 from schemas.reading import DEAD_LETTER, READING, READING_SUPERSEDED, TABLES
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import apache_beam as beam
 
-from pipeline.engines.choose import Where
+from pipeline.engines import HERE, Engine, Finished
 from pipeline.errors import ConfigError
 from pipeline.sinks import Produced, Sink
 from pipeline.sinks.base import refused
@@ -38,7 +38,7 @@ class BigQuerySink(Sink):
         uri: `bigquery://PROJECT/DATASET`.
         source: the job's source as configured, without secrets.
         used: the profiles the job uses.
-        where: what kind of runner it runs on.
+        engine: what it runs on.
         method: how rows are written: one of `options.BIGQUERY_METHODS`.
         delivery: of storage_write: one of `options.BIGQUERY_DELIVERIES`.
         lake: the job's lake, if it has one.
@@ -59,7 +59,7 @@ class BigQuerySink(Sink):
         uri: str,
         source: str,
         used: Sequence[Profile],
-        where: Where = Where.HERE,
+        engine: Engine = HERE,
         method: str = "storage_write",
         delivery: str = "at_least_once",
         lake: str | None = None,
@@ -71,7 +71,7 @@ class BigQuerySink(Sink):
         self._address = Address.parse(uri)
         self._source = source.partition("?")[0]
         self._profiles = tuple(used)
-        self._where = where
+        self._engine = engine
         self._method = method
         self._once = delivery == "exactly_once"
         self._lake = lake
@@ -91,10 +91,13 @@ class BigQuerySink(Sink):
                 f"--bigquery_delivery=exactly_once is for --bigquery_method=storage_write, not "
                 f"{self._method}; drop it (load jobs load each file once anyway)"
             )
-        if self._once and self._where is Where.HERE:
+        if self._once and not self._engine.keeps_state:
+            from pipeline.engines import choose
+
+            fit = choose.those(lambda each: each.finished is Finished.DURABLE)
             raise ConfigError(
                 "--bigquery_delivery=exactly_once needs a runner that keeps state durable, such "
-                "as --runner=DataflowRunner; a local job forgets its own when it ends: drop it "
+                f"as {fit[0].flag}; a local job forgets its own when it ends: drop it "
                 "(the models keep one of two copies of a reading)"
             )
 
@@ -163,7 +166,7 @@ class BigQuerySink(Sink):
         assert self._lake is not None
         if produced.readings.is_bounded:
             return
-        if self._where is Where.HERE:
+        if self._engine.here:
             self._loads = loading.LoadThread(
                 self._lake, self._address, self._load_every_s, self.label
             )

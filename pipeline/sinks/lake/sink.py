@@ -10,7 +10,7 @@ import apache_beam as beam
 import pyarrow as pa
 
 from pipeline.clock import CLOCK
-from pipeline.engines.choose import Where
+from pipeline.engines import HERE, Engine
 from pipeline.shown import address
 from pipeline.sinks import Produced, Sink
 from pipeline.sinks.lake import archive, recent
@@ -66,7 +66,7 @@ class LakeSink(Sink):
         since_s: since when the last run of a live job wrote what it could not commit, seconds
             since 1970; that is read once more and left out. None: there was none, or the input
             is bounded.
-        where: what kind of runner the job runs on.
+        engine: what the job runs on.
         file_bytes: how large a file should become.
         file_wait_s: how long live readings wait for one on other runners than the local one.
         statistics: whether to write the window statistics, too, for a warehouse that is loaded
@@ -78,14 +78,15 @@ class LakeSink(Sink):
         uri: str,
         source: str,
         since_s: float | None = None,
-        where: Where = Where.HERE,
+        engine: Engine = HERE,
         file_bytes: int = 64 * 1024 * 1024,
         file_wait_s: float = 300.0,
         statistics: bool = False,
     ) -> None:
         self._store = store_at(uri)
         self.label, self.shown = LABEL, f"lake {address(uri)}"
-        self._here = where is Where.HERE
+        # Nothing is tried again there, and nothing travels.
+        self._here = engine.here and not engine.repeats_bundles
         self._file_bytes = file_bytes if self._here else min(file_bytes, _MOST_BYTES)
         self._file_wait_s = file_wait_s
         self._since_s = since_s

@@ -15,8 +15,8 @@ from kafka.errors import KafkaError
 from pipeline.clock import now_us
 from pipeline.connect import kafka as connect
 from pipeline.connect import secrets
-from pipeline.engines.choose import Where
-from pipeline.engines.local.live import ReadLive
+from pipeline.engines import Engine, Finished
+from pipeline.engines.polling import ReadLive
 from pipeline.errors import ConfigError, SourceFailed
 from pipeline.shown import address
 from pipeline.sources import Received, Told
@@ -50,7 +50,7 @@ class KafkaSource(LiveSource):
     Args:
         uri: `kafka://HOST:PORT[,HOST:PORT…]/TOPIC[?group=…&start=…&disorder=…&isolation=…]`.
         decode: decodes a raw batch; the watermark needs its event times.
-        where: what kind of runner the job runs on.
+        engine: what the job runs on.
         until_latest: whether to read what is there now and finish.
         told: what the job wants to know.
         budget: what a message may take.
@@ -61,7 +61,7 @@ class KafkaSource(LiveSource):
         self,
         uri: str,
         decode: Callable[[RawBatch], tuple[Decoded, Rejects]],
-        where: Where,
+        engine: Engine,
         until_latest: bool,
         told: Told,
         budget: Budget = USUAL,
@@ -77,14 +77,14 @@ class KafkaSource(LiveSource):
         self._wait_s = _seconds(uri, "transaction_wait", parameters, _TRANSACTION_WAIT_S)
         self._start = _start(uri, parameters.get("start") or "earliest")
         self._disorder_us = disorder_us(uri, parameters.get("disorder"))
-        self._java = _is_java(uri, parameters.get("reader"), where, until_latest)
+        self._java = _is_java(uri, parameters.get("reader"), engine, until_latest)
         if self._java and secrets.PARAMETER in parameters:
             raise ConfigError(
                 f"--source={address(uri)}: with reader=java a secret would stand in the job's graph, where "
                 "others can see it; drop reader=java"
             )
         self._decode = decode
-        self._where = where
+        self._engine = engine
         self._until_latest = until_latest
         self._told = told
         self.name = str(self.address)
@@ -125,7 +125,7 @@ class KafkaSource(LiveSource):
             read = ReadJava(self.address, self.group, self._start, self.name)
             batches = counted(pipeline | "Kafka" >> read)
             return Received(batches, None, None, disorder_us=self._disorder_us)
-        if self._where is not Where.HERE:
+        if not self._engine.here:
             topic = Topic(
                 self.address,
                 self.group,
@@ -134,7 +134,7 @@ class KafkaSource(LiveSource):
                 self._disorder_us,
                 self._decode,
                 self._partitions,
-                self._where is Where.KEPT,
+                self._engine.finished is Finished.DURABLE,
                 self._budget,
                 self._former,
                 self._compacted,
@@ -235,12 +235,16 @@ def _seconds(uri: str, name: str, parameters: Mapping[str, str], usual: float) -
     return found
 
 
-def _is_java(uri: str, reader: str | None, where: Where, until_latest: bool) -> bool:
+def _is_java(uri: str, reader: str | None, engine: Engine, until_latest: bool) -> bool:
     if reader not in (None, "python", "java"):
         raise ConfigError(f"--source={address(uri)}: reader={reader} must be python or java")
-    if reader == "java" and (where is not Where.KEPT or until_latest):
+    if reader == "java" and (engine.finished is not Finished.DURABLE or until_latest):
+        from pipeline.engines import choose
+
+        fit = choose.those(lambda each: each.finished is Finished.DURABLE)
         raise ConfigError(
-            f"--source={address(uri)}: reader=java is for live reading on Dataflow or Flink; drop it"
+            f"--source={address(uri)}: reader=java is for live reading on "
+            f"{' or '.join(each.name for each in fit)}; drop it"
         )
     return reader == "java"
 

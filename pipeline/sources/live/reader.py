@@ -17,7 +17,7 @@ import pyarrow as pa
 from apache_beam.metrics import Metrics
 
 from pipeline.clock import now_us, steady_us
-from pipeline.engines.local.live import Polled
+from pipeline.engines.polling import Polled
 from pipeline.errors import ConfigError, SourceFailed
 from pipeline.shown import address
 from pipeline.sources import Told
@@ -138,7 +138,7 @@ class _UnderWay:
 
 
 class LiveReader:
-    """Between a broker's own thread and the local streaming runner (a `streaming.live.Pollable`).
+    """Between a broker's own thread and the local streaming runner (a `engines.polling.Pollable`).
 
     Args:
         broker: what to read.
@@ -226,7 +226,7 @@ class LiveReader:
         self._stopping.set()
 
     def settled(self, before_us: int) -> None:
-        """See `streaming.live.Pollable`."""
+        """See `engines.polling.Pollable`."""
         # Sinks write while the next poll goes through the pipeline, so this is about the last one;
         # before partitions go it is about all.
         self._told.settled(self._flushing)
@@ -266,7 +266,7 @@ class LiveReader:
         self._commit_at = ended + max(_COMMIT_S, _COMMIT_SHARE * (ended - began))
 
     def poll(self) -> Polled:
-        """See `streaming.live.Pollable`."""
+        """See `engines.polling.Pollable`."""
         if self._handing_over.is_set() and not self._flushing:
             # Whoever reads these partitions next must find in the archive what this job has read.
             self._flushing = True

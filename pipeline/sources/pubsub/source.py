@@ -8,8 +8,8 @@ import apache_beam as beam
 from apache_beam.io.gcp.pubsub import ReadFromPubSub
 
 from pipeline.connect import pubsub as connect
-from pipeline.engines.choose import Where
-from pipeline.engines.local.live import ReadLive
+from pipeline.engines import HERE, Engine
+from pipeline.engines.polling import ReadLive
 from pipeline.errors import ConfigError
 from pipeline.sources import Received, Told
 from pipeline.sources.live import positions
@@ -32,7 +32,7 @@ class PubSubSource(LiveSource):
             `timestamp_attribute`, which Beam's ReadFromPubSub explains; the local runner needs
             neither.
         decode: decodes a raw batch; the watermark needs its event times.
-        where: what kind of runner the job runs on.
+        engine: what the job runs on.
         until_latest: whether to end once nothing has come for some seconds; local runner only.
             What a job held that was killed comes again only within a minute, when its leases
             have run out.
@@ -44,7 +44,7 @@ class PubSubSource(LiveSource):
         self,
         uri: str,
         decode: Callable[[RawBatch], tuple[Decoded, Rejects]],
-        where: Where,
+        engine: Engine,
         until_latest: bool,
         told: Told,
         run: str = "",
@@ -53,7 +53,7 @@ class PubSubSource(LiveSource):
         self.address = connect.PubSubAddress.parse(uri, "--source", "subscription", _PARAMETERS)
         self._disorder_us = disorder_us(uri, self.address.parameters.get("disorder"))
         self._decode = decode
-        self._where = where
+        self._engine = engine
         self._until_latest = until_latest
         self._told = told
         self.name = str(self.address)
@@ -71,18 +71,21 @@ class PubSubSource(LiveSource):
 
     def check(self) -> None:
         """Finds out within seconds whether the subscription can be read; raises ConfigError."""
-        if self._where is Where.MEMORY:
+        if self._engine.reads_pubsub is False:
+            from pipeline.engines import choose
+
+            fit = choose.those(lambda each: each.reads_pubsub)
             raise ConfigError(
-                f"--source={self.name}: only the local runner and Dataflow can read Pub/Sub; give "
-                "--runner=DirectRunner or --runner=DataflowRunner"
+                f"--source={self.name}: only {' and '.join(each.name for each in fit)} can read "
+                f"Pub/Sub; give {' or '.join(each.flag for each in fit)}"
             )
-        if self._until_latest and self._where is not Where.HERE:
+        if self._until_latest and not self._engine.here:
             raise ConfigError(
-                "--until=latest: a pubsub:// source has an end on the local runner only; drop it, "
-                "or give --runner=DirectRunner"
+                f"--until=latest: a pubsub:// source has an end on {HERE.name} only; drop it, "
+                f"or give {HERE.flag}"
             )
         found = connect.check_subscription(self.address, "--source")
-        if self._where is Where.HERE and found is not None and found.enable_message_ordering:
+        if self._engine.here and found is not None and found.enable_message_ordering:
             # A key's next messages come when its last are acknowledged, which is after their
             # window; by then the watermark has gone past them.
             raise ConfigError(
@@ -93,8 +96,8 @@ class PubSubSource(LiveSource):
 
     def read(self, pipeline: beam.Pipeline) -> Received:
         """Adds the source's steps."""
-        here = self._where is Where.HERE
-        batches = self._read_here(pipeline) if here else self._read_on_dataflow(pipeline)
+        here = self._engine.here
+        batches = self._read_here(pipeline) if here else self._read_elsewhere(pipeline)
         return Received(
             counted(batches),
             dead_letters=None,
@@ -111,7 +114,7 @@ class PubSubSource(LiveSource):
         self.reader = LiveReader(broker, self._decode, self._disorder_us, self._told, ledger=ledger)
         return pipeline | "PubSub" >> ReadLive("PubSub", self.reader)
 
-    def _read_on_dataflow(self, pipeline: beam.Pipeline) -> beam.PCollection:
+    def _read_elsewhere(self, pipeline: beam.Pipeline) -> beam.PCollection:
         parameters = self.address.parameters
         messages = pipeline | "PubSub" >> ReadFromPubSub(
             subscription=self.address.subscription_path,

@@ -19,7 +19,8 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from google.cloud import bigquery as api
 from grpc import StatusCode
 
-from pipeline.engines.choose import Where
+from pipeline.engines import HERE
+from pipeline.engines.dataflow import ENGINE as DATAFLOW
 from pipeline.sinks import Produced
 from pipeline.sinks.bigquery import BigQuerySink
 from pipeline.stores import store_at
@@ -98,7 +99,7 @@ def sink(emulator: BigQuery, dataset: str, method: str, **more: Any) -> BigQuery
         f"bigquery://{emulator.project}/{dataset}",
         source="test://source",
         used=PROFILES,
-        where=Where.KEPT if once else Where.HERE,
+        engine=DATAFLOW if once else HERE,
         method="storage_write" if once else method,
         delivery="exactly_once" if once else "at_least_once",
         **{"kept_where": "the lake", **more},

@@ -27,7 +27,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pipeline import account, job
 from pipeline.account import Account
 from pipeline.engines import choose as runner
-from pipeline.engines.local.live import Polled, ReadLive
+from pipeline.engines.polling import Polled, ReadLive
 from pipeline.errors import ConfigError
 from pipeline.options import JobConfig
 from pipeline.running.watch import BOUNDS_S, LATENCY, Histogram, Latency, Watch, line

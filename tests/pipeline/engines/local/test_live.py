@@ -17,7 +17,7 @@ from apache_beam.runners.runner import PipelineState
 
 from pipeline.clock import CLOCK, steady_us
 from pipeline.engines.local import live, patches
-from pipeline.engines.local.live import NOTHING_WAITS, Polled, ReadLive
+from pipeline.engines.polling import NOTHING_WAITS, Polled, ReadLive
 from pipeline.sources.live.watermark import NEVER
 from tests.messages import PROFILES, SECOND, START_US
 from tests.transforms.recorder import Record, recording

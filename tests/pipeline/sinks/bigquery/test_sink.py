@@ -13,7 +13,7 @@ from google.cloud.bigquery_storage_v1 import types
 from google.protobuf import any_pb2
 from google.rpc import status_pb2
 
-from pipeline.engines.choose import Where
+from pipeline.engines.dataflow import ENGINE as DATAFLOW
 from pipeline.errors import ConfigError
 from pipeline.sinks.bigquery import Address, BigQuerySink, answers, requests
 from pipeline.sinks.bigquery.answers import Answer
@@ -177,7 +177,7 @@ def test_flags_that_do_not_fit_each_other_are_told(flags: dict[str, Any], part: 
 
 
 def test_flags_that_fit_are_taken() -> None:
-    BigQuerySink(URI, "simulator:", PROFILES, where=Where.KEPT, delivery="exactly_once")
+    BigQuerySink(URI, "simulator:", PROFILES, engine=DATAFLOW, delivery="exactly_once")
     BigQuerySink(URI, "simulator:", PROFILES, method="file_loads", lake="gs://bucket/lake")
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from pipeline.clock import CLOCK, steady_us
 from pipeline.engines.local import live, patches
-from pipeline.engines.local.live import NOTHING_WAITS, Polled, ReadLive
+from pipeline.engines.polling import NOTHING_WAITS, Polled, ReadLive
 from pipeline.errors import LakeFailed
 from pipeline.sinks.lake import archive, archive_steps
 from pipeline.sinks.lake.archive import hour_folder, look_again, slug

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from pipeline.engines.choose import Where
+from pipeline.engines import HERE, Engine
+from pipeline.engines.dataflow import ENGINE as DATAFLOW
 from pipeline.errors import LakeFailed
 from pipeline.sinks import Produced
 from pipeline.sinks.lake import archive, recent
@@ -82,14 +83,14 @@ def held(store: Store, folder: str) -> dict[str, int]:
 
 def ran(
     store: Store,
-    where: Where,
+    engine: Engine,
     made: Sequence[pa.Table],
     messages: Sequence[RawBatch] = (),
     file_bytes: int = 1 << 20,
     dialects: Sequence[pa.Table] = (),
 ) -> None:
     """The sink's steps on bounded input."""
-    sink = LakeSink(store.uri, "kafka://b/t", where=where, file_bytes=file_bytes)
+    sink = LakeSink(store.uri, "kafka://b/t", engine=engine, file_bytes=file_bytes)
     sink.prepare()
     with beam.Pipeline(FnApiRunner()) as pipeline:
 
@@ -109,9 +110,9 @@ def ran(
 # --- small tables ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", [Where.HERE, Where.KEPT])
+@pytest.mark.parametrize("engine", [HERE, DATAFLOW])
 def test_how_tests_were_read_is_kept_by_the_day_their_file_arrived(
-    place: Place, where: Where
+    place: Place, engine: Engine
 ) -> None:
     def dialects(*names: str, day: int = 0) -> pa.Table:
         moments = [NOON + dt.timedelta(days=day)] * len(names)
@@ -119,48 +120,48 @@ def test_how_tests_were_read_is_kept_by_the_day_their_file_arrived(
         return pa.table({"dialect_id": pa.array(names), "ingested_at": arrived})
 
     given = [dialects("b", "a"), dialects("c", day=1), dialects("d")]
-    again = [dialects("a")] if where is Where.HERE else []
-    ran(place.store, where, [], dialects=[*given, *again])
+    again = [dialects("a")] if engine is HERE else []
+    ran(place.store, engine, [], dialects=[*given, *again])
     for day, wanted in (("01", ["a", "b", "d"]), ("02", ["c"])):
         kept = tables(place.store, f"test_dialects/dt=2024-06-{day}")
         assert sorted(pa.concat_tables(kept)["dialect_id"].to_pylist()) == wanted
     before = {stored.path for stored in place.store.files("test_dialects")}
-    ran(place.store, where, [], dialects=[*again, *reversed(given)])
+    ran(place.store, engine, [], dialects=[*again, *reversed(given)])
     assert {stored.path for stored in place.store.files("test_dialects")} == before
 
 
 # --- gathering ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", [Where.HERE, Where.KEPT])
+@pytest.mark.parametrize("engine", [HERE, DATAFLOW])
 def test_a_day_is_a_file_and_the_order_of_what_comes_changes_nothing(
-    place: Place, where: Where
+    place: Place, engine: Engine
 ) -> None:
     parts = [readings(n * 100, 50, day) for n, day in itertools.product(range(4), range(3))]
     # One that holds two days.
     parts.append(pa.concat_tables([readings(1000, 10, 0), readings(1000, 10, 1)]))
-    ran(place.store, where, parts)
+    ran(place.store, engine, parts)
     files = {name: found for name, found in place.versions().items() if "readings" in name}
     days = {name.split("/")[-2] for name in files}
     assert days == {"dt=2024-06-01", "dt=2024-06-02", "dt=2024-06-03"}
     # With many workers a day is divided among some of them.
-    assert len(files) == 3 if where is Where.HERE else 3 <= len(files) <= 12
+    assert len(files) == 3 if engine is HERE else 3 <= len(files) <= 12
     assert ids(place.store) == sorted(
         name for part in parts for name in part["reading_id"].to_pylist()
     )
-    ran(place.store, where, parts[::-1])
+    ran(place.store, engine, parts[::-1])
     assert {name: found for name, found in place.versions().items() if "readings" in name} == files
 
 
 def test_files_have_the_size_that_is_asked_for(place: Place) -> None:
     parts = [readings(n * 1000, 1000) for n in range(8)]
-    ran(place.store, Where.HERE, parts, file_bytes=parts[0].nbytes // 4 * 3)
+    ran(place.store, HERE, parts, file_bytes=parts[0].nbytes // 4 * 3)
     assert sorted(table.num_rows for table in tables(place.store, "readings")) == [2000, 3000, 3000]
 
 
 def test_messages_of_a_stream_are_gathered_by_many_workers(place: Place) -> None:
     batches = [raw(*range(n * 10, n * 10 + 10), part=f"t/{n % 2}") for n in range(12)]
-    ran(place.store, Where.KEPT, [], batches)
+    ran(place.store, DATAFLOW, [], batches)
     found = held(place.store, "raw/source=kafka_b_t")
     wanted = [name for batch in batches for name in batch.table["position"].to_pylist()]
     assert found == once(*wanted)

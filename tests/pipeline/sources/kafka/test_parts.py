@@ -17,7 +17,9 @@ from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
 from pipeline.connect.kafka import KafkaAddress
-from pipeline.engines.choose import Where
+from pipeline.engines import HERE, Engine
+from pipeline.engines.dataflow import ENGINE as DATAFLOW
+from pipeline.engines.prism import ENGINE as PRISM
 from pipeline.errors import ConfigError
 from pipeline.shown import address
 from pipeline.sources import Told
@@ -243,8 +245,8 @@ def test_a_bundle_that_failed_leaves_nothing_to_the_next() -> None:
 # --- the URI ------------------------------------------------------------------------------------
 
 
-def source(query: str = "", where: Where = Where.HERE, until_latest: bool = False) -> KafkaSource:
-    return KafkaSource(f"kafka://b1/cells{query}", decode, where, until_latest, Told())
+def source(query: str = "", engine: Engine = HERE, until_latest: bool = False) -> KafkaSource:
+    return KafkaSource(f"kafka://b1/cells{query}", decode, engine, until_latest, Told())
 
 
 def test_a_topic_is_read_for_ever_by_one_group_unless_it_says_otherwise() -> None:
@@ -297,8 +299,8 @@ def test_a_wrong_parameter_is_named_with_the_flag_and_the_fix(query: str, says: 
 
 
 def test_java_reads_live_and_only_where_an_engine_keeps_what_was_read() -> None:
-    assert source("?reader=java", Where.KEPT)._java
-    assert not source("?reader=python", Where.KEPT)._java
-    for where, until_latest in ((Where.MEMORY, False), (Where.KEPT, True), (Where.HERE, True)):
+    assert source("?reader=java", DATAFLOW)._java
+    assert not source("?reader=python", DATAFLOW)._java
+    for engine, until_latest in ((PRISM, False), (DATAFLOW, True), (HERE, True)):
         with pytest.raises(ConfigError, match="drop it"):
-            source("?reader=java", where, until_latest)
+            source("?reader=java", engine, until_latest)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.engines.local.live import NOTHING_WAITS, Polled
+from pipeline.engines.polling import NOTHING_WAITS, Polled
 from pipeline.errors import ConfigError, SourceFailed
 from pipeline.sinks.base import background
 from pipeline.sinks.base.background import Background

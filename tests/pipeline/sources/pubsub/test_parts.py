@@ -22,7 +22,9 @@ from google.api_core import exceptions
 from google.pubsub_v1.types import PubsubMessage as ClientMessage
 
 from pipeline.connect import pubsub as connect
-from pipeline.engines.choose import Where
+from pipeline.engines import HERE, Engine
+from pipeline.engines.dataflow import ENGINE as DATAFLOW
+from pipeline.engines.prism import ENGINE as PRISM
 from pipeline.errors import ConfigError
 from pipeline.sources import Told
 from pipeline.sources.pubsub import broker as pubsub_broker
@@ -180,8 +182,8 @@ def test_beam_s_messages_are_packed_by_bundle_and_window() -> None:
         _ = found | beam.combiners.ToList() | beam.Map(check)
 
 
-def source(uri: str, where: Where = Where.HERE, until_latest: bool = False) -> PubSubSource:
-    return PubSubSource(uri, decode, where, until_latest, Told())
+def source(uri: str, engine: Engine = HERE, until_latest: bool = False) -> PubSubSource:
+    return PubSubSource(uri, decode, engine, until_latest, Told())
 
 
 def test_an_address_that_can_t_be_used_is_refused() -> None:
@@ -192,15 +194,15 @@ def test_an_address_that_can_t_be_used_is_refused() -> None:
     with pytest.raises(ConfigError, match="no such parameter 'group'"):
         source("pubsub://project/sub?group=a")
     with pytest.raises(ConfigError, match="--until=latest"):
-        source("pubsub://project/sub", where=Where.KEPT, until_latest=True).check()
+        source("pubsub://project/sub", engine=DATAFLOW, until_latest=True).check()
     with pytest.raises(ConfigError, match="only the local runner and Dataflow"):
-        source("pubsub://project/sub", where=Where.MEMORY).check()
+        source("pubsub://project/sub", engine=PRISM).check()
 
 
 def test_other_runners_get_beam_s_own_reader() -> None:
     pipeline = beam.Pipeline(options=PipelineOptions(["--streaming"]))
     received = source(
-        "pubsub://project/sub?id_label=id&timestamp_attribute=at&disorder=3", where=Where.KEPT
+        "pubsub://project/sub?id_label=id&timestamp_attribute=at&disorder=3", engine=DATAFLOW
     ).read(pipeline)
     assert not received.batches.is_bounded and received.batches.element_type is RawBatch
     text = str(pipeline.to_runner_api())
