@@ -33,6 +33,8 @@ _EVERY_S = 60.0
 _MOST = 1_000
 _LENGTH = 500
 _NAMES = 3
+# What is defined there says which file or messages it is about.
+_NAMING = ("pipeline.sources", "pipeline.stores.raw_file")
 _TASK_FAILED = "A task failed with exception"
 
 # In the text of an error, or of a whole traceback, that a runner hands on.
@@ -167,7 +169,7 @@ def _named(value: Any) -> str | None:
             return f"{file}, rows {first:,} to {first + value.table.num_rows - 1:,}"
         if isinstance(value, pa.Table):
             return _rows(value)
-        if type(value).__module__.startswith("pipeline.sources"):
+        if type(value).__module__.startswith(_NAMING):
             path = getattr(value, "source_file", None) or getattr(value, "path", None)
             return path if isinstance(path, str) else None
     except Exception:  # noqa: BLE001 - it is about an error that has to be shown in any case

@@ -36,7 +36,8 @@ from pipeline.shown import say
 from pipeline.sinks import Produced, Sink
 from pipeline.sinks.base import tally
 from pipeline.sinks.base.tally import SinkAccount
-from pipeline.sources.live.watermark import NEVER, Behind
+from pipeline.sources import Behind
+from pipeline.sources.live.watermark import NEVER
 
 _log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ class Produced:
 
     Attributes:
         raw: PCollection of `transforms.batch.RawBatch`, None where `files` is what is archived.
-        files: PCollection of `pipeline.sources.RawFile`, or None.
+        files: PCollection of `pipeline.stores.raw_file.RawFile`, or None.
         readings: PCollection of tables of schema READING.
         window_stats: PCollection of tables of schema WINDOW_STATS.
         tails: PCollection of (shard, `transforms.order.Tail`): what the next readings need.

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import apache_beam as beam
 
-from pipeline.sources.live.watermark import Behind
 
-
-@dataclass(frozen=True)
-class RawFile:
-    """A file to be archived verbatim.
+class Behind(NamedTuple):
+    """What event time waits for.
 
     Attributes:
-        path: where it can be opened (local path, gs://, s3://).
-        source_file: its name with its folder, as readings carry it.
-        arrived_at_us: its modification time, microseconds since 1970 UTC.
-        size: bytes.
-        root: the folder that it must lie in, links followed; None: anywhere.
+        partition: the one that is furthest behind.
+        behind_us: by so much, in event time, behind the one furthest ahead; None: it has given
+            nothing yet.
+        since_us: since when, µs since 1970.
     """
 
-    path: str
-    source_file: str
-    arrived_at_us: int
-    size: int
-    root: str | None = None
+    partition: int
+    behind_us: int | None
+    since_us: int
 
 
 @dataclass(frozen=True)
@@ -38,7 +32,7 @@ class Received:
         batches: PCollection of `transforms.batch.RawBatch`.
         dead_letters: PCollection of tables of schema DEAD_LETTER: what the source itself could
             not read; None where it reads anything.
-        files: PCollection of `RawFile` to be archived whole; None where the batches themselves
+        files: PCollection of `stores.raw_file.RawFile` to be archived whole; None where the batches themselves
             are what the archive keeps.
         leads: whether a batch's time is the watermark that the source will have after it.
         summaries: PCollection of tables of schema CYCLE_SUMMARY: what the source says of cycles

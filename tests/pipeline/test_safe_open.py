@@ -15,8 +15,8 @@ from pipeline.running.checkpoint import Checkpoint
 from pipeline.safe_open import fresh, lock_file
 from pipeline.sinks.duckdb.file import File
 from pipeline.sinks.lake.files_as_they_are import archive_file
-from pipeline.sources import RawFile
 from pipeline.stores.local import LocalStore
+from pipeline.stores.raw_file import RawFile
 
 
 @contextmanager

@@ -15,10 +15,10 @@ from pipeline.scratch import in_tmpdir, temporary
 from pipeline.sinks.lake.archive import hour_folder
 from pipeline.sinks.lake.files import write_copy
 from pipeline.sinks.lake.writing import Writing
-from pipeline.sources import RawFile
 from pipeline.sources.files.splits import name_as_text, opened
 from pipeline.sources.formats.meter import Refused
 from pipeline.stores import Store
+from pipeline.stores.raw_file import RawFile
 
 _log = logging.getLogger(__name__)
 _COPY_BYTES = 4 * 1024 * 1024

@@ -17,7 +17,7 @@ from apache_beam.metrics import Metrics
 from pipeline import outcome
 from pipeline.errors import ConfigError
 from pipeline.shown import address
-from pipeline.sources import Bounded, RawFile, Received
+from pipeline.sources import Bounded, Received
 from pipeline.sources.files.readahead import read_group
 from pipeline.sources.files.splits import (
     Group,
@@ -32,6 +32,7 @@ from pipeline.sources.formats.content import Messages, Settings, Summaries
 from pipeline.sources.formats.messages import Packer
 from pipeline.sources.formats.meter import Refused
 from pipeline.sources.formats.parquet import NO_PAYLOAD
+from pipeline.stores.raw_file import RawFile
 from transforms import dead_letter, naming
 from transforms.batch import RawBatch
 from transforms.budget import MIB, USUAL, Budget

@@ -20,9 +20,9 @@ from pipeline.clock import now_us, steady_us
 from pipeline.engines.polling import Polled
 from pipeline.errors import ConfigError, SourceFailed
 from pipeline.shown import address
-from pipeline.sources import Told
+from pipeline.sources import Behind, Told
 from pipeline.sources.live.positions import Ledger
-from pipeline.sources.live.watermark import NEVER, Behind, Watermark
+from pipeline.sources.live.watermark import NEVER, Watermark
 from transforms.batch import MESSAGES, BatchKind, Origin, RawBatch
 from transforms.decoded import Decoded
 from transforms.rejects import Rejects

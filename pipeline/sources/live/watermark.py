@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+
+from pipeline.sources import Behind
 
 # Before any event.
 NEVER = -(2**62)
@@ -26,21 +27,6 @@ class _Partition:
     reached_us: int | None = None  # event time; None if nothing has come
     ended_us: int | None = None  # since when there is nothing left to read; None if there is
     idle_from_us: int | None = None  # what it had reached then
-
-
-class Behind(NamedTuple):
-    """What event time waits for.
-
-    Attributes:
-        partition: the one that is furthest behind.
-        behind_us: by so much, in event time, behind the one furthest ahead; None: it has given
-            nothing yet.
-        since_us: since when, µs since 1970.
-    """
-
-    partition: int
-    behind_us: int | None
-    since_us: int
 
 
 class Watermark:

@@ -12,12 +12,12 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.test_pipeline import TestPipeline
 
-from pipeline.sources import RawFile
 from pipeline.sources.files.readahead import read_group
 from pipeline.sources.files.source import FileSource
 from pipeline.sources.files.splits import grouped, list_files, planned
 from pipeline.sources.formats.content import Messages, Settings, Summaries
 from pipeline.sources.formats.messages import Packer
+from pipeline.stores.raw_file import RawFile
 from transforms import dead_letter
 from transforms.batch import BatchKind, RawBatch
 from transforms.dead_letter import DeadLetter

@@ -26,8 +26,8 @@ from pipeline.sinks.lake.files import write_parquet
 from pipeline.sinks.lake.files_as_they_are import archive_file
 from pipeline.sinks.lake.sink import LakeSink
 from pipeline.sinks.lake.tables import READINGS, by_day, write_day
-from pipeline.sources import RawFile
 from pipeline.stores import Store, store_at
+from pipeline.stores.raw_file import RawFile
 from tests.pipeline.conftest import Place
 from tests.pipeline.sinks.lake.test_archive import offsets, once, positions
 from tests.pipeline.stores.faults import PASSED
