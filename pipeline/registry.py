@@ -1,26 +1,56 @@
-"""Which source, lake and warehouse a URI means: one line for each there is."""
+"""Which source, lake and warehouse a URI means: a table, with one line for each there is.
+
+A class is imported when its line is asked for, and builds itself from the job's configuration.
+"""
 
 from __future__ import annotations
 
-from functools import partial
+from importlib import import_module
+from typing import NamedTuple, cast
 
 from pipeline.engines import HERE, Engine
 from pipeline.errors import ConfigError
 from pipeline.options import JobConfig
 from pipeline.shown import address
-from pipeline.sinks import Sink
-from pipeline.sinks.bigquery import BigQuerySink
-from pipeline.sinks.duckdb import DuckDBSink, MotherDuckSink
-from pipeline.sinks.lake.sink import LakeSink
-from pipeline.sinks.topic.sink import TopicSink
+from pipeline.sinks import Configured, Sink
+from pipeline.sinks import Wanted as WantedSink
 from pipeline.sources import Source, Told
-from pipeline.sources.files.source import FileSource
-from pipeline.sources.kafka.source import KafkaSource
-from pipeline.sources.pubsub.source import PubSubSource
-from pipeline.sources.simulation.source import SimulatorSource
-from transforms.decode import decode as decode_batch
+from pipeline.sources import Wanted as WantedSource
 
-_FILE_SYSTEMS = ("", "gs", "s3")
+
+class Line(NamedTuple):
+    """A line of the table.
+
+    Attributes:
+        form: what to give, as messages tell it.
+        means: the class, as `module:name`.
+    """
+
+    form: str
+    means: str
+
+
+# By scheme; a path has none.
+_FILES = Line(
+    "a file, folder or glob (local, gs://, s3://)", "pipeline.sources.files.source:FileSource"
+)
+SOURCES = {
+    "": _FILES,
+    "gs": _FILES,
+    "s3": _FILES,
+    "kafka": Line("kafka://", "pipeline.sources.kafka.source:KafkaSource"),
+    "pubsub": Line("pubsub://", "pipeline.sources.pubsub.source:PubSubSource"),
+    "simulator": Line("simulator:", "pipeline.sources.simulation.source:SimulatorSource"),
+}
+WAREHOUSES = {
+    "duckdb": Line("duckdb:PATH", "pipeline.sinks.duckdb.sink:DuckDBSink"),
+    "md": Line("md:DATABASE", "pipeline.sinks.duckdb.sink:MotherDuckSink"),
+    "bigquery": Line("bigquery://PROJECT/DATASET", "pipeline.sinks.bigquery:BigQuerySink"),
+    "cassandra": Line("cassandra://HOST/KEYSPACE", "pipeline.sinks.cassandra:CassandraSink"),
+}
+# Whatever their scheme: `stores` and `connect` know what lies behind it.
+LAKE = "pipeline.sinks.lake.sink:LakeSink"
+DEAD_LETTER_TOPIC = "pipeline.sinks.topic.sink:TopicSink"
 
 
 def scheme(uri: str) -> str:
@@ -28,6 +58,15 @@ def scheme(uri: str) -> str:
     head, colon, _ = uri.partition(":")
     # A path may hold a colon; a scheme is a short word.
     return head.lower() if colon and head.isalnum() and len(head) > 1 else ""
+
+
+def _class(means: str) -> object:
+    module, _, name = means.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _source_class(line: Line) -> type[Source]:
+    return cast("type[Source]", _class(line.means))
 
 
 def source(
@@ -43,38 +82,25 @@ def source(
         told: what the job wants to know of a live source.
     """
     kind = scheme(config.source)
-    if config.dialects and kind not in _FILE_SYSTEMS:
+    line = SOURCES.get(kind)
+    meant = None if line is None else _source_class(line)
+    if config.dialects and not (meant and meant.takes_dialects):
         raise ConfigError("--dialect says how files are read; drop it, or give files as --source")
-    if kind in ("kafka", "pubsub"):
-        decode = partial(
-            decode_batch,
-            time_zone=config.zone,
-            day_first=config.day_first,
-            budget=config.budget,
-            binary_keys=config.binary_keys,
+    if config.until_latest and not (meant and meant.takes_until_latest):
+        forms = [each.form for each in _lines(SOURCES) if _source_class(each).takes_until_latest]
+        raise ConfigError(f"--until=latest is for {' and '.join(forms)} sources; drop it")
+    if meant is None:
+        *most, last = (each.form for each in _lines(SOURCES))
+        raise ConfigError(
+            f"--source={address(config.source)}: no source reads {kind}:; give "
+            f"{', '.join(most)} or {last}"
         )
-        common = (config.source, decode, engine, config.until_latest, told or Told())
-        if kind == "kafka":
-            return KafkaSource(*common, config.budget, config.run)
-        return PubSubSource(*common, config.run)
-    if config.until_latest:
-        raise ConfigError("--until=latest is for kafka:// and pubsub:// sources; drop it")
-    if kind == "simulator":
-        return SimulatorSource(config.source)
-    if kind in _FILE_SYSTEMS:
-        return FileSource(
-            config.source,
-            name=config.source,
-            equipment_id=config.equipment_id,
-            time_zone=config.zone,
-            day_first=config.day_first,
-            dialects=config.dialects,
-            budget=config.budget,
-        )
-    raise ConfigError(
-        f"--source={address(config.source)}: no source reads {kind}:; give a file, folder or glob "
-        "(local, gs://, s3://), kafka://, pubsub:// or simulator:"
-    )
+    return meant.from_config(WantedSource(config, engine, told or Told()))
+
+
+def _lines(table: dict[str, Line]) -> list[Line]:
+    """Each line once, whatever number of schemes mean it."""
+    return list(dict.fromkeys(table.values()))
 
 
 def sinks(config: JobConfig, since_s: float | None = None, engine: Engine = HERE) -> list[Sink]:
@@ -87,73 +113,21 @@ def sinks(config: JobConfig, since_s: float | None = None, engine: Engine = HERE
         engine: what the job runs on.
     """
     found: list[Sink] = []
+
+    def add(means: str, uri: str, number: str = "") -> None:
+        meant = cast("type[Configured]", _class(means))
+        found.append(meant.from_config(WantedSink(uri, config, engine, number, since_s)))
+
     if config.lake is not None:
-        loaded = config.bigquery_method == "file_loads" and any(
-            scheme(uri) == "bigquery" for uri in config.warehouses
-        )
-        found.append(
-            LakeSink(
-                config.lake,
-                config.source,
-                since_s,
-                engine,
-                config.lake_file_bytes,
-                config.lake_file_wait_s,
-                statistics=loaded,
-            )
-        )
+        add(LAKE, config.lake)
     for place, uri in enumerate(config.warehouses, start=1):
-        number = "" if place == 1 else str(place)
-        if scheme(uri) == "duckdb":
-            label = f"DuckDB{number}"
-            path = uri.partition(":")[2]
-            found.append(DuckDBSink(path, config.profiles, label, config.on_conflict))
-        elif scheme(uri) == "md":
-            label = f"MotherDuck{number}"
-            found.append(MotherDuckSink(uri, config.profiles, label, config.on_conflict))
-        elif scheme(uri) == "bigquery":
-            found.append(_bigquery(config, uri, engine, f"BigQuery{number}"))
-        elif scheme(uri) == "cassandra":
-            found.append(_cassandra(config, uri, f"Cassandra{number}"))
-        else:
+        line = WAREHOUSES.get(scheme(uri))
+        if line is None:
+            forms = ", ".join(each.form for each in _lines(WAREHOUSES))
             raise ConfigError(
-                f"--warehouse={address(uri)}: no such warehouse; give duckdb:PATH, md:DATABASE, "
-                "bigquery://PROJECT/DATASET, cassandra://HOST/KEYSPACE or none"
+                f"--warehouse={address(uri)}: no such warehouse; give {forms} or none"
             )
+        add(line.means, uri, "" if place == 1 else str(place))
     if config.dead_letter_topic is not None:
-        found.append(TopicSink(config.dead_letter_topic))
+        add(DEAD_LETTER_TOPIC, config.dead_letter_topic)
     return found
-
-
-def _bigquery(config: JobConfig, uri: str, engine: Engine, label: str) -> BigQuerySink:
-    others = [config.lake, *config.warehouses, config.dead_letter_topic]
-    kept = [other for other in others if other is not None and other != uri]
-    return BigQuerySink(
-        uri,
-        source=config.source,
-        used=config.profiles,
-        engine=engine,
-        method=config.bigquery_method,
-        delivery=config.bigquery_delivery,
-        lake=config.lake,
-        kept_where=kept[0] if kept else None,
-        load_every_s=config.bigquery_load_every_s,
-        label=label,
-        on_conflict=config.on_conflict,
-    )
-
-
-def _cassandra(config: JobConfig, uri: str, label: str) -> Sink:
-    # Only now: the driver takes half a second to import.
-    from pipeline.sinks.cassandra import CassandraSink
-
-    others = [config.lake, *config.warehouses, config.dead_letter_topic]
-    kept = [other for other in others if other is not None and other != uri]
-    return CassandraSink(
-        uri,
-        source=config.source,
-        used=config.profiles,
-        kept_where=kept[0] if kept else None,
-        label=label,
-        on_conflict=config.on_conflict,
-    )

@@ -1,12 +1,15 @@
-"""The sinks: one file each; every one takes all that the graph gives."""
+"""The sinks: one file or folder each; every one takes all that the graph gives."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Protocol
 
 import apache_beam as beam
 
+from pipeline.engines import HERE, Engine
+from pipeline.options import JobConfig
 from schemas.reading import (
     CYCLE_SUMMARY,
     READING,
@@ -57,6 +60,41 @@ class Produced:
             (SOURCE_POSITION, self.positions),
         )
         return [(table, rows) for table, rows in given if rows is not None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a sink is built from.
+
+    Attributes:
+        uri: what the flag says, such as `duckdb:data/warehouse.duckdb`.
+        config: the job's.
+        engine: what the job runs on.
+        number: what tells the second warehouse's steps from the first one's, such as `2`; empty
+            for the first.
+        since_s: since when the last run of a live job wrote what it could not commit, seconds
+            since 1970; None if there was none.
+    """
+
+    uri: str
+    config: JobConfig
+    engine: Engine = HERE
+    number: str = ""
+    since_s: float | None = None
+
+    @property
+    def kept_where(self) -> str | None:
+        """Where else the job's dead letters are; None: nowhere."""
+        others = [self.config.lake, *self.config.warehouses, self.config.dead_letter_topic]
+        return next((each for each in others if each is not None and each != self.uri), None)
+
+
+class Configured(Protocol):
+    """A sink that flags ask for."""
+
+    @classmethod
+    def from_config(cls, wanted: Wanted) -> Sink:
+        """Builds it; raises ConfigError if its URI or flags can't be used."""
 
 
 class Sink(ABC):

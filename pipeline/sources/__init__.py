@@ -1,12 +1,20 @@
-"""The sources: one file each; every one yields raw batches with their origin."""
+"""The sources: one file or folder each; every one yields raw batches with their origin."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import apache_beam as beam
+
+from pipeline.engines import HERE, Engine
+from pipeline.options import JobConfig
+from transforms.batch import RawBatch
+from transforms.decode import decode
+from transforms.decoded import Decoded
+from transforms.rejects import Rejects
 
 
 class Behind(NamedTuple):
@@ -32,8 +40,8 @@ class Received:
         batches: PCollection of `transforms.batch.RawBatch`.
         dead_letters: PCollection of tables of schema DEAD_LETTER: what the source itself could
             not read; None where it reads anything.
-        files: PCollection of `stores.raw_file.RawFile` to be archived whole; None where the batches themselves
-            are what the archive keeps.
+        files: PCollection of `stores.raw_file.RawFile` to be archived whole; None where the
+            batches themselves are what the archive keeps.
         leads: whether a batch's time is the watermark that the source will have after it.
         summaries: PCollection of tables of schema CYCLE_SUMMARY: what the source says of cycles
             beside its readings; None where it says nothing.
@@ -72,15 +80,49 @@ class Told:
     taking_over: Callable[[], None] = lambda: None
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a source is built from.
+
+    Attributes:
+        config: the job's; its `source` is the URI.
+        engine: what the job runs on.
+        told: what the job wants to know of a live source.
+    """
+
+    config: JobConfig
+    engine: Engine = HERE
+    told: Told = field(default_factory=Told)
+
+    @property
+    def decode(self) -> Callable[[RawBatch], tuple[Decoded, Rejects]]:
+        """Decodes a raw batch as the job will; a live source's watermark needs its event times."""
+        return partial(
+            decode,
+            time_zone=self.config.zone,
+            day_first=self.config.day_first,
+            budget=self.config.budget,
+            binary_keys=self.config.binary_keys,
+        )
+
+
 class Source(Protocol):
     """What every source offers.
 
     Attributes:
         unit: `readings` or `B` (bytes).
         live: whether it goes on for ever.
+        takes_dialects: whether `--dialect` says something of it.
+        takes_until_latest: whether it can be read up to what is there now.
     """
 
     unit: str
+    takes_dialects: bool
+    takes_until_latest: bool
+
+    @classmethod
+    def from_config(cls, wanted: Wanted) -> Source:
+        """Builds it; raises ConfigError if its URI or flags can't be used."""
 
     @property
     def live(self) -> bool:
@@ -121,6 +163,8 @@ class Source(Protocol):
 class Bounded:
     """What sources have in common whose end is known."""
 
+    takes_dialects = False
+    takes_until_latest = False
     live = False
     lag = None
     watermark_us = None

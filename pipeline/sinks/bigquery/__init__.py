@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import apache_beam as beam
 
 from pipeline.engines import HERE, Engine, Finished
 from pipeline.errors import ConfigError
-from pipeline.sinks import Produced, Sink
+from pipeline.sinks import Produced, Sink, Wanted
 from pipeline.sinks.base import refused
 from pipeline.sinks.bigquery import (
     file_loads,
@@ -82,6 +83,24 @@ class BigQuerySink(Sink):
         self.takes_superseded = on_conflict != "replace"
         self._loads: loading.LoadThread | None = None
         self._check_flags()
+
+    @classmethod
+    def from_config(cls, wanted: Wanted) -> Self:
+        """The dataset that `--warehouse=bigquery://…` names, written as its flags say."""
+        config = wanted.config
+        return cls(
+            wanted.uri,
+            source=config.source,
+            used=config.profiles,
+            engine=wanted.engine,
+            method=config.bigquery_method,
+            delivery=config.bigquery_delivery,
+            lake=config.lake,
+            kept_where=wanted.kept_where,
+            load_every_s=config.bigquery_load_every_s,
+            label=f"BigQuery{wanted.number}",
+            on_conflict=config.on_conflict,
+        )
 
     def _check_flags(self) -> None:
         if self._method == "file_loads":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import apache_beam as beam
 from cassandra.cluster import Session
 
 from pipeline.connect.cassandra import ask, connection
 from pipeline.shown import address
-from pipeline.sinks import Produced, Sink
+from pipeline.sinks import Produced, Sink, Wanted
 from pipeline.sinks.base import refused
 from pipeline.sinks.cassandra import tables
 from pipeline.sinks.cassandra.profiles import write_profiles
@@ -56,6 +57,19 @@ class CassandraSink(Sink):
         self._on_conflict = on_conflict
         self.label, self.shown = label, address(uri.partition("?")[0])
         self.takes_superseded = on_conflict != "replace"
+
+    @classmethod
+    def from_config(cls, wanted: Wanted) -> Self:
+        """The keyspace that `--warehouse=cassandra://…` names."""
+        config = wanted.config
+        return cls(
+            wanted.uri,
+            source=config.source,
+            used=config.profiles,
+            kept_where=wanted.kept_where,
+            label=f"Cassandra{wanted.number}",
+            on_conflict=config.on_conflict,
+        )
 
     def check(self) -> None:
         """Looks whether somebody answers and what is there may be written to; changes nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import apache_beam as beam
 import pyarrow as pa
@@ -10,7 +11,7 @@ from apache_beam.metrics import Metrics
 
 from pipeline import account
 from pipeline.shown import address
-from pipeline.sinks import Produced, Sink
+from pipeline.sinks import Produced, Sink, Wanted
 from pipeline.sinks.base.background import Background
 from pipeline.sinks.base.tally import Counts, Kept
 from pipeline.sinks.duckdb import tables
@@ -165,6 +166,12 @@ class DuckDBSink(_TablesSink):
     ) -> None:
         super().__init__(File(path), used, label, on_conflict)
 
+    @classmethod
+    def from_config(cls, wanted: Wanted) -> Self:
+        """The file that `--warehouse=duckdb:PATH` names."""
+        config, path = wanted.config, wanted.uri.partition(":")[2]
+        return cls(path, config.profiles, f"DuckDB{wanted.number}", config.on_conflict)
+
 
 class MotherDuckSink(_TablesSink):
     """The tables in one database at MotherDuck; `uri` is `md:DATABASE`."""
@@ -177,3 +184,9 @@ class MotherDuckSink(_TablesSink):
         on_conflict: str = "version",
     ) -> None:
         super().__init__(MotherDuck.parse(uri), used, label, on_conflict)
+
+    @classmethod
+    def from_config(cls, wanted: Wanted) -> Self:
+        """The database that `--warehouse=md:DATABASE` names."""
+        config = wanted.config
+        return cls(wanted.uri, config.profiles, f"MotherDuck{wanted.number}", config.on_conflict)

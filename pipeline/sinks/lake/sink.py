@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
+from typing import Self
 
 import apache_beam as beam
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pyarrow as pa
 from pipeline.clock import CLOCK
 from pipeline.engines import HERE, Engine
 from pipeline.shown import address
-from pipeline.sinks import Produced, Sink
+from pipeline.sinks import Produced, Sink, Wanted
 from pipeline.sinks.lake import archive, recent
 from pipeline.sinks.lake.archive_steps import (
     ArchiveBatches,
@@ -95,6 +96,23 @@ class LakeSink(Sink):
         # What already lies in this lake's archive is not archived again.
         self._archive = not _lies_in(source, uri)
         self._source = source.partition("?")[0]
+
+    @classmethod
+    def from_config(cls, wanted: Wanted) -> Self:
+        """The lake that `--lake` names; with the window statistics where a warehouse is loaded from it."""
+        config = wanted.config
+        loaded = config.bigquery_method == "file_loads" and any(
+            uri.partition(":")[0].lower() == "bigquery" for uri in config.warehouses
+        )
+        return cls(
+            wanted.uri,
+            config.source,
+            wanted.since_s,
+            wanted.engine,
+            config.lake_file_bytes,
+            config.lake_file_wait_s,
+            statistics=loaded,
+        )
 
     def check(self) -> None:
         """Finds out whether the place is there and can be used."""

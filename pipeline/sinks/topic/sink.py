@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from typing import Self
 
 import apache_beam as beam
 import orjson
@@ -15,7 +16,7 @@ from pipeline import shown
 from pipeline.connect import topics
 from pipeline.connect.kafka import DELIVERY_S
 from pipeline.connect.topics import Receipt, Topic, Undelivered, topic_at
-from pipeline.sinks import Produced, Sink
+from pipeline.sinks import Produced, Sink, Wanted
 from pipeline.sinks.base.tally import Counts, Kept
 from schemas.reading import DEAD_LETTER
 
@@ -158,6 +159,11 @@ class TopicSink(Sink):
         self._uri = uri
         self.label, self.shown = LABEL, shown.address(uri)
         self._checked = topic_at(uri, FLAG)
+
+    @classmethod
+    def from_config(cls, wanted: Wanted) -> Self:
+        """The topic that `--dead_letter_topic` names."""
+        return cls(wanted.uri)
 
     def check(self) -> None:
         """Finds out whether the topic is there and can be sent to."""

@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import apache_beam as beam
 import pyarrow as pa
@@ -17,7 +17,7 @@ from apache_beam.metrics import Metrics
 from pipeline import outcome
 from pipeline.errors import ConfigError
 from pipeline.shown import address
-from pipeline.sources import Bounded, Received
+from pipeline.sources import Bounded, Received, Wanted
 from pipeline.sources.files.readahead import read_group
 from pipeline.sources.files.splits import (
     Group,
@@ -67,6 +67,7 @@ class FileSource(Bounded):
     """
 
     unit = "B"
+    takes_dialects = True
 
     def __init__(
         self,
@@ -85,6 +86,20 @@ class FileSource(Bounded):
         self.skip = skip
         self.settings = Settings(
             name, equipment_id, time_zone, split_bytes, batch_rows, day_first, dialects, budget
+        )
+
+    @classmethod
+    def from_config(cls, wanted: Wanted) -> Self:
+        """The files that `--source` names."""
+        config = wanted.config
+        return cls(
+            config.source,
+            name=config.source,
+            equipment_id=config.equipment_id,
+            time_zone=config.zone,
+            day_first=config.day_first,
+            dialects=config.dialects,
+            budget=config.budget,
         )
 
     @cached_property

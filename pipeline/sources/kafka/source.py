@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from typing import Self
 
 import apache_beam as beam
 import pyarrow as pa
@@ -19,7 +20,7 @@ from pipeline.engines import Engine, Finished
 from pipeline.engines.polling import ReadLive
 from pipeline.errors import ConfigError, SourceFailed
 from pipeline.shown import address
-from pipeline.sources import Received, Told
+from pipeline.sources import Received, Told, Wanted
 from pipeline.sources.kafka import split
 from pipeline.sources.kafka.bounded import ReadRange, There, cut, ends, what_is_there
 from pipeline.sources.kafka.broker import KafkaBroker
@@ -92,6 +93,20 @@ class KafkaSource(LiveSource):
         self._partitions = 0
         self._compacted: bool | None = None
         self._began_s = time.time()
+
+    @classmethod
+    def from_config(cls, wanted: Wanted) -> Self:
+        """The topic that `--source` names."""
+        config = wanted.config
+        return cls(
+            config.source,
+            wanted.decode,
+            wanted.engine,
+            config.until_latest,
+            wanted.told,
+            config.budget,
+            config.run,
+        )
 
     @property
     def live(self) -> bool:

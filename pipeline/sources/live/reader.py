@@ -503,6 +503,8 @@ class LiveSource:
     """
 
     unit = "readings"
+    takes_dialects = False
+    takes_until_latest = True
     reader: LiveReader | None = None
 
     @property

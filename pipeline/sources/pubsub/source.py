@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Self
 
 import apache_beam as beam
 from apache_beam.io.gcp.pubsub import ReadFromPubSub
@@ -11,7 +12,7 @@ from pipeline.connect import pubsub as connect
 from pipeline.engines import HERE, Engine
 from pipeline.engines.polling import ReadLive
 from pipeline.errors import ConfigError
-from pipeline.sources import Received, Told
+from pipeline.sources import Received, Told, Wanted
 from pipeline.sources.live import positions
 from pipeline.sources.live.positions import Ledger, Run
 from pipeline.sources.live.reader import LiveReader, LiveSource, counted, disorder_us
@@ -58,6 +59,19 @@ class PubSubSource(LiveSource):
         self._told = told
         self.name = str(self.address)
         self._run = run
+
+    @classmethod
+    def from_config(cls, wanted: Wanted) -> Self:
+        """The subscription that `--source` names."""
+        config = wanted.config
+        return cls(
+            config.source,
+            wanted.decode,
+            wanted.engine,
+            config.until_latest,
+            wanted.told,
+            config.run,
+        )
 
     @property
     def live(self) -> bool:

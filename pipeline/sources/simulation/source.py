@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Self
 from urllib.parse import parse_qsl
 
 import apache_beam as beam
@@ -13,7 +14,7 @@ from apache_beam.metrics import Metrics
 from pipeline.errors import ConfigError
 from pipeline.progress import PROGRESS
 from pipeline.shown import address
-from pipeline.sources import Bounded, Received
+from pipeline.sources import Bounded, Received, Wanted
 from pipeline.sources.simulation.config import FleetConfig
 from pipeline.sources.simulation.fleet import Fleet
 from pipeline.sources.simulation.parts import Block, Messages
@@ -76,6 +77,11 @@ class SimulatorSource(Bounded):
                 f"--source={address(uri)}: parameters look like simulator:?equipment=8&seed=2"
             ) from error
         self.config = FleetConfig.parse(parameters)
+
+    @classmethod
+    def from_config(cls, wanted: Wanted) -> Self:
+        """The fleet that `--source` describes."""
+        return cls(wanted.config.source)
 
     def check(self) -> None:
         """Nothing can be missing: the fleet is made here."""
