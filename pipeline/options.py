@@ -79,8 +79,8 @@ class JobOptions(PipelineOptions):
             "--lake_file_wait",
             type=float,
             default=300,
-            help="seconds a live job on Dataflow, Flink or Prism gathers readings for one file of "
-            "the lake; default: 300",
+            help="seconds a live job on other runners than the local one gathers readings for one "
+            "file of the lake; default: 300",
         )
         group.add_argument(
             "--warehouse",
@@ -102,7 +102,7 @@ class JobOptions(PipelineOptions):
             choices=list(BIGQUERY_DELIVERIES),
             default=BIGQUERY_DELIVERIES[0],
             help="of storage_write: at_least_once (a crash or retry may write a reading twice, "
-            "which the models drop), or exactly_once (on Dataflow); "
+            "which the models drop), or exactly_once (not on the local runner); "
             f"default: {BIGQUERY_DELIVERIES[0]}",
         )
         group.add_argument(
@@ -439,7 +439,7 @@ def parse(argv: Sequence[str]) -> PipelineOptions:
             description="Reads battery and machine readings into a lake and a warehouse.",
             epilog="Every flag of Beam and its runners works too (see Beam's documentation).",
         )
-        own.add_argument("--runner", default="DirectRunner", help="Beam's runner; default: local")
+        own.add_argument("--runner", help="Beam's runner; default: local")
         own.add_argument(
             "--dry_run",
             action="store_true",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, replace
@@ -41,6 +42,10 @@ from transforms.decoded import Decoded
 from transforms.rejects import Rejects
 
 _log = logging.getLogger(__name__)
+
+# A job that is updated in place hands on the topics that it reads, pickled when this file was
+# `kafka_split` beside the others.
+sys.modules.setdefault("pipeline.sources.kafka_split", sys.modules[__name__])
 
 _NO_END = 2**63 - 1
 _BATCH_ROWS = 20_000

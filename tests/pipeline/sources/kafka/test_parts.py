@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 import apache_beam as beam
 import pytest
+from apache_beam import coders
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import Timestamp
 from hypothesis import given
@@ -27,6 +29,7 @@ from pipeline.sources.kafka.bounded import Range, cut, ends
 from pipeline.sources.kafka.java import _Pack, consumer_config
 from pipeline.sources.kafka.records import Records
 from pipeline.sources.kafka.source import KafkaSource
+from pipeline.sources.kafka.split import Topic
 from tests.properties import use_profile
 from transforms.batch import MESSAGES, BatchKind
 from transforms.decode import decode
@@ -304,3 +307,26 @@ def test_java_reads_live_and_only_where_an_engine_keeps_what_was_read() -> None:
     for engine, until_latest in ((PRISM, False), (DATAFLOW, True), (HERE, True)):
         with pytest.raises(ConfigError, match="drop it"):
             source("?reader=java", engine, until_latest)
+
+
+# A (topic, partition) as a job of release 1.0 hands it on, when it is updated in place.
+HANDED_ON = (
+    "BgL/xgWABZW7AgAAAAAAAIwccGlwZWxpbmUuc291cmNlcy5rYWZrYV9zcGxpdJSMBVRvcGljlJOUKYGUfZQojAdhZGRy"
+    "ZXNzlIwWcGlwZWxpbmUuY29ubmVjdC5rYWZrYZSMDEthZmthQWRkcmVzc5STlCmBlH2UKIwJYm9vdHN0cmFwlIwLYnJv"
+    "a2VyOjkwOTKUhZSMBXRvcGljlIwIcmVhZGluZ3OUjApwYXJhbWV0ZXJzlH2UdWKMBWdyb3VwlIwZYmF0dGVyeS1waXBl"
+    "bGluZS5yZWFkaW5nc5SMBXN0YXJ0lIwIZWFybGllc3SUjARuYW1llIwca2Fma2E6Ly9icm9rZXI6OTA5Mi9yZWFkaW5n"
+    "c5SMC2Rpc29yZGVyX3VzlEpAS0wAjAZkZWNvZGWUjAlmdW5jdG9vbHOUjAdwYXJ0aWFslJOUjBF0cmFuc2Zvcm1zLmRl"
+    "Y29kZZRoGZOUhZRSlChoHil9lCiMCXRpbWVfem9uZZSMA1VUQ5SMCWRheV9maXJzdJROjAZidWRnZXSUjBF0cmFuc2Zv"
+    "cm1zLmJ1ZGdldJSMBkJ1ZGdldJSTlCmBlH2UKIwLdW5wYWNrZWRfbWKUTQBAjAVyYXRpb5RNkAGMB21lbWJlcnOUTSBO"
+    "jAdoZWxkX21ilE0AAYwHY29sdW1uc5RN0AeMBWNlbGxzlEoAG7cAjA1pbl9vcmRlcl9yb3dzlEoAG7cAjAptZXNzYWdl"
+    "X2tilE0AEIwFbmFtZXOUTegDjAR0ZXh0lE0AAnVijAtiaW5hcnlfa2V5c5SMA2hleJR1TnSUYowKcGFydGl0aW9uc5RL"
+    "A4wHY29tbWl0c5SIaCVoKYwGZm9ybWVylIwQYmF0dGVyeS1waXBlbGluZZSMCWNvbXBhY3RlZJSJjANydW6UjBkyMDI2"
+    "MDEwMVQwMDAwMDBaLTBiYWRjYWZllHViLgEC"
+)
+
+
+def test_a_job_that_is_updated_in_place_goes_on_with_its_topics() -> None:
+    topic, partition = coders.FastPrimitivesCoder().decode(base64.b64decode(HANDED_ON))
+    assert type(topic) is Topic and partition == 2
+    assert (topic.group, topic.partitions, topic.commits) == ("battery-pipeline.readings", 3, True)
+    assert topic.address.bootstrap == ("broker:9092",) and topic.decode.func is decode
