@@ -109,7 +109,7 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     EARLY.check()
     source.check()
     EARLY.check()
-    choose.check(beam_options)
+    choose.ready(beam_options)
     if config.dry_run:
         return _dry_run(config, beam_options, source, sinks)
     sinks += [*([kept] if kept else []), *([watch] if source.live else [])]

@@ -67,7 +67,7 @@ def choose(options: PipelineOptions, live: bool = False) -> PipelineRunner:
     return _started(options).runner(options, live)
 
 
-def check(options: PipelineOptions) -> None:
+def ready(options: PipelineOptions) -> None:
     """Finds out within seconds whether the engine can take the job; raises ConfigError."""
     _started(options).check(options)
 
