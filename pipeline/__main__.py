@@ -74,6 +74,7 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     That is 0, or 1 if an account does not balance, a file gave nothing but dead letters, or a topic
     had lost messages before they were read.
     """
+    runner.check(beam_options)
     FileSystems.set_options(beam_options)
     where = runner.where(beam_options)
     alone = where is Where.HERE and runner.one_process(beam_options)
@@ -224,8 +225,12 @@ def _finished(
         EARLY.check()
         if not source.live:
             EARLY.end()
+        # Another engine takes the job first, if its flags are right.
+        if here:
+            failures.reads()
         source.start()
         result = pipeline.run()
+        failures.reads()
         if source.live:
             watch.follow(result)
         if runner.is_dataflow(beam_options):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import tempfile
 import threading
@@ -19,6 +20,7 @@ from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
+from pipeline.errors import ConfigError
 from pipeline.scratch import in_tmpdir
 from pipeline.streaming import live as streaming_live
 from pipeline.streaming import mendings
@@ -27,6 +29,8 @@ from transforms import batch
 # Below this an element is cheaper kept than written.
 _SPILL_BYTES = 32 * 1024
 _FILE = "the local runner's file"
+# Those that the job is made for and tested on; Beam has more.
+_USUAL = ("DirectRunner", "PrismRunner", "FlinkRunner", "DataflowRunner")
 
 
 class SpillStore(batch.BatchStore):
@@ -87,6 +91,42 @@ class Where(Enum):
     HERE = "here"
     MEMORY = "memory"
     KEPT = "kept"
+
+
+def check(options: PipelineOptions) -> None:
+    """Gives `--runner` the name that Beam has for it, in its spelling.
+
+    Raises:
+        ConfigError: there is no such runner, it can't be used here, or with so many workers.
+    """
+    workers = options.get_all_options().get("direct_num_workers")
+    if workers is not None and int(workers) < 0:
+        raise ConfigError(f"--direct_num_workers={workers}: must be 0 (one a core) or more")
+    chosen = options.view_as(StandardOptions)
+    given = chosen.runner or _USUAL[0]
+    known = {name.lower(): name for name in StandardOptions.KNOWN_RUNNER_NAMES}
+    # As Beam understands it.
+    name = known.get(given.lower()) or known.get(f"{given}runner".lower())
+    if name is None and "." not in given:
+        close = difflib.get_close_matches(given.lower(), known, n=1)
+        hint = f"did you mean {known[close[0]]}? There are" if close else "there are"
+        raise ConfigError(f"--runner={given}: no such runner; {hint} {_usual()}")
+    chosen.runner = name or given
+    if is_local(options):
+        return
+    try:
+        made = create_runner(chosen.runner)
+    except Exception as error:
+        why = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise ConfigError(
+            f"--runner={given}: can't be used ({why}); there are {_usual()}"
+        ) from error
+    if not isinstance(made, PipelineRunner):
+        raise ConfigError(f"--runner={given}: is no runner; there are {_usual()}")
+
+
+def _usual() -> str:
+    return f"{', '.join(_USUAL[:-1])} and {_USUAL[-1]}"
 
 
 def where(options: PipelineOptions) -> Where:
