@@ -31,6 +31,7 @@ from pipeline.sources.kafka_client import (
     last_offsets,
 )
 from pipeline.sources.kafka_offsets import Gap, Span, before, told, why_compacted
+from pipeline.sources.kafka_open import WAIT_S, OpenTransactions
 from pipeline.sources.kafka_records import Records
 from pipeline.sources.live import believed_times
 from pipeline.sources.positions import Run, table
@@ -69,6 +70,7 @@ class Topic:
         former: the group whose offsets count where `group` has none.
         compacted: whether the topic is; None if that is not known.
         run: which run it is.
+        wait_s: how long an open transaction is waited for without a word.
     """
 
     address: KafkaAddress
@@ -83,6 +85,7 @@ class Topic:
     former: str | None = None
     compacted: bool | None = None
     run: str = ""
+    wait_s: float = WAIT_S
 
 
 # Beam reads a DoFn's parameters from its defaults.
@@ -170,6 +173,7 @@ class _Reader:
         self.disorder_us = topic.disorder_us
         self.watermark = Watermark(topic.disorder_us)
         self._at = 0
+        self._open = OpenTransactions(topic.address.topic, topic.wait_s)
         self.gaps: list[Gap] = []
         self.lost: list[Gap] = []
         self.lock = threading.Lock()
@@ -210,6 +214,9 @@ class _Reader:
         The engine takes the least of all partitions', and knows of none that it is idle.
         """
         ended = self.ended()
+        at = self.client.at(self.part)
+        if at is not None:
+            self._open.look(self.part.partition, at, self.client.ends(self.part))
         if not ended:
             self._ended_us = None
         elif self._ended_us is None:

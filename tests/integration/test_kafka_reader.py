@@ -15,14 +15,16 @@ from apache_beam.runners.sdf_utils import (
     ThreadsafeRestrictionTracker,
     ThreadsafeWatermarkEstimator,
 )
-from kafka import OffsetAndMetadata, TopicPartition
+from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition
 
 from pipeline.connect.kafka import KafkaAddress
-from pipeline.sources import kafka_split
+from pipeline.runner import Where
+from pipeline.sources import Told, kafka_split
+from pipeline.sources.kafka import KafkaSource
 from pipeline.sources.kafka_broker import KafkaBroker
 from pipeline.sources.kafka_client import Consumer, consumer
 from pipeline.sources.kafka_offsets import ABORTED, CONTROL, RETENTION, TRUNCATED
-from pipeline.sources.kafka_range import Range, ReadRange
+from pipeline.sources.kafka_range import Range, ReadRange, There, ends, what_is_there
 from pipeline.sources.kafka_split import Topic
 from pipeline.sources.live import Fetched
 from pipeline.sources.positions import Ledger, Run
@@ -64,8 +66,8 @@ def told(table: pa.Table) -> list[tuple[Any, ...]]:
 
 
 @contextmanager
-def member(broker: Broker, topic: str, ledger: Ledger | None = None) -> Iterator[KafkaBroker]:
-    found = KafkaBroker(address(broker, topic), "g", "earliest", f"kafka://{topic}", ledger=ledger)
+def member(broker: Broker, topic: str, **more: Any) -> Iterator[KafkaBroker]:
+    found = KafkaBroker(address(broker, topic), "g", "earliest", f"kafka://{topic}", **more)
     found.open(lambda: None)
     try:
         yield found
@@ -135,7 +137,7 @@ def test_what_retention_took_to_the_end_is_committed_though_nothing_follows(
     commit(kafka, topic, "g", {0: 5})
     delete_records(kafka, topic, 20)
     ledger = Ledger(Run("r", "s", topic))
-    with member(kafka, topic, ledger) as reader:
+    with member(kafka, topic, ledger=ledger) as reader:
         eventually(
             lambda: reader.fetch() and committed(kafka, topic) == {0: 20},
             "the offset behind the gap is committed",
@@ -143,6 +145,45 @@ def test_what_retention_took_to_the_end_is_committed_though_nothing_follows(
         due = ledger.due()
         assert due is not None and due.positions is not None
         assert told(due.positions) == [(5, 19, 0, 15, RETENTION)]
+
+
+@contextmanager
+def open_transaction(broker: Broker, topic: str) -> Iterator[KafkaProducer]:
+    """A transaction of 3 readings on a topic that has 5 before it and 2 behind it."""
+    send(broker, topic, readings(0, 5))
+    with KafkaProducer(
+        **broker.client_settings(), transactional_id=f"of-{topic}", metrics_enabled=False
+    ) as producer:
+        producer.init_transactions()
+        producer.begin_transaction()
+        for value in readings(10, 3):
+            producer.send(topic, value)
+        producer.flush()
+        send(broker, topic, readings(20, 2))
+        yield producer
+
+
+def named(topic: str) -> str:
+    return (
+        f"topic {topic}, partition 0: a transaction that began at offset 5 is not over after 1 s; "
+        "it and what follows (5 offsets) are read once it is. "
+    )
+
+
+def test_a_transaction_that_stays_open_is_named_and_then_what_it_held_up_is_read(
+    kafka: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = kafka.new_topic()
+    with (
+        open_transaction(kafka, topic) as producer,
+        member(kafka, topic, wait_s=1.0) as reader,
+    ):
+        assert of(fetched(reader, 5)) == list(range(5))
+        eventually(lambda: reader.fetch() and named(topic) in caplog.text, "it is named")
+        producer.commit_transaction()
+        assert of(fetched(reader, 5)) == list(range(5, 10))
+        assert caplog.text.count("is not over after") == 1
+        assert f"{topic}, partition 0: the transaction at offset 5 is over" in caplog.text
 
 
 # --- a client, where the leader says that the log was cut off -------------------------------------
@@ -218,6 +259,15 @@ def test_a_log_that_became_shorter_ends_the_range_and_is_told(
     assert found == list(range(50))
     assert rows == [(0, 49, 50, 0, None), (50, 79, 0, 30, TRUNCATED)]
     assert f"topic {topic}, partition 0: offset 80 was to be read next, but from" in caplog.text
+    # What comes there later is new: nothing beyond the end is committed.
+    where = f"kafka://{kafka.bootstrap}/{topic}?group=g"
+    source = KafkaSource(where, decode, Where.HERE, True, Told())
+    source.__dict__["_there"] = There([Range(0, 0, 80)], [])
+    source.finish()
+    assert committed(kafka, topic) == {0: 50}
+    # Another run looks anew.
+    assert what_is_there(source.address, "other", "earliest").ranges == [Range(0, 0, 50)]
+    assert ends([Range(0, 0, 80)], source.address) == {0: 80}
 
 
 def test_what_retention_takes_while_ranges_are_read_is_told_once(kafka: Broker) -> None:
@@ -243,9 +293,14 @@ class Engine:
         positions: what is told of them.
     """
 
-    def __init__(self, broker: Broker, topic: str, group: str = "g") -> None:
-        named = address(broker, topic)
-        self._element = (Topic(named, group, "earliest", "s", 0, decode, 1, False, run=topic), 0)
+    def __init__(self, broker: Broker, topic: str) -> None:
+        self._element = (
+            Topic(
+                address(broker, topic), "g", "earliest", "s", 0, decode, 1, False, run=topic,
+                wait_s=1.0,
+            ),
+            0,
+        )  # fmt: skip
         self._read = kafka_split._Read()
         self._provider = kafka_split._Offsets()
         self._left = self._provider.initial_restriction(self._element)
@@ -317,3 +372,16 @@ def test_an_engine_s_reader_tells_a_loss_that_nothing_follows(kafka: Broker) -> 
     send(kafka, topic, readings(20, 2))
     engine.until(22)
     assert engine.told == [(20, 21, 2, 0, None), (5, 19, 0, 15, RETENTION)]
+
+
+def test_an_engine_s_reader_names_a_transaction_that_stays_open(
+    kafka: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = kafka.new_topic()
+    with open_transaction(kafka, topic) as producer:
+        engine = Engine(kafka, topic)
+        eventually(lambda: engine.step() or named(topic) in caplog.text, "it is named")
+        assert engine.found == list(range(5))
+        producer.abort_transaction()
+        engine.until(11)
+    assert engine.found == [0, 1, 2, 3, 4, 8, 9]
