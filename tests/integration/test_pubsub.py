@@ -410,3 +410,7 @@ def test_until_latest_reads_what_is_there_and_ends(pubsub: PubSub, tmp_path: Pat
     each_once(tmp_path, 5_000)
     assert left(pubsub, subscription) == 0
     assert "read 5,000" in (tmp_path / "log").read_text()
+    # How many came of the subscription is written down beside the sinks.
+    told = "SELECT topic, partition_number, sum(messages_read) FROM source_positions GROUP BY ALL"
+    name = subscription.rpartition("/")[2]
+    assert sql(tmp_path / "warehouse.duckdb", told) == [(name, None, 5_000)]
