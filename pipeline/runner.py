@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pyarrow as pa
 from apache_beam.options.pipeline_options import (
     DebugOptions,
     PipelineOptions,
+    PortableOptions,
     StandardOptions,
 )
 from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
@@ -29,6 +31,7 @@ from transforms import batch
 # Below this an element is cheaper kept than written.
 _SPILL_BYTES = 32 * 1024
 _FILE = "the local runner's file"
+_ENDPOINT_S = 5.0
 # Those that the job is made for and tested on; Beam has more.
 _USUAL = ("DirectRunner", "PrismRunner", "FlinkRunner", "DataflowRunner")
 
@@ -114,6 +117,8 @@ def check(options: PipelineOptions) -> None:
     chosen.runner = name or given
     if is_local(options):
         return
+    if (endpoint := options.view_as(PortableOptions).job_endpoint) and endpoint != "embed":
+        _answers(endpoint)
     try:
         made = create_runner(chosen.runner)
     except Exception as error:
@@ -123,6 +128,20 @@ def check(options: PipelineOptions) -> None:
         ) from error
     if not isinstance(made, PipelineRunner):
         raise ConfigError(f"--runner={given}: is no runner; there are {_usual()}")
+
+
+def _answers(endpoint: str) -> None:
+    """ConfigError if nobody listens there: Beam would wait for minutes, without a word."""
+    host, _, port = endpoint.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ConfigError(f"--job_endpoint={endpoint}: must be HOST:PORT")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ENDPOINT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"--job_endpoint={endpoint}: nothing answers there "
+            f"({getattr(error, 'strerror', None) or error}); start the job server, or correct it"
+        ) from error
 
 
 def _usual() -> str:

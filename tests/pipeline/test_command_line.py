@@ -25,6 +25,12 @@ WRONG = [
     (["--runner=Storm"], "--runner=Storm", "no such runner; there are DirectRunner, PrismRunner,"),
     (["--runner=no_such.Runner"], "--runner=no_such.Runner", "No module named 'no_such'"),
     (["--runner=json.JSONDecoder"], "--runner=json.JSONDecoder", "is no runner; there are Dir"),
+    (
+        ["--runner=PrismRunner", "--job_endpoint=localhost:1"],
+        "--job_endpoint=localhost:1",
+        "nothing answers there (Connection refused); start the job server",
+    ),
+    (["--runner=PrismRunner", "--job_endpoint=here"], "--job_endpoint=here", "must be HOST:PORT"),
     (["--direct_num_workers=-3"], "--direct_num_workers=-3", "0 (one a core) or more"),
     (["--shards=many"], "--shards", "invalid int value"),
     (["--warehouse=oracle:x"], "--warehouse=oracle:x", "duckdb:PATH"),
