@@ -17,7 +17,7 @@ from apache_beam.runners.sdf_utils import (
 )
 from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition
 
-from pipeline.connect.kafka import KafkaAddress
+from pipeline.connect.kafka import COMMITTED, KafkaAddress
 from pipeline.runner import Where
 from pipeline.sources import Told, kafka_split
 from pipeline.sources.kafka import KafkaSource
@@ -42,8 +42,8 @@ from transforms.decode import decode
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 
-def address(broker: Broker, topic: str) -> KafkaAddress:
-    return KafkaAddress((broker.bootstrap,), topic)
+def address(broker: Broker, topic: str, **parameters: str) -> KafkaAddress:
+    return KafkaAddress((broker.bootstrap,), topic, parameters)
 
 
 def eventually(holds: Callable[[], Any], what: str, seconds: float = 40) -> None:
@@ -66,8 +66,11 @@ def told(table: pa.Table) -> list[tuple[Any, ...]]:
 
 
 @contextmanager
-def member(broker: Broker, topic: str, **more: Any) -> Iterator[KafkaBroker]:
-    found = KafkaBroker(address(broker, topic), "g", "earliest", f"kafka://{topic}", **more)
+def member(
+    broker: Broker, topic: str, isolation: str = COMMITTED, **more: Any
+) -> Iterator[KafkaBroker]:
+    named = address(broker, topic, isolation=isolation)
+    found = KafkaBroker(named, "g", "earliest", f"kafka://{topic}", **more)
     found.open(lambda: None)
     try:
         yield found
@@ -293,10 +296,10 @@ class Engine:
         positions: what is told of them.
     """
 
-    def __init__(self, broker: Broker, topic: str) -> None:
+    def __init__(self, broker: Broker, topic: str, isolation: str = COMMITTED) -> None:
         self._element = (
             Topic(
-                address(broker, topic), "g", "earliest", "s", 0, decode, 1, False, run=topic,
+                address(broker, topic, isolation=isolation), "g", "earliest", "s", 0, decode, 1, False, run=topic,
                 wait_s=1.0,
             ),
             0,
@@ -385,3 +388,13 @@ def test_an_engine_s_reader_names_a_transaction_that_stays_open(
         producer.abort_transaction()
         engine.until(11)
     assert engine.found == [0, 1, 2, 3, 4, 8, 9]
+
+
+def test_every_reader_takes_what_is_not_committed_where_it_is_told_to(kafka: Broker) -> None:
+    topic, isolation = kafka.new_topic(), "read_uncommitted"
+    with open_transaction(kafka, topic):
+        with member(kafka, topic, isolation) as reader:
+            assert of(fetched(reader, 10)) == list(range(10))
+        engine = Engine(kafka, topic, isolation)
+        engine.until(10)
+        assert engine.found == list(range(10))
