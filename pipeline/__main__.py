@@ -79,6 +79,7 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     That is 0, or 1 if an account does not balance, a file gave nothing but dead letters, or a topic
     had lost messages before they were read.
     """
+    choose.check(beam_options)
     FileSystems.set_options(beam_options)
     engine = choose.engine(beam_options)
     kept = Checkpoint(config.checkpoint) if config.checkpoint and engine.one_process else None
@@ -230,8 +231,12 @@ def _finished(
         EARLY.check()
         if not source.live:
             EARLY.end()
+        # Another engine takes the job first, if its flags are right.
+        if engine.here:
+            failures.reads()
         source.start()
         result = pipeline.run()
+        failures.reads()
         if source.live:
             watch.follow(result)
         if engine.stopped is Stopped.ELSEWHERE:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 
 _AGAIN = "then run the job again"
-# Where nothing better is known.
+# Where nothing better is known: once the job reads, and of all that fails before.
 AGAIN = "run the job again: it goes on where it was"
+CHECK = "check the flags (--help lists them) and what they name"
 # What to do about an error of the system.
 FIXES = {
     errno.ENOSPC: f"free disk space, {_AGAIN}",

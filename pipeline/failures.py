@@ -6,6 +6,7 @@ The traceback, and what Beam logs of it, is shown with --debug.
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import re
 import sys
@@ -19,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.engines import logs
-from pipeline.errors import AGAIN, FIXES, ConfigError, JobFailed, shown_names
+from pipeline.errors import AGAIN, CHECK, FIXES, ConfigError, JobFailed, shown_names
 from pipeline.shown import PlainLines, guard, say
 from transforms.batch import BatchKind, RawBatch
 
@@ -43,6 +44,9 @@ _STEP = re.compile(r" ?\[while running '([^']*)'\]")
 _ERRNO = re.compile(r"\[Errno (\d+)\]")
 _RAISED = re.compile(r"[A-Za-z_][\w.]*(?:: .*|$)")
 
+# Whether the job reads; until then nothing that fails is mended by another run alone.
+_READS = threading.Event()
+
 
 def add_flag(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Adds --debug."""
@@ -57,6 +61,7 @@ def begin(argv: Sequence[str]) -> None:
     """
     guard()
     _FIRST.clear()
+    _READS.clear()
     if _FLAG not in argv:
         threading.excepthook = _thread_ended
         sys.unraisablehook = _unraisable
@@ -71,6 +76,11 @@ def begin(argv: Sequence[str]) -> None:
             handler.removeFilter(former)
         if _FLAG not in argv:
             handler.addFilter(Lines())
+
+
+def reads() -> None:
+    """Told when the job begins to read: what fails from here on may be mended by another run."""
+    _READS.set()
 
 
 def _thread_ended(args: threading.ExceptHookArgs) -> None:
@@ -114,9 +124,16 @@ def line(error: BaseException) -> str:
     at = _FIRST.get("input") if steps else None
     where = f"step {steps[0]}" if steps else "the job"
     where += f", at {at}" if at else ""
-    number = _ERRNO.search(said)
-    fix = FIXES.get(int(number[1]), "") if number else ""
-    return _clean(f"{where}: {said}; {fix or AGAIN}; {_DEBUG}")
+    return _clean(f"{where}: {said}; {_fix(said, bool(steps) or _READS.is_set())}; {_DEBUG}")
+
+
+def _fix(said: str, reads: bool) -> str:
+    """What to do about an error that does not say it itself."""
+    found = _ERRNO.search(said)
+    number = int(found[1]) if found else 0
+    # Before the job has begun no folder of it can be gone: what is missing was never there.
+    known = FIXES if reads else {**FIXES, errno.ENOENT: CHECK}
+    return known.get(number) or (AGAIN if reads else CHECK)
 
 
 def _last_raised(text: str) -> str:
@@ -125,7 +142,8 @@ def _last_raised(text: str) -> str:
     if "Traceback (most recent call last)" in text:
         raised = [each for each in lines if _RAISED.fullmatch(each) and not each.endswith(":")]
         return raised[-1] if raised else lines[-1]
-    return lines[0] if lines else text
+    # The first line of several may only announce the others.
+    return " ".join(lines[:2] if lines and lines[0].rstrip().endswith(":") else lines[:1]) or text
 
 
 def _clean(text: str) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol, cast
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-from apache_beam.runners.runner import PipelineRunner
+from apache_beam.runners.runner import PipelineRunner, create_runner
 
 from pipeline.engines import HERE, dataflow, flink, prism
 from pipeline.engines.local import runner as local
 from pipeline.engines.local.spill import local_shuffle
 from pipeline.engines.properties import Engine
+from pipeline.errors import ConfigError
 
 
 class Started(Protocol):
@@ -40,6 +42,44 @@ _LINES = (
     (flink.ENGINE, flink),
 )
 ENGINES = tuple(engine for engine, _ in _LINES)
+
+
+def check(options: PipelineOptions) -> None:
+    """Gives `--runner` the name that Beam has for it, in its spelling.
+
+    Raises:
+        ConfigError: there is no such runner, it can't be used here, or with so many workers.
+    """
+    workers = options.get_all_options().get("direct_num_workers")
+    if workers is not None and int(workers) < 0:
+        raise ConfigError(f"--direct_num_workers={workers}: must be 0 (one a core) or more")
+    chosen = options.view_as(StandardOptions)
+    given = name(options)
+    known = {each.lower(): each for each in StandardOptions.KNOWN_RUNNER_NAMES}
+    # As Beam understands it.
+    found = known.get(given.lower()) or known.get(f"{given}runner".lower())
+    if found is None and "." not in given:
+        close = difflib.get_close_matches(given.lower(), known, n=1)
+        hint = f"did you mean {known[close[0]]}? There are" if close else "there are"
+        raise ConfigError(f"--runner={given}: no such runner; {hint} {_usual()}")
+    chosen.runner = found or given
+    if engine(options).here:
+        return
+    try:
+        made = create_runner(chosen.runner)
+    except Exception as error:
+        why = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise ConfigError(
+            f"--runner={given}: can't be used ({why}); there are {_usual()}"
+        ) from error
+    if not isinstance(made, PipelineRunner):
+        raise ConfigError(f"--runner={given}: is no runner; there are {_usual()}")
+
+
+def _usual() -> str:
+    """Those that the job is made for and tested on; Beam has more."""
+    names = [each.flag.partition("=")[2] for each in ENGINES]
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def name(options: PipelineOptions) -> str:

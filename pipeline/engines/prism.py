@@ -5,6 +5,7 @@ from __future__ import annotations
 from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
+from pipeline.engines import endpoint
 from pipeline.engines.properties import Engine, Finished, Stopped
 
 ENGINE = Engine(
@@ -43,5 +44,6 @@ def runner(options: PipelineOptions, _live: bool) -> PipelineRunner:
     return create_runner(name)
 
 
-def check(_options: PipelineOptions) -> None:
-    """Nothing is looked at before it starts."""
+def check(options: PipelineOptions) -> None:
+    """Raises ConfigError if nobody takes jobs where they are to be given."""
+    endpoint.answers(options)

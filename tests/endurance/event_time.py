@@ -66,6 +66,23 @@ def ahead_and_behind(rig: Rig) -> dict[str, int]:
     return wrong | rig.finish(job)
 
 
+def added_partition(rig: Rig) -> dict[str, int]:
+    """A partition that is added while the job runs gives a little; another one gives nothing."""
+    job = rig.job()
+    _send(rig, *((f"begins_{number}", -1.0, number) for number in range(4)))
+    rig.until(job.has_read, 120, "the job reads nothing")
+    rig.wait(20)
+    with rig.broker.admin() as admin:
+        admin.create_partitions({rig.topic: rig.partitions + 2})
+    time.sleep(1)
+    _send(
+        rig,
+        *((f"added_{number}", number - 20.0, rig.partitions + 1) for number in range(20)),
+        *((f"now_{number}", 0.0, number) for number in range(4)),
+    )
+    return _in_time(rig, rig.window_s + _BOUND_S) | rig.finish(job)
+
+
 def stragglers(rig: Rig) -> dict[str, int]:
     """One old reading a second makes nobody else wait: latency is as it was before them."""
     rig.producer()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import time
 from itertools import pairwise
 
+import pyarrow.parquet as pq
+
+from tests.endurance.processes import Job
 from tests.endurance.rig import Rig
+from tests.running import sql
 
 # Partitions that move between two living jobs: each of them writes a window's readings to the lake
 # that it took, and the new one does not know what came before its first reading of an equipment.
@@ -25,18 +30,31 @@ def crashes(rig: Rig, kills: int = 20) -> dict[str, int]:
     """The job is killed at random moments: starting, waiting for its group, reading, writing."""
     rig.producer()
     job = rig.job()
-    progress = [0]
+    progress, too_much = [0], 0
     for turn in range(kills):
         if turn % 4 != 3:  # else while it starts, or waits for the dead one's partitions
             rig.until(job.has_read, 180, "the job reads nothing")
         rig.wait(rig.choose.uniform(0.5, 12))
         job.kill()
+        too_much += _told_too_much(job)
         progress.append(sum(rig.committed().values()))
         job.start()
     rig.figures["kills"] = kills
     rig.figures["kills_after_progress"] = sum(b > a for a, b in pairwise(progress))
     rig.reading()
-    return rig.finish(job)
+    return rig.finish(job) | ({"told_too_much": too_much} if too_much else {})
+
+
+def _told_too_much(job: Job) -> int:
+    """How many readings the killed job has called written that its lake or warehouse has not."""
+    found = re.findall(r"^so far: .* written ([\d,]+)", job.told, re.MULTILINE)
+    told = int(found[-1].replace(",", "")) if found else 0
+    if not told:
+        return 0
+    ((there,),) = sql(job.warehouse, "SELECT count(*) FROM readings")
+    paths = (job.lake / "readings").rglob("*.parquet")
+    kept = sum(pq.read_metadata(path).num_rows for path in paths)
+    return max(0, told - min(int(there), kept))
 
 
 def broker_restarts(rig: Rig) -> dict[str, int]:

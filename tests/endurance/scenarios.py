@@ -29,6 +29,7 @@ SCENARIOS: dict[str, Callable[[Rig], dict[str, int]]] = {
         odd_input.timely,
         event_time.old_and_new,
         event_time.ahead_and_behind,
+        event_time.added_partition,
         event_time.stragglers,
         random_topics.random_topic,
         million.million,

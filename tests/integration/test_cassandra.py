@@ -17,7 +17,9 @@ from cassandra.cluster import Session
 
 from pipeline.connect.cassandra import connection
 from pipeline.errors import ConfigError, WarehouseFailed
+from pipeline.sinks.base.outage import Outage
 from pipeline.sinks.cassandra import CassandraSink, Target
+from pipeline.sinks.cassandra.versions import Versions
 from pipeline.sinks.cassandra.write import Figures, Writer
 from schemas import forms
 from schemas.reading import (
@@ -487,6 +489,35 @@ def test_a_table_that_is_dropped_fails_the_job_and_refuses_no_row(
     session.execute(f"DROP TABLE {keyspace}.sensor_data")
     with pytest.raises(WarehouseFailed, match="sensor_data: it is not there any more; run the job"):
         write(cassandra, keyspace, readings(3))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("DROP TABLE {}.sensor_data", "sensor_data: it is not there any more; run the job again"),
+        ("ALTER TABLE {}.sensor_data DROP content_id", "sensor_data: it lacks content_id by now"),
+        (
+            "DROP TABLE {}.readings_superseded",
+            "readings_superseded: it is not there any more; run the job again",
+        ),
+    ],
+)
+def test_a_table_that_is_dropped_is_not_waited_for_where_versions_are_compared(
+    cassandra: Node, session: Session, keyspace: str, change: str, told: str
+) -> None:
+    prepared(cassandra, keyspace)
+    write(cassandra, keyspace, version(1))
+    session.execute(change.format(keyspace))
+    target = Target.parse(cassandra.uri(keyspace))
+    outage = Outage("told", 60.0, 0.05, "advice")
+    versions = Versions(target, connection(target.address), outage, "version")
+    began = time.monotonic()
+    try:
+        with pytest.raises(WarehouseFailed, match=told):
+            versions.settle(version(2))
+    finally:
+        connection(target.address).close()
+    assert time.monotonic() - began < MOST_S
 
 
 @pytest.mark.long

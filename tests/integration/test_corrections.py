@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from kafka import KafkaProducer
 
-from pipeline import models
+from pipeline import models, replay
 from tests.running import Ran, run
 from tests.services.kafka import Broker
 
@@ -249,3 +249,25 @@ def test_a_corrected_message_is_a_correction_and_old_ones_stay_old(
     assert stands(read(f"{topic}-again")) == [(3.5, 80, 20), (3.6, 20, 20)]
     send(range(100), 3.5)
     assert stands(read(topic)) == [(3.5, 80, 20), (3.6, 20, 20)]
+
+
+@pytest.mark.integration
+def test_a_dead_letter_that_is_sent_again_corrects_the_reading_that_is_there(
+    kafka: Broker, tmp_path: Path
+) -> None:
+    topic = kafka.new_topic("corrected-letters", partitions=1)
+    to = f"kafka://{kafka.bootstrap}/{topic}"
+    # The 5th record came well once, and then with a value that can't be.
+    with KafkaProducer(**kafka.client_settings()) as producer:
+        for record, volts in [*((record, 3.5) for record in range(10)), (5, 3700.0)]:
+            producer.send(topic, message(record, volts), b"G1")
+    first = run(tmp_path, f"{to}?group=g", "--until=latest")
+    assert (first.account()["written"], first.account()["dead_letters"]) == (10, 1)
+    flags = [f"--lake={first.lake}", f"--to={to}", "--where=field = 'voltage_v'", "--send"]
+    assert replay.main([*flags, "--set=voltage=voltage / 1000 - 0.1"]) == 0
+    ran = run(tmp_path, f"{to}?group=g", "--until=latest")
+    assert (ran.status, corrected(ran)) == (0, 1)
+    found = ran.sql("SELECT record_index, voltage_v FROM readings WHERE voltage_v <> 3.5")
+    assert found == [(5, pytest.approx(3.6))]
+    former = ran.sql("SELECT record_index, voltage_v FROM readings_superseded")
+    assert (ran.sql("SELECT count(*) FROM readings"), former) == ([(10,)], [(5, 3.5)])

@@ -24,14 +24,16 @@ _BESIDE: dict[str, Callable[[Rig], dict[str, int]]] = {
         name: SCENARIOS[name]
         for name in ("takeover_by_drain", "start_at_latest", "late", "idle_partition", "poison")
     },
+    **{name: SCENARIOS[name] for name in ("ahead_and_behind", "added_partition", "random_topic")},
+    "old_and_new_by_default": SCENARIOS["old_and_new"],
     "crashes": partial(crashes, kills=2),
     "million": partial(million, readings=30_000),
 }
 _AT_ONCE = 3
 
 
-def rig(broker: Broker, folder: Path) -> Rig:
-    return Rig(broker, folder, rate=500, window_s=2, pace=0.2, choose=random.Random(1))
+def rig(broker: Broker, folder: Path, window_s: int = 2) -> Rig:
+    return Rig(broker, folder, rate=500, window_s=window_s, pace=0.2, choose=random.Random(1))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,9 @@ def found(
     """What is wrong after each selected scenario, when it has ended."""
 
     def play(name: str) -> dict[str, int]:
-        with rig(kafka, tmp_path_factory.mktemp(name, numbered=False)) as on:
+        # The job's own default is a minute.
+        window_s = 60 if name.endswith("by_default") else 2
+        with rig(kafka, tmp_path_factory.mktemp(name, numbered=False), window_s) as on:
             return _BESIDE[name](on)
 
     names = {

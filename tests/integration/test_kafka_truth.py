@@ -8,7 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -383,6 +383,28 @@ def test_binary_keys_are_different_equipments_and_frames_are_known(
     assert replay.sql("SELECT reading_id FROM readings ORDER BY 1") == ran.sql(
         "SELECT reading_id FROM readings ORDER BY 1"
     )
+
+
+def test_the_hour_that_a_zone_skips_is_no_heap_of_copies(kafka: Broker, tmp_path: Path) -> None:
+    """A logger on standard time all year, a reading a minute from 01:50 on, at rest and not."""
+    topic = kafka.new_topic()
+    began = datetime.fromisoformat("2025-03-30T01:50")
+    for equipment, amperes in (("REST", 0.0), ("DIS", -1.0)):
+        values = []
+        for minute in range(80):
+            fields = {"equipment_id": equipment, "current": amperes,
+                      "recorded_at": (began + timedelta(minutes=minute)).isoformat(),
+                      "voltage": 3.65 + amperes * minute / 1000}  # fmt: skip
+            values.append(json.dumps(fields).encode())
+        send(kafka, topic, values, key=equipment.encode())
+    ran = once(kafka, tmp_path, topic, "--time_zone=Europe/Berlin")
+    account = ran.account()
+    assert (account["written"], account["duplicates"], account["dead_letters"]) == (160, 0, 0)
+    assert ran.sql(
+        "SELECT equipment_id, count(*), count(DISTINCT recorded_at), "
+        "count(*) FILTER (list_contains(quality_flags, 'clock_disagrees')) >= 60 "
+        "FROM readings GROUP BY 1 ORDER BY 1"
+    ) == [("DIS", 80, 80, True), ("REST", 80, 80, True)]
 
 
 # --- while a job runs -------------------------------------------------------------------------------

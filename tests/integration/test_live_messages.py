@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,3 +109,57 @@ def test_a_signal_while_it_prepares_ends_in_order(
     assert "Traceback" not in told
     # Before the source had started nothing was read; from then on it drains.
     assert "stopped before it began; nothing was read" in told or "read 20 = written 20 " in told
+
+
+def test_a_checkpoint_s_folder_that_is_removed_ends_the_job_in_one_line(
+    kafka: Broker, tmp_path: Path
+) -> None:
+    topic = kafka.new_topic("removed")
+    source = f"kafka://{kafka.bootstrap}/{topic}?group={topic}"
+    send(kafka, topic, 20, ago_s=300)
+    with Job("job", tmp_path, source, "--window=5") as job:
+        eventually(lambda: "written 20, waiting 0 for their window, dup" in job.told, job)
+        shutil.rmtree(job.lake / ".checkpoint")
+        send(kafka, topic, 20, ago_s=200)
+        assert job.wait() == 1
+    told = job.err.read_text()
+    (line,) = [text for text in told.splitlines() if text.startswith("error: ")]
+    assert f"{job.lake}/.checkpoint" in line and "put the folder back" in line
+    assert "Traceback" not in told
+    # What it says helps: nothing is lost and nothing comes twice.
+    (job.lake / ".checkpoint").mkdir()
+    again = Job("again", tmp_path, source, "--window=5", "--until=latest")
+    with again:
+        assert again.wait() == 0, again.err.read_text()
+    assert sql(job.warehouse, "SELECT count(*), count(DISTINCT reading_id) FROM readings") == [
+        (40, 40)
+    ]
+
+
+# With a patience of seconds instead of minutes.
+IMPATIENT = """
+import sys
+from pipeline.sources import live
+live._HUNG_S = 4.0
+from pipeline.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_a_process_that_was_frozen_for_longer_than_its_patience_goes_on(
+    kafka: Broker, tmp_path: Path
+) -> None:
+    topic = kafka.new_topic("frozen")
+    send(kafka, topic, 20, ago_s=300)
+    job = Job("job", tmp_path, f"kafka://{kafka.bootstrap}/{topic}?group={topic}", "--window=5")
+    at = job._command.index("pipeline")
+    job._command[at - 1 : at + 1] = ["-c", IMPATIENT]
+    with job:
+        eventually(lambda: "written 20, waiting 0 for their window, dup" in job.told, job)
+        job.process.send_signal(signal.SIGSTOP)
+        time.sleep(12)
+        job.process.send_signal(signal.SIGCONT)
+        send(kafka, topic, 20, ago_s=200)
+        eventually(lambda: "written 40, waiting 0 for their window, dup" in job.told, job)
+        assert job.stop() == 0, job.err.read_text()
+    assert "Traceback" not in job.err.read_text()

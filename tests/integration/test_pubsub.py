@@ -24,6 +24,7 @@ from pipeline.sources import Told
 from pipeline.sources.live.reader import CommitFailed, Fetched
 from pipeline.sources.pubsub import broker as pubsub_broker
 from pipeline.sources.pubsub.broker import PubSubBroker
+from pipeline.sources.pubsub.leases import LEASE_S
 from pipeline.sources.pubsub.source import PubSubSource
 from tests.running import sql
 from tests.services.fixtures import set_environment, started
@@ -346,6 +347,60 @@ def test_a_killed_job_loses_and_doubles_nothing(pubsub: PubSub, tmp_path: Path) 
     assert left(pubsub, subscription) == 0
 
 
+def send(pubsub: PubSub, topic: str, *readings: tuple[str, float]) -> None:
+    """Publishes readings: (equipment, seconds from now)."""
+    publisher = pubsub.publisher()
+    messages = [
+        {
+            "data": json.dumps(
+                {"equipment_id": equipment, "time": time.time() + seconds, "voltage": 3.7,
+                 "current": 1.0}
+            ).encode()
+        }
+        for equipment, seconds in readings
+    ]  # fmt: skip
+    publisher.api.publish(topic=topic, messages=messages)
+    publisher.transport.close()
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_readings_of_now_and_of_a_year_ago_are_durable_and_acknowledged_in_time(
+    pubsub: PubSub, tmp_path: Path
+) -> None:
+    topic = pubsub.new_topic()
+    # The emulator, too, gives a message again as soon as nobody holds it.
+    subscription = pubsub.new_subscription(topic, ack_deadline=10)
+    log, year_s = tmp_path / "log", 365 * 86_400.0
+    with job(tmp_path, subscription, pubsub.environment, "--account_every=1") as process:
+        assert wait_for(lambda: "so far" in log.read_text(), 60), log.read_text()
+        send(
+            pubsub, topic, *((f"new_{n}", -1.0) for n in range(2)),
+            *((f"old_{n}", n - year_s) for n in range(5)),
+        )  # fmt: skip
+        # The window, what comes out of order, and 30 s besides.
+        in_time = time.monotonic() + 10 + 5 + 30
+        assert wait_for(lambda: (written(tmp_path), in_warehouse(tmp_path)) == (7, 7), 45), (
+            log.read_text()
+        )
+        time.sleep(max(0.0, in_time - time.monotonic()))
+        # Taken or not, it is not acknowledged: it alone comes again from a job that was killed.
+        send(pubsub, topic, ("last", 0.0))
+        time.sleep(1)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    found: list[str] = []
+    until = time.monotonic() + LEASE_S + 5
+    with pubsub.subscriber() as subscriber:
+        while time.monotonic() < until:
+            answer = subscriber.pull(
+                subscription=subscription, max_messages=1000, timeout=2, retry=None
+            )
+            found += [json.loads(each.message.data)["equipment_id"] for each in
+                      answer.received_messages]  # fmt: skip
+    assert set(found) == {"last"}
+
+
 @pytest.mark.slow
 def test_until_latest_reads_what_is_there_and_ends(pubsub: PubSub, tmp_path: Path) -> None:
     topic = pubsub.new_topic()
@@ -356,3 +411,7 @@ def test_until_latest_reads_what_is_there_and_ends(pubsub: PubSub, tmp_path: Pat
     each_once(tmp_path, 5_000)
     assert left(pubsub, subscription) == 0
     assert "read 5,000" in (tmp_path / "log").read_text()
+    # How many came of the subscription is written down beside the sinks.
+    told = "SELECT topic, partition_number, sum(messages_read) FROM source_positions GROUP BY ALL"
+    name = subscription.rpartition("/")[2]
+    assert sql(tmp_path / "warehouse.duckdb", told) == [(name, None, 5_000)]

@@ -7,6 +7,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from pipeline.engines import choose
 from pipeline.errors import ConfigError
 from pipeline.options import config_from, parse
 from schemas import profiles
@@ -20,6 +21,17 @@ WRONG = [
     (["--time_zone=Mars/Base"], "--time_zone=Mars/Base", "Europe/Berlin"),
     (["--equipment_profile=nothing_such"], "--equipment_profile=nothing_such", "generic_li_ion"),
     (["--sauce=x"], "--sauce", "did you mean --source?"),
+    (["--runner=DirctRunner"], "--runner=DirctRunner", "did you mean DirectRunner?"),
+    (["--runner=Storm"], "--runner=Storm", "no such runner; there are DirectRunner, PrismRunner,"),
+    (["--runner=no_such.Runner"], "--runner=no_such.Runner", "No module named 'no_such'"),
+    (["--runner=json.JSONDecoder"], "--runner=json.JSONDecoder", "is no runner; there are Dir"),
+    (
+        ["--runner=PrismRunner", "--job_endpoint=localhost:1"],
+        "--job_endpoint=localhost:1",
+        "nothing answers there (Connection refused); start the job server",
+    ),
+    (["--runner=PrismRunner", "--job_endpoint=here"], "--job_endpoint=here", "must be HOST:PORT"),
+    (["--direct_num_workers=-3"], "--direct_num_workers=-3", "0 (one a core) or more"),
     (["--shards=many"], "--shards", "invalid int value"),
     (["--warehouse=oracle:x"], "--warehouse=oracle:x", "duckdb:PATH"),
     (["--warehouse=duckdb:"], "--warehouse=duckdb:", "needs a file"),
@@ -43,6 +55,25 @@ def test_a_wrong_flag_is_named_with_its_fix(
     assert ran.err.startswith("error: ")
     assert names in ran.err
     assert fix in ran.err
+
+
+def test_what_beam_refuses_before_anything_is_read_is_not_mended_by_another_run(
+    tmp_path: Path,
+) -> None:
+    ran = run(tmp_path, "simulator:?readings=100", "--type_check_additional=foo")
+    assert ran.status == 1 and ran.out == ""
+    assert ran.err == (
+        "error: the job: ValueError: Pipeline has validations errors:  Unrecognized "
+        "--type_check_additional feature: foo; check the flags (--help lists them) and what they "
+        "name; --debug shows the traceback\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["directrunner", "direct", "DirectRunner"])
+def test_a_runner_s_name_in_any_spelling_is_the_same_runner(name: str) -> None:
+    options = parse([f"--runner={name}"])
+    choose.check(options)
+    assert choose.engine(options).here
 
 
 def test_a_profile_with_an_unknown_key_is_named(tmp_path: Path) -> None:

@@ -197,9 +197,30 @@ def test_every_error_of_ours_is_found_in_what_a_runner_hands_on() -> None:
 
 
 def test_any_other_error_says_what_to_do() -> None:
-    assert failures.line(ValueError("odd")).startswith(
-        "the job: ValueError: odd; run the job again"
+    gone = FileNotFoundError(2, "No such file or directory", "java")
+    # Before the job reads, another run comes no further.
+    assert failures.line(ValueError("odd")) == (
+        "the job: ValueError: odd; check the flags (--help lists them) and what they name; "
+        "--debug shows the traceback"
     )
+    assert "'java'; check the flags (" in failures.line(gone)
+    failures.reads()
+    assert failures.line(ValueError("odd")).startswith(
+        "the job: ValueError: odd; run the job again: it goes on where it was;"
+    )
+    assert "'java'; put the folder back, then run the job again" in failures.line(gone)
+
+
+@BOTH
+def test_an_error_in_a_step_is_of_a_job_that_reads(ended: Any) -> None:
+    assert "; run the job again: it goes on where it was;" in failures.line(
+        ended(KeyError("x"), rows())
+    )
+
+
+def test_a_line_that_only_announces_others_is_followed_by_the_first() -> None:
+    found = failures.line(ValueError("Errors of validation: \n--a: no such thing\n--b: neither"))
+    assert "ValueError: Errors of validation:  --a: no such thing; check" in found
 
 
 def test_an_error_that_ends_a_thread_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cassandra import InvalidRequest
 from cassandra.cluster import Session
 
+from pipeline.connect.cassandra import PASSING, Connection
 from pipeline.errors import ConfigError
 from pipeline.sinks.cassandra.target import Target
 from schemas import forms
@@ -62,6 +63,28 @@ def look(session: Session, target: Target) -> Found:
             found.missing[table.name] = fit(target, table, columns)
             _may_write(session, target, table)
     return found
+
+
+def unfit(connection: Connection, target: Target, wanted: Iterable[Table]) -> str | None:
+    """What is wrong by now with tables that were right when the job began, and the fix.
+
+    Waiting does not mend it. None if nothing is wrong, or nobody answers.
+    """
+    again = "run the job again: it mends the tables when it starts, and goes on where it was"
+    try:
+        found = look(connection.session(), target)
+    except ConfigError as wrong:
+        return str(wrong)
+    except PASSING:
+        # Whoever asks next finds out.
+        return None
+    for table in wanted:
+        told = f"{target.told}, table {forms.cassandra_name(table)}"
+        if table.name not in found.missing:
+            return f"{told}: it is not there any more; {again}"
+        if lacking := found.missing[table.name]:
+            return f"{told}: it lacks {', '.join(lacking)} by now; {again}"
+    return None
 
 
 def fit(target: Target, table: Table, there: Mapping[str, tuple[str, str, int]]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from cassandra.concurrent import execute_concurrent_with_args
 
 from pipeline.connect.cassandra import PASSING, Connection
 from pipeline.connect.cassandra_errors import said
-from pipeline.errors import ConfigError, WarehouseFailed
+from pipeline.errors import WarehouseFailed
 from pipeline.sinks.base.outage import Outage
 from pipeline.sinks.cassandra import tables
 from pipeline.sinks.cassandra.target import Target
@@ -205,25 +205,13 @@ class Versions:
                     "are there: grant it SELECT and run the job again"
                 ) from error
             except PASSING as error:
-                self._raise_if_dropped(error)
+                wanted = (READING, READING_SUPERSEDED)
+                if told := tables.unfit(self._connection, self._target, wanted):
+                    raise WarehouseFailed(told) from error
                 self._outage.wait(said(error), asked_s)
             else:
                 self._outage.over()
                 return answer
-
-    def _raise_if_dropped(self, error: Exception) -> None:
-        """Raises if a table is missing, which waiting does not mend; not if nobody answers."""
-        try:
-            found = tables.look(self._connection.session(), self._target)
-        except (ConfigError, *PASSING):
-            return
-        for table in (READING, READING_SUPERSEDED):
-            if table.name not in found.missing:
-                raise WarehouseFailed(
-                    f"{self._target.told}, table {forms.cassandra_name(table)}: it is not there any "
-                    "more; run the job again: it mends the tables when it starts, and goes on "
-                    "where it was"
-                ) from error
 
 
 def sorted_out(rows: pa.Table, stored: Mapping[str, _Stored], first_stays: bool = False) -> Sorted:

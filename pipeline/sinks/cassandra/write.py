@@ -21,7 +21,7 @@ from cassandra.query import BatchStatement, BatchType, BoundStatement, PreparedS
 from pipeline import account
 from pipeline.connect.cassandra import PASSING, connection
 from pipeline.connect.cassandra_errors import said
-from pipeline.errors import ConfigError, WarehouseFailed
+from pipeline.errors import WarehouseFailed
 from pipeline.sinks.base import bundles, refused
 from pipeline.sinks.base.bundles import BundleWriter, WriteBundles
 from pipeline.sinks.base.outage import Outage
@@ -251,21 +251,9 @@ class Writer(BundleWriter[tuple[Request, ResponseFuture | Exception, float]]):
         self._refuse(request.rows.slice(request.places[0], 1), [_refusal(said(error))])
 
     def _raise_unfit(self, error: Exception) -> None:
-        """Asks whether the tables are as they should be; returns if so."""
-        again = "run the job again: it mends the tables when it starts, and goes on where it was"
-        try:
-            found = tables.look(self._connection.session(), self._target)
-        except ConfigError as wrong:
-            raise WarehouseFailed(str(wrong)) from error
-        except PASSING:
-            # Whoever asks next finds out.
-            return
-        if self._table.name not in found.missing:
-            raise WarehouseFailed(f"{self._told}: it is not there any more; {again}") from error
-        if lacking := found.missing[self._table.name]:
-            raise WarehouseFailed(
-                f"{self._told}: it lacks {', '.join(lacking)} by now; {again}"
-            ) from error
+        """Asks whether the table is as it should be; returns if so."""
+        if told := tables.unfit(self._connection, self._target, [self._table]):
+            raise WarehouseFailed(told) from error
         if not isinstance(error, InvalidRequest):
             raise WarehouseFailed(f"{self._told}: Cassandra refuses: {said(error)}") from error
 

@@ -16,6 +16,7 @@ from pipeline.clock import now_us
 from pipeline.connect.kafka import KafkaAddress
 from pipeline.errors import SourceFailed
 from pipeline.progress import PROGRESS
+from pipeline.sources.kafka import transactions
 from pipeline.sources.kafka.client import (
     Consumer,
     Ends,
@@ -49,6 +50,10 @@ _LOOK_S = 0.25
 _EMPTY = 6
 # A topic that is made anew is away for a moment.
 _GONE_S = 30.0
+
+
+# Where partitions ended of which this process found that the log became shorter while it was read.
+_shorter: dict[tuple[str, int], int] = {}
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,8 @@ def what_is_there(
         former: the group whose offsets count where this one has none.
         wait_s: how long a transaction that is open is waited for.
     """
+    for key in [key for key in _shorter if key[0] == str(address)]:
+        del _shorter[key]  # of a run before
     client = consumer(address, group_id=group)
     try:
         numbers = sorted(client.partitions_for_topic(address.topic) or ())
@@ -117,13 +124,9 @@ def what_is_there(
         if each.reason in LOST:
             _log.warning("%s", told(address.topic, number, each))
         elif each.reason == OPEN:
-            _log.warning(
-                "topic %s, partition %d: a transaction that began at offset %s is not "
-                "over after %.0f s; it and what follows (%s offsets) is left for the next run. Is "
-                "its producer gone? Kafka aborts it then (transactional.id's timeout), or "
-                "kafka-transactions.sh does",
-                address.topic, number, f"{each.first:,}", wait_s, f"{each.offsets:,}",
-            )  # fmt: skip
+            then = "are left for the next run"
+            what = transactions.told(address.topic, number, each.first, each.offsets, wait_s, then)
+            _log.warning("%s", what)
     return There(ranges, gaps, log)
 
 
@@ -153,9 +156,15 @@ def cut(ranges: Iterable[Range]) -> list[Range]:
     return [piece for _, piece in sorted(pieces, key=lambda piece: piece[0])]
 
 
-def ends(ranges: Iterable[Range]) -> Mapping[int, int]:
-    """What is to be committed when the ranges are done: the next offset per partition."""
-    return {whole.partition: whole.stop for whole in ranges}
+def ends(ranges: Iterable[Range], address: KafkaAddress | None = None) -> dict[int, int]:
+    """What is to be committed when the ranges are done: the next offset per partition.
+
+    With an `address`, of a log that became shorter meanwhile where it ended then: what is written
+    there later would otherwise never be read.
+    """
+    found = {whole.partition: whole.stop for whole in ranges}
+    shorter = {number: _shorter.get((str(address), number), stop) for number, stop in found.items()}
+    return {number: min(stop, shorter[number]) for number, stop in found.items()}
 
 
 class ReadRange(beam.DoFn):
@@ -205,6 +214,7 @@ class ReadRange(beam.DoFn):
                     lost += before([moved.gap], stop) if own else [moved.gap]
                     if moved.at < at:
                         stop = min(stop, client.end_offsets([part])[part])
+                        self._ends_before(piece, stop)
                     rows += self._span(piece, first, at, reads, gaps, began_us)
                     first, reads, gaps = moved.at, 0, []
                 if found:
@@ -219,6 +229,7 @@ class ReadRange(beam.DoFn):
                         lost.append(gap(at, stop - 1, TRUNCATED))
                         _log.warning("%s", told(part.topic, part.partition, lost[-1]))
                         stop = at
+                        self._ends_before(piece, stop)
                 reached = min(client.position(part), stop) - piece.start
                 PROGRESS.advance(max(0, reached - done))
                 done = max(done, reached)
@@ -232,6 +243,10 @@ class ReadRange(beam.DoFn):
         rows += self._span(piece, first, max(first, stop), reads, gaps, began_us)
         rows += [self._run.of_gap(piece.partition, each, began_us, self._log) for each in lost]
         yield beam.pvalue.TaggedOutput("positions", table(rows))
+
+    def _ends_before(self, piece: Range, stop: int) -> None:
+        key = (str(self._address), piece.partition)
+        _shorter[key] = min(stop, _shorter.get(key, stop))
 
     def _span(
         self, piece: Range, first: int, following: int, reads: int, gaps: list[Gap], began_us: int

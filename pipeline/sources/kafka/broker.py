@@ -17,6 +17,7 @@ from kafka.errors import KafkaError
 from pipeline.connect.kafka import KafkaAddress
 from pipeline.sources.kafka.client import Consumer, committed, consumer, known_offsets
 from pipeline.sources.kafka.records import Records
+from pipeline.sources.kafka.transactions import WAIT_S, OpenTransactions
 from pipeline.sources.kafka.unpack import POLL_BYTES
 from pipeline.sources.live.offsets import Gap, Placed, Span, replaced, told, why_compacted
 from pipeline.sources.live.positions import Ledger
@@ -104,6 +105,7 @@ class KafkaBroker:
         former: the group whose offsets count where `group` has none.
         ledger: is told of offsets that gave no message and belong to nothing that is given.
         compacted: whether the topic is; None if that is not known.
+        wait_s: how long an open transaction is waited for without a word.
 
     Attributes:
         joined: how often it has joined the group.
@@ -120,7 +122,9 @@ class KafkaBroker:
         former: str | None = None,
         ledger: Ledger | None = None,
         compacted: bool | None = None,
+        wait_s: float = WAIT_S,
     ) -> None:
+        self._open = OpenTransactions(address.topic, wait_s)
         self._address = address
         self._former = former
         self._ledger = ledger
@@ -448,6 +452,7 @@ class KafkaBroker:
                 high, at = self.consumer.highwater(part), self.consumer.position(part)
                 if high is None or at is None:
                     return set(), None
+                self._open.look(part.partition, at, self.consumer.ends(part))
                 lag += max(0, high - at)
                 if at >= high:
                     ended.add(part)

@@ -27,6 +27,7 @@ from pipeline.sources.kafka.broker import KafkaBroker
 from pipeline.sources.kafka.client import adopt, commit_offsets
 from pipeline.sources.kafka.java import ReadJava
 from pipeline.sources.kafka.split import ReadSplit, Topic
+from pipeline.sources.kafka.transactions import WAIT_S
 from pipeline.sources.live import positions
 from pipeline.sources.live.positions import Ledger, Run
 from pipeline.sources.live.reader import LiveReader, LiveSource, counted, disorder_us
@@ -40,7 +41,6 @@ _PARAMETERS = ("group", "start", "disorder", "reader", "isolation", "transaction
 _DEFAULT_GROUP = "battery-pipeline.{topic}"
 # That of all topics until there was one for each.
 _FORMER_GROUP = "battery-pipeline"
-_TRANSACTION_WAIT_S = 30.0
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class KafkaSource(LiveSource):
         self.group = parameters.get("group") or _DEFAULT_GROUP.format(topic=self.address.topic)
         self._former = None if "group" in parameters else _FORMER_GROUP
         _isolation(uri, parameters.get("isolation"))
-        self._wait_s = _seconds(uri, "transaction_wait", parameters, _TRANSACTION_WAIT_S)
+        self._wait_s = _seconds(uri, "transaction_wait", parameters, WAIT_S)
         self._start = _start(uri, parameters.get("start") or "earliest")
         self._disorder_us = disorder_us(uri, parameters.get("disorder"))
         self._java = _is_java(uri, parameters.get("reader"), engine, until_latest)
@@ -154,6 +154,7 @@ class KafkaSource(LiveSource):
                 self._former,
                 self._compacted,
                 self._run,
+                self._wait_s,
             )
             batches = pipeline | "Kafka" >> ReadSplit(topic)
             told = positions.together(positions.of_batches(batches))
@@ -168,6 +169,7 @@ class KafkaSource(LiveSource):
             self._former,
             ledger,
             self._compacted,
+            self._wait_s,
         )
         self.reader = LiveReader(broker, self._decode, self._disorder_us, self._told, ledger=ledger)
         batches = pipeline | "Kafka" >> ReadLive("Kafka", self.reader)
@@ -218,7 +220,8 @@ class KafkaSource(LiveSource):
             super().finish()
             return
         self._told.committing(self._began_s)
-        offsets = ends(self._there.ranges) if self._until_latest else split.read_to()
+        until = self._until_latest
+        offsets = ends(self._there.ranges, self.address) if until else split.read_to()
         try:
             if offsets:
                 log = self._there.log if self._until_latest else None

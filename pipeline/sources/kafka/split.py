@@ -32,11 +32,12 @@ from pipeline.sources.kafka.client import (
     last_offsets,
 )
 from pipeline.sources.kafka.records import Records
+from pipeline.sources.kafka.transactions import WAIT_S, OpenTransactions
 from pipeline.sources.live.offsets import Gap, Span, before, told, why_compacted
 from pipeline.sources.live.positions import Run, table
 from pipeline.sources.live.reader import believed_times
 from pipeline.sources.live.watermark import NEVER, PATIENCE_US, Watermark
-from transforms.batch import RawBatch
+from transforms.batch import MESSAGES, BatchKind, Origin, RawBatch
 from transforms.budget import USUAL, Budget
 from transforms.decoded import Decoded
 from transforms.rejects import Rejects
@@ -74,6 +75,7 @@ class Topic:
         former: the group whose offsets count where `group` has none.
         compacted: whether the topic is; None if that is not known.
         run: which run it is.
+        wait_s: how long an open transaction is waited for without a word.
     """
 
     address: KafkaAddress
@@ -88,6 +90,7 @@ class Topic:
     former: str | None = None
     compacted: bool | None = None
     run: str = ""
+    wait_s: float = WAIT_S
 
 
 # Beam reads a DoFn's parameters from its defaults.
@@ -175,6 +178,7 @@ class _Reader:
         self.disorder_us = topic.disorder_us
         self.watermark = Watermark(topic.disorder_us)
         self._at = 0
+        self._open = OpenTransactions(topic.address.topic, topic.wait_s)
         self.gaps: list[Gap] = []
         self.lost: list[Gap] = []
         self.lock = threading.Lock()
@@ -215,6 +219,9 @@ class _Reader:
         The engine takes the least of all partitions', and knows of none that it is idle.
         """
         ended = self.ended()
+        at = self.client.at(self.part)
+        if at is not None:
+            self._open.look(self.part.partition, at, self.client.ends(self.part))
         if not ended:
             self._ended_us = None
         elif self._ended_us is None:
@@ -291,10 +298,11 @@ class _Read(beam.DoFn):
     def _poll(
         self, element: tuple[Topic, int], tracker: Any, watermark: Any
     ) -> Generator[TimestampedValue, None, int | None]:
-        """One poll's messages; returns the next offset if there were any."""
+        """One poll's messages; returns the next offset if there were any, or some are lost."""
         topic, number = element
         reader = _reader(topic, number)
         mine: list[Any] = []
+        following: int | None = None
         with reader.lock:
             reader.seek(tracker.current_restriction().start)
             for record in reader.poll():
@@ -303,16 +311,21 @@ class _Read(beam.DoFn):
                 mine.append(record)
             if mine:
                 start = tracker.current_restriction().start
-                _following[number] = mine[-1].offset + 1
+                following = _following[number] = mine[-1].offset + 1
                 yield self._batch(topic, number, reader, mine, start)
             else:
                 # Offsets that hold no record are passed too, or they would be fetched for ever.
                 at = reader.client.at(reader.part)
                 if at is not None and at > tracker.current_restriction().start:
                     tracker.try_claim(at - 1)
+                lost = self._lost(topic, number, reader)
+                if at is not None and lost:
+                    # Told and committed though nothing follows, or the next run misses it again.
+                    following = _following[number] = at
+                    yield self._told(topic, number, reader, lost)
             self._advance(watermark, reader.look(now_us()))
         _go_on(tracker, 0 if mine else _PAUSE_S)
-        return mine[-1].offset + 1 if mine else None
+        return following
 
     def _batch(
         self, topic: Topic, number: int, reader: _Reader, records: list[Any], start: int
@@ -328,15 +341,33 @@ class _Read(beam.DoFn):
         batch = replace(batch, ahead=decoded, positions=positions)
         return TimestampedValue(batch, _moment(at))
 
+    def _told(
+        self, topic: Topic, number: int, reader: _Reader, lost: list[Gap]
+    ) -> TimestampedValue:
+        """A batch without messages that tells what is lost."""
+        run, log = (
+            Run(topic.run, topic.name, topic.address.topic),
+            reader.client.log(topic.address.topic),
+        )
+        rows = table([run.of_gap(number, gap, now_us(), log) for gap in lost])
+        nothing = MESSAGES.empty_table()
+        batch = RawBatch(nothing, BatchKind.MESSAGES, Origin(""), positions=rows)
+        return TimestampedValue(batch, _moment(reader.watermark.at(0)))
+
+    @staticmethod
+    def _lost(topic: Topic, number: int, reader: _Reader) -> list[Gap]:
+        """What was lost since this was asked last."""
+        lost, reader.lost = reader.lost, []
+        with _making:
+            missing = _missing.pop((topic.run, number), None)
+        return lost if missing is None else [*lost, missing]
+
     def _positions(
         self, topic: Topic, number: int, reader: _Reader, records: list[Any], start: int
     ) -> pa.Table:
         """The rows of what one batch holds; they are brought together behind it."""
         following = records[-1].offset + 1
-        lost, reader.lost = reader.lost, []
-        with _making:
-            missing = _missing.pop((topic.run, number), None)
-        lost += [] if missing is None else [missing]
+        lost = self._lost(topic, number, reader)
         # What was lost on the way is no part of what was read.
         start = max([start, *(gap.last + 1 for gap in lost if gap.last < records[0].offset)])
         gaps = why_compacted(before(reader.gaps, following), topic.compacted)

@@ -31,7 +31,7 @@ from pipeline.engines.polling import Polled, ReadLive
 from pipeline.errors import ConfigError
 from pipeline.options import JobConfig
 from pipeline.running.watch import BOUNDS_S, LATENCY, Histogram, Latency, Watch, line
-from pipeline.sources import Received
+from pipeline.sources import Behind, Received
 from pipeline.sources.live.reader import counted
 from pipeline.sources.live.watermark import NEVER
 from tests.messages import PROFILES, messages, reading
@@ -151,6 +151,16 @@ def test_the_line_says_what_is_not_known() -> None:
     told = line(Account(), 0, None, None, histogram(np.array([])))
     assert told.endswith("; 0/s, lag unknown, watermark unknown, latency unknown")
     assert "over 3,600 s" in line(Account(), 0, 0, 0, histogram(np.array([9e4])))
+
+
+def test_the_line_names_what_event_time_waits_for_and_since_when() -> None:
+    since_us = 1_717_243_200 * SECOND
+    for behind_us, why in (
+        (600 * SECOND, "600 s behind the others"),
+        (None, "which has given nothing yet"),
+    ):
+        told = line(Account(), 0, 0, 0, histogram(np.array([1.0])), Behind(3, behind_us, since_us))
+        assert told.endswith(f"; event time waits for partition 3, {why}, since 12:00:00 UTC")
 
 
 # --- the flag --------------------------------------------------------------------------------

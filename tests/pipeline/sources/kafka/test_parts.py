@@ -160,6 +160,8 @@ def test_java_is_told_where_and_from_when_and_not_to_commit_by_itself() -> None:
     }
     assert consumer_config(ADDRESS, "g", "latest", {})["auto.offset.reset"] == "latest"
     assert consumer_config(ADDRESS, "g", AT_MS, {})["auto.offset.reset"] == "earliest"
+    other = KafkaAddress(ADDRESS.servers, "cells", {"isolation": "read_uncommitted"})
+    assert consumer_config(other, "g", "latest", {})["isolation.level"] == "read_uncommitted"
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])

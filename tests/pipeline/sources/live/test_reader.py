@@ -567,6 +567,25 @@ def test_what_is_fetched_while_partitions_move_does_not_overtake_what_was_refuse
         assert pipeline.reader.watermark_us == moment(2) - DISORDER
 
 
+def test_nothing_behind_what_is_given_back_is_taken() -> None:
+    class Moves(Memory):
+        """Whose pipeline polls at the very moment in which a batch is given back."""
+
+        def refused(self, fetched: Fetched) -> None:
+            super().refused(fetched)
+            polled.extend(pipeline.reader.poll().batches)
+
+    broker, polled = Moves(), list[RawBatch]()
+    broker.give(*({0: [second]} for second in range(10)))
+    with reading_from(broker) as pipeline:
+        pipeline.take(2, before_us=LONG_AGO)
+        eventually(lambda: broker.fetches == len(pipeline.taken) + live._AHEAD + 1)
+        leaving(broker, pipeline, NOTHING_WAITS)
+        eventually(lambda: len(broker.dropped) == live._AHEAD + 1)
+        # A batch without messages is for the archive.
+        assert rows(polled) in ([], [0])
+
+
 def test_partitions_are_not_kept_for_ever(monkeypatch: Any, caplog: Any) -> None:
     monkeypatch.setattr(live, "_HAND_OVER_S", 0.1)
     broker = Memory()
