@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 import grpc
 from apache_beam import version
-from apache_beam.options.pipeline_options import FlinkRunnerOptions
 
-from tests.services import go, maven
+from tests.services import cache, go, maven
 from tests.services.processes import Server, Service, Unavailable, java
 
-# The engines speak Beam's protocols; they are of the very version that the job runs with.
+# The version that the job runs with; Prism is of the same.
 BEAM = version.__version__
-FLINK = FlinkRunnerOptions.PUBLISHED_FLINK_VERSIONS[-1]
+# Beam's whole job server is too large for some mirrors of Maven's; its parts are of the newest
+# version that has both. The protocols between it and the job are stable.
+FLINK, FLINK_BEAM = "1.19", "2.62.0"
+_FLINK = [
+    f"org.apache.beam:beam-runners-flink-{FLINK}:{FLINK_BEAM}",
+    "org.slf4j:slf4j-simple:1.7.36",
+]
+_JOB_SERVER = "org.apache.beam.runners.flink.FlinkJobServerDriver"
 EXTERNAL_FLINK = "TEST_FLINK_JOB_SERVER"
 
 _PRISM = f"github.com/apache/beam/sdks/v2/go/cmd/prism@v{BEAM}"
@@ -32,15 +39,17 @@ def prism_program(timeout: float = 900) -> Path:
     return go.program(f"prism-{BEAM}", _PRISM, timeout)
 
 
-def flink_job_server(timeout: float = 240) -> Path:
+def flink_job_server(timeout: float = 400) -> Path:
     """The jar for `--flink_job_server_jar`; with `--flink_master=[local]` it holds Flink, too.
+
+    It holds nothing but the class path: Beam's parts and Flink's, as Maven has them.
 
     Args:
         timeout: seconds that the download may take.
 
     Raises:
         Unavailable: Java is missing, the jar that $TEST_FLINK_JOB_SERVER names is not there, or
-            Maven could not get one.
+            Maven could not get the parts.
     """
     java(17)
     named = os.environ.get(EXTERNAL_FLINK)
@@ -48,11 +57,22 @@ def flink_job_server(timeout: float = 240) -> Path:
         if not Path(named).is_file():
             raise Unavailable(f"{EXTERNAL_FLINK}={named}: no such file")
         return Path(named)
-    artifact = f"beam-runners-flink-{FLINK}-job-server"
-    folder = maven.jars(
-        f"flink-{FLINK}-job-server-{BEAM}", [f"org.apache.beam:{artifact}:{BEAM}"], timeout
-    )
-    return folder / f"{artifact}-{BEAM}.jar"
+    parts = maven.jars(f"flink-{FLINK}-{FLINK_BEAM}", _FLINK, timeout)
+
+    def fill(target: Path) -> None:
+        path = " ".join(part.as_uri() for part in sorted(parts.glob("*.jar")))
+        with zipfile.ZipFile(target / "job-server.jar", "w") as jar:
+            jar.writestr("META-INF/MANIFEST.MF", _manifest(path))
+
+    return cache.folder(f"flink-{FLINK}-{FLINK_BEAM}-job-server", fill) / "job-server.jar"
+
+
+def _manifest(class_path: str) -> str:
+    # A line has 72 bytes at most; a space goes on with the one before.
+    line = f"Class-Path: {class_path}"
+    cut = [line[:72], *(f" {line[at : at + 71]}" for at in range(72, len(line), 71))]
+    lines = ["Manifest-Version: 1.0", f"Main-Class: {_JOB_SERVER}", *cut]
+    return "".join(f"{each}\r\n" for each in lines) + "\r\n"
 
 
 class Prism(Server):
