@@ -119,6 +119,8 @@ def check(options: PipelineOptions) -> None:
         return
     if (endpoint := options.view_as(PortableOptions).job_endpoint) and endpoint != "embed":
         _answers(endpoint)
+    if chosen.runner in _USUAL:
+        return  # Beam has them; making one takes seconds.
     try:
         made = create_runner(chosen.runner)
     except Exception as error:
