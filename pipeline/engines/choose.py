@@ -61,25 +61,29 @@ def check(options: PipelineOptions) -> None:
     if found is None and "." not in given:
         close = difflib.get_close_matches(given.lower(), known, n=1)
         hint = f"did you mean {known[close[0]]}? There are" if close else "there are"
-        raise ConfigError(f"--runner={given}: no such runner; {hint} {_usual()}")
+        raise ConfigError(f"--runner={given}: no such runner; {hint} {_usual_told()}")
     chosen.runner = found or given
-    if engine(options).here:
-        return
+    if engine(options).here or chosen.runner in _usual():
+        return  # Beam has them; making one takes seconds.
     try:
         made = create_runner(chosen.runner)
     except Exception as error:
         why = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise ConfigError(
-            f"--runner={given}: can't be used ({why}); there are {_usual()}"
+            f"--runner={given}: can't be used ({why}); there are {_usual_told()}"
         ) from error
     if not isinstance(made, PipelineRunner):
-        raise ConfigError(f"--runner={given}: is no runner; there are {_usual()}")
+        raise ConfigError(f"--runner={given}: is no runner; there are {_usual_told()}")
 
 
-def _usual() -> str:
+def _usual() -> list[str]:
     """Those that the job is made for and tested on; Beam has more."""
-    names = [each.flag.partition("=")[2] for each in ENGINES]
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+    return [each.flag.partition("=")[2] for each in ENGINES]
+
+
+def _usual_told() -> str:
+    *names, last = _usual()
+    return f"{', '.join(names)} and {last}"
 
 
 def name(options: PipelineOptions) -> str:
