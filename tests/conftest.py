@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from pipeline import models
+from tests.services import warm
 from tests.services.bigquery import BigQuery
 from tests.services.cassandra import Node, cassandra_node
 from tests.services.engines import Prism
@@ -18,11 +20,15 @@ from tests.services.s3 import S3
 
 @pytest.fixture(scope="session", autouse=True)
 def dbt_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Several test processes run dbt at the same time: each keeps what it compiled to itself."""
+    """Several test processes run dbt at the same time: each keeps what it compiled to itself.
+
+    Models are built by a dbt that has its imports and the parsed project already.
+    """
     folder = tmp_path_factory.mktemp("dbt")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DBT_TARGET_PATH", str(folder / "target"))
         patch.setenv("DBT_LOG_PATH", str(folder / "logs"))
+        patch.setattr(models, "DBT", warm.Dbt())
         yield
 
 
