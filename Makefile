@@ -45,8 +45,9 @@ LOCK_VENV := .venv-lock
 PIP_AUDIT := pip-audit==2.10.1
 AUDIT_VENV := .venv-audit
 
-# The files of tests are shared out among up to four processes (ARGS="-n 0": one process, for pdb).
-PYTEST = $(PYTHON) -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
+# The files of tests are shared out among up to four processes (ARGS="-n 0": one process, for pdb),
+# in the order that tests/conftest.py gives them.
+PYTEST = $(PYTHON) -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 # Prints the first Python 3.11 at hand. A name may exist without working (version managers put
 # such shims on the path), so each is tried.
