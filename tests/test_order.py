@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import LONG_FILES
+from tests.conftest import LONG_FILES, MEASURED
 
 
-@pytest.mark.parametrize("name", LONG_FILES)
+@pytest.mark.parametrize("name", [*LONG_FILES, *MEASURED])
 def test_it_is_there(name: str) -> None:
     assert (Path(__file__).parent / name).exists()
