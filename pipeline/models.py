@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -22,6 +22,8 @@ from pipeline.sinks.duckdb.file import sign_in_name
 from pipeline.sinks.duckdb.motherduck import MotherDuck
 
 PROJECT = Path(__file__).resolve().parent.parent / "dbt_project"
+# The command that dbt is.
+DBT: Iterable[str] = (sys.executable, "-m", "dbt.cli.main")
 
 
 def environment(warehouse: str) -> dict[str, str]:
@@ -95,7 +97,7 @@ def build(
     Returns:
         whether everything succeeded, and dbt's own counts (PASS, WARN, ERROR, SKIP, …).
     """
-    command = [sys.executable, "-m", "dbt.cli.main", "build", "--no-use-colors"]
+    command = [*DBT, "build", "--no-use-colors"]
     command += ["--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
     if select:
         # Tests that also look at models which may never have been built are left out.

@@ -16,6 +16,7 @@ import pytest
 
 from pipeline import models
 from tests.running import Ran, run
+from tests.services import warm
 from tests.services.bigquery import BigQuery
 from tests.services.fixtures import set_environment
 from tests.warehouses import KEYS, Dataset, File, Warehouse, differences, job_rows
@@ -216,8 +217,8 @@ def version(rows: pa.Table, number: int, arrived: int) -> pa.Table:
 
 def build_view(dataset: Dataset, *variables: str) -> None:
     command = [
-        sys.executable, "-m", "dbt.cli.main", "run", "--select", "battery_ts", "--project-dir",
-        str(models.PROJECT), "--profiles-dir", str(models.PROJECT), *variables,
+        *warm.Dbt(), "run", "--select", "battery_ts", "--project-dir", str(models.PROJECT),
+        "--profiles-dir", str(models.PROJECT), *variables,
     ]  # fmt: skip
     surroundings = os.environ | models.environment(dataset.uri)
     done = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=False)

@@ -74,7 +74,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     for kind in ("silent", "refused"):
         shutil.copytree(DATA / kind, folder / "in" / kind)
     ran = run(folder, folder / "in")
-    models.build(f"duckdb:{ran.warehouse}")
+    models.build(f"duckdb:{ran.warehouse}", data_tests=False)
     return Made(ran)
 
 

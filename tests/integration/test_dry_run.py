@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.running import run
+from tests.services import warm
 from tests.services.bigquery import BigQuery
 from tests.services.gcs import Gcs
 from tests.services.pubsub import PubSub
@@ -77,7 +77,7 @@ def dataflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dataflow]:
 def pipeline(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, with this environment over the one there is."""
     return subprocess.run(
-        [sys.executable, "-m", "pipeline", *flags],
+        warm.command("pipeline", *flags),
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from schemas.reading import DEAD_LETTER, READING, WINDOW_STATS, Table
 from tests.endurance.checks import Tables
 from tests.endurance.processes import Job
 from tests.endurance.rig import Rig
+from tests.services import warm
 from tests.services.bigquery import BigQuery
 from tests.services.faults import FaultyBigQuery
 from tests.services.fixtures import set_environment
@@ -49,7 +49,7 @@ def cloud(
 def python(*argv: str) -> subprocess.CompletedProcess[str]:
     """A module of the project in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", *argv], capture_output=True, text=True, timeout=280, check=False
+        warm.command(*argv), capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done

@@ -18,7 +18,7 @@ from google.cloud.pubsub_v1 import SubscriberClient
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaTimeoutError
 
-from tests.services import cache, pubsub
+from tests.services import cache, pubsub, warm
 from tests.services.fixtures import started
 from tests.services.kafka import EXTERNAL, ApacheKafka, Broker, Tansu, kafka_broker
 from tests.services.processes import Service, Unavailable, free_port
@@ -315,6 +315,38 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_warm_command_is_a_process_like_any_other(tmp_path: Path) -> None:
+    def ended(module: str, *arguments: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            warm.command(module, *arguments), input="no JSON", env=os.environ | {"MINE": "yes"},
+            cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout, done.stderr
+
+    (tmp_path / "some.json").write_text("[1]")
+    assert ended("json.tool", "--compact", "some.json") == (0, "[1]\n", "")
+    assert ended("json.tool") == (1, "", "Expecting value: line 1 column 1 (char 0)\n")
+    status, _, said = ended("json.tool", "none.json")
+    assert status == 2
+    assert "No such file" in said
+    printing = "import os; print(os.environ['MINE'])"
+    assert ended("timeit", "-n1", "-r1", printing)[1].startswith("yes\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a command is warm")
+def test_a_warm_command_ends_with_its_client() -> None:
+    waiting = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    argv = warm.command("timeit", "-n1", "-r1", waiting)
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as client:
+        pid = int(client.stdout.readline())
+        assert alive(pid)
+        client.kill()
+    end = time.monotonic() + 10
+    while alive(pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not alive(pid)
 
 
 def test_the_cache_is_filled_once_and_never_half(

@@ -41,6 +41,7 @@ from schemas.reading import (
 )
 from tests.messages import PROFILES
 from tests.pipeline.sinks.duckdb.test_file import rows, shell
+from tests.services import warm
 
 ROOT = Path(__file__).parents[4]
 TOKEN = "a-token-nobody-may-see"
@@ -131,7 +132,7 @@ def command(module: str, *flags: str, **environment: str) -> tuple[int, str, flo
     kept = {name: value for name, value in os.environ.items() if name not in motherduck.TOKENS}
     started = time.monotonic()
     ended = subprocess.run(
-        [sys.executable, "-m", module, "--warehouse=md:battery", *flags],
+        warm.command(module, "--warehouse=md:battery", *flags),
         env=kept | {"HTTP_PROXY": "http://127.0.0.1:9"} | environment,
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
