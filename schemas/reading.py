@@ -308,7 +308,7 @@ CYCLE_SUMMARY = Table(
 SOURCE_POSITION = Table(
     name="source_positions",
     description="What a run read of its source, from where to where, and what it passed and why: "
-    "a row per stretch of a partition, and one per reason of what gave no message.",
+    "a row per stretch of a partition or per file, and one per reason of what gave no message.",
     key="position_id",
     cluster=("source", "topic"),
     fields=(
@@ -320,7 +320,7 @@ SOURCE_POSITION = Table(
         ),
         Field("run_id", _S, "The run of the job.", required=True),
         Field("source", _S, "The source as configured, without secrets.", required=True),
-        Field("topic", _S, "The topic or subscription.", required=True),
+        Field("topic", _S, "The topic, subscription or file.", required=True),
         Field(
             "log_id", _S, "Cluster and topic id, which tell a topic from a later one of its name."
         ),
@@ -328,10 +328,11 @@ SOURCE_POSITION = Table(
         Field(
             "first_offset",
             _I,
-            "The first offset of the stretch; the run's own count where messages have none.",
+            "The first offset of the stretch; the run's own count where messages have none, and that "
+            "of a file's rows.",
         ),
         Field("last_offset", _I, "The last offset of the stretch, inclusive."),
-        Field("messages_read", _I, "Messages that were read of it.", required=True),
+        Field("messages_read", _I, "Messages or rows that were read of it, refused ones among them.", required=True),
         Field(
             "offsets_skipped",
             _I,

@@ -207,3 +207,27 @@ def test_several_worker_processes_give_the_same_tables(lines: list[bytes], tmp_p
               tmp_path / "two" / "warehouse.duckdb")  # fmt: skip
     assert two.account() == one.account()
     same_tables(one, two)
+
+
+def test_every_file_says_how_many_rows_it_gave(tmp_path: Path, lines: list[bytes]) -> None:
+    folder = tmp_path / "in"
+    many = write_messages(folder / "many.ndjson", lines[:3000] + [b"{}"])
+    write_messages(folder / "few.ndjson", [b"no json", *lines[3000:3010]])
+    (folder / "cut.zip").write_bytes(b"PK\x03\x04 cut off")
+    ran = run(tmp_path / "out", folder)
+    found = ran.sql(
+        "SELECT topic, first_offset, last_offset, messages_read, offsets_skipped, reason, "
+        "partition_number FROM source_positions ORDER BY topic"
+    )
+    assert found == [
+        ("in/cut.zip", 0, 0, 1, 0, None, None),
+        ("in/few.ndjson", 0, 10, 11, 0, None, None),
+        ("in/many.ndjson", 0, 3000, 3001, 0, None, None),
+    ]
+    assert ran.account()["read"] == sum(row[3] for row in found)
+    # What an archive of the lake is read from is a file like any other.
+    again = run(tmp_path / "again", ran.lake / "raw")
+    ((files, rows),) = again.sql("SELECT count(*), sum(messages_read) FROM source_positions")
+    assert files == len(list((ran.lake / "raw").rglob("*.*")))
+    assert rows == again.account()["read"]
+    assert many.exists()

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipeline.sources.files.splits import Group, Members, Split
 from pipeline.sources.formats import packed, reader
-from pipeline.sources.formats.content import Content, Output, Outputs, Settings
+from pipeline.sources.formats.content import Content, Output, Settings
 from pipeline.sources.formats.detect import extension
 from pipeline.sources.formats.meter import Refused
 from transforms.budget import MIB
@@ -26,11 +26,13 @@ _TINY_TOGETHER = 64
 _FETCHES = 8
 
 _Job = list[Content]
+# What a file gave, after its name.
+From = tuple[str, Output]
 
 
-def read_group(group: Group, settings: Settings) -> Outputs:
-    """Everything the group's files hold, in their order."""
-    pending: deque[Future[list[Output]]] = deque()
+def read_group(group: Group, settings: Settings) -> Iterator[From]:
+    """Everything the group's files hold, in their order; each with its file's name."""
+    pending: deque[Future[list[From]]] = deque()
     with ThreadPoolExecutor(LOOK_AHEAD, thread_name_prefix="read-ahead") as pool:
         try:
             for job in _jobs(group, settings):
@@ -43,10 +45,10 @@ def read_group(group: Group, settings: Settings) -> Outputs:
                     yield from pending.popleft().result()
                 if isinstance(job, list):
                     for content in job:
-                        yield from reader.read(content, settings)
+                        yield from _named(content, settings)
                 elif job is not None:
                     assert not isinstance(job.span, Members)
-                    yield from reader.read(job.content(settings), settings, job.span)
+                    yield from _named(job.content(settings), settings, job.span)
             while pending:
                 yield from pending.popleft().result()
         finally:
@@ -54,8 +56,12 @@ def read_group(group: Group, settings: Settings) -> Outputs:
                 future.cancel()
 
 
-def _load(job: _Job, settings: Settings) -> list[Output]:
-    return [output for content in _fetched(job) for output in reader.read(content, settings)]
+def _named(content: Content, settings: Settings, span: reader.Span | None = None) -> Iterator[From]:
+    return ((content.source_file, output) for output in reader.read(content, settings, span))
+
+
+def _load(job: _Job, settings: Settings) -> list[From]:
+    return [output for content in _fetched(job) for output in _named(content, settings)]
 
 
 def _fetched(job: _Job) -> _Job:

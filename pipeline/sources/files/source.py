@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any, Self
@@ -15,9 +16,11 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 
 from pipeline import outcome
+from pipeline.clock import now_us
 from pipeline.errors import ConfigError
 from pipeline.shown import address
 from pipeline.sources import Bounded, Received, Wanted
+from pipeline.sources.files import positions
 from pipeline.sources.files.readahead import read_group
 from pipeline.sources.files.splits import (
     Group,
@@ -64,6 +67,7 @@ class FileSource(Bounded):
         day_first: whether dates have the day first; None: each file decides.
         dialects: what the user says about how files are to be read.
         budget: what one file may take.
+        run: which run reads them.
     """
 
     unit = "B"
@@ -81,9 +85,11 @@ class FileSource(Bounded):
         day_first: bool | None = None,
         dialects: tuple[Told, ...] = (),
         budget: Budget = USUAL,
+        run: str = "",
     ) -> None:
         self.pattern = pattern
         self.skip = skip
+        self._run = run
         self.settings = Settings(
             name, equipment_id, time_zone, split_bytes, batch_rows, day_first, dialects, budget
         )
@@ -100,6 +106,7 @@ class FileSource(Bounded):
             day_first=config.day_first,
             dialects=config.dialects,
             budget=config.budget,
+            run=config.run,
         )
 
     @cached_property
@@ -194,7 +201,7 @@ class FileSource(Bounded):
         """All that the files hold, in this process and in their order."""
         for group in grouped(self.found, self.settings):
             for part in planned(group, self.settings):
-                yield from _outputs(part, self.settings, set())
+                yield from _outputs(part, self.settings, set(), Counter())
 
     def read(self, pipeline: beam.Pipeline) -> Received:
         """Adds the steps: list, plan, read. All of them work on the workers."""
@@ -213,8 +220,14 @@ class FileSource(Bounded):
             | "Spread splits" >> beam.Reshuffle()
             | "Read files"
             >> beam.ParDo(_Read(self.settings))
-            .with_output_types(RawBatch, dead_letters=pa.Table, summaries=pa.Table, opened=str)
-            .with_outputs("dead_letters", "summaries", "opened", main="batches")
+            .with_output_types(
+                RawBatch,
+                dead_letters=pa.Table,
+                summaries=pa.Table,
+                opened=str,
+                parts=tuple[str, positions.Read],
+            )
+            .with_outputs("dead_letters", "summaries", "opened", "parts", main="batches")
         )
         return Received(
             outputs.batches,
@@ -222,26 +235,33 @@ class FileSource(Bounded):
             listed.files,
             summaries=outputs.summaries,
             opened=outputs.opened,
+            positions=positions.of_files(outputs.parts, self._run, self.settings.source),
         )
 
 
 def _outputs(
-    group: Group, settings: Settings, opened: set[str]
+    group: Group, settings: Settings, opened: set[str], read: Counter[str]
 ) -> Iterator[RawBatch | DeadLetter | Summaries]:
     """Everything a group's files hold, their messages packed.
 
     The names of the files are added to `opened`; not those that replayed rows say they are from.
+    What was read of each file is added to `read`.
     """
     packer = Packer(settings)
-    for output in read_group(group, settings):
+    for name, output in read_group(group, settings):
         if isinstance(output, Messages):
             opened.add(output.content.source_file)
+            read[name] += len(output.payloads)
             yield from packer.add(output)
             continue
-        if isinstance(output, RawBatch) and output.origin.source_file is not None:
-            opened.add(output.origin.source_file)
-        elif isinstance(output, DeadLetter) and output.error_type != NO_PAYLOAD:
-            opened.add(output.source_file or "")
+        if isinstance(output, RawBatch):
+            read[name] += output.table.num_rows
+            if output.origin.source_file is not None:
+                opened.add(output.origin.source_file)
+        elif isinstance(output, DeadLetter):
+            read[name] += 1
+            if output.error_type != NO_PAYLOAD:
+                opened.add(output.source_file or "")
         yield output
     yield from packer.flush()
 
@@ -285,7 +305,9 @@ class _Read(beam.DoFn):
         letters: list[DeadLetter] = []
         held = 0
         opened: set[str] = set()
-        for output in _outputs(group, self._settings, opened):
+        read: Counter[str] = Counter()
+        began_us = now_us()
+        for output in _outputs(group, self._settings, opened, read):
             if isinstance(output, RawBatch):
                 yield self._count(output)
                 continue
@@ -301,6 +323,8 @@ class _Read(beam.DoFn):
             yield self._refuse(letters)
         for name in sorted(opened):
             yield beam.pvalue.TaggedOutput("opened", name)
+        for part in positions.of_part(read, began_us):
+            yield beam.pvalue.TaggedOutput("parts", part)
 
     def _note(self, summaries: Summaries) -> Iterator[beam.pvalue.TaggedOutput]:
         if summaries.table.num_rows:

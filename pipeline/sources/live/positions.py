@@ -34,7 +34,7 @@ class Run:
     Attributes:
         run: its id.
         source: the source as readings carry it.
-        topic: the topic or subscription.
+        topic: the topic, subscription or file.
     """
 
     run: str

@@ -78,7 +78,7 @@ def read(path: Path | str, skip: tuple[str, ...] = (), **settings: Any) -> Found
     for group in grouped(list_files(str(path), skip), config):
         for part in planned(group, config):
             packer = Packer(config)
-            for output in read_group(part, config):
+            for _, output in read_group(part, config):
                 if isinstance(output, DeadLetter):
                     letters.append(output)
                 elif isinstance(output, Messages):

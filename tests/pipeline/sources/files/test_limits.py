@@ -173,7 +173,7 @@ def test_a_file_that_is_gone_or_another_thing_by_now(tmp_path: Path) -> None:
     (tmp_path / "a.csv").unlink()
     (tmp_path / "b.csv").unlink()
     (tmp_path / "b.csv").mkdir()
-    outputs = list(read_group(group, Settings("test")))
+    outputs = [output for _, output in read_group(group, Settings("test"))]
     assert sum(isinstance(output, RawBatch) for output in outputs) == 1
     assert [output.error_type for output in outputs if not isinstance(output, RawBatch)] == [  # type: ignore[union-attr]
         "unreadable_file",
