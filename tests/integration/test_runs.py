@@ -211,7 +211,7 @@ def test_several_worker_processes_give_the_same_tables(lines: list[bytes], tmp_p
 
 def test_every_file_says_how_many_rows_it_gave(tmp_path: Path, lines: list[bytes]) -> None:
     folder = tmp_path / "in"
-    many = write_messages(folder / "many.ndjson", lines[:3000] + [b"{}"])
+    many = write_messages(folder / "many.ndjson", [*lines[:3000], b"{}"])
     write_messages(folder / "few.ndjson", [b"no json", *lines[3000:3010]])
     (folder / "cut.zip").write_bytes(b"PK\x03\x04 cut off")
     ran = run(tmp_path / "out", folder)
