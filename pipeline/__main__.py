@@ -216,6 +216,12 @@ def _finished(
     And why its source could not be read any more, or not be told what was; all that was read
     before is written then.
     """
+    stopping = threading.Event()
+
+    def stop() -> None:
+        stopping.set()
+        source.stop()
+
     beam_options.view_as(StandardOptions).streaming |= source.live
     chosen = choose.choose(beam_options, source.live)
     engine = choose.engine(beam_options)
@@ -238,12 +244,13 @@ def _finished(
         result = pipeline.run()
         failures.reads()
         if source.live:
+            result = choose.followed(beam_options, result, stopping.is_set)
             watch.follow(result)
         if engine.stopped is Stopped.ELSEWHERE:
             _follow_elsewhere(result, beam_options)
             return result, None
         # Only now: some runners put handlers of their own in place when they start.
-        with stop_on_signals(source.stop) if source.live else nullcontext():
+        with stop_on_signals(stop) if source.live else nullcontext():
             result.wait_until_finish()
         failed = None
         try:

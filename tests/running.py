@@ -52,11 +52,11 @@ class Ran:
             return database.sql(f"SELECT * FROM {name} ORDER BY {order}").to_arrow_table()
 
     def files(self) -> dict[str, int]:
-        """The lake's files and their modification times."""
+        """The lake's files and their modification times; not what each run notes of its reading."""
         return {
             str(path.relative_to(self.lake)): path.stat().st_mtime_ns
             for path in self.lake.rglob("*")
-            if path.is_file()
+            if path.is_file() and "source_positions" not in path.parts
         }
 
     def account(self) -> dict[str, int]:

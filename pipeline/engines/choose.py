@@ -8,9 +8,11 @@ from contextlib import AbstractContextManager
 from typing import Protocol, cast
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-from apache_beam.runners.runner import PipelineRunner, create_runner
+from apache_beam.runners.runner import PipelineResult, PipelineRunner, create_runner
 
-from pipeline.engines import HERE, dataflow, flink, prism
+from pipeline.engines import HERE, dataflow, prism
+from pipeline.engines.flink import ENGINE as FLINK
+from pipeline.engines.flink import runner as flink
 from pipeline.engines.local import runner as local
 from pipeline.engines.local.spill import local_shuffle
 from pipeline.engines.properties import Engine
@@ -32,6 +34,11 @@ class Started(Protocol):
     def check(self, options: PipelineOptions, /) -> None:
         """Finds out before it starts what it needs; raises ConfigError."""
 
+    def followed(
+        self, options: PipelineOptions, result: PipelineResult, stopping: Callable[[], bool], /
+    ) -> PipelineResult:
+        """A live job's result, made to answer while the job runs and to come to its end."""
+
 
 # A line for each: its description and its file. The first that is meant is taken, and the last
 # takes every name.
@@ -39,7 +46,7 @@ _LINES = (
     (HERE, local),
     (prism.ENGINE, prism),
     (dataflow.ENGINE, dataflow),
-    (flink.ENGINE, flink),
+    (FLINK, flink),
 )
 ENGINES = tuple(engine for engine, _ in _LINES)
 
@@ -114,6 +121,19 @@ def choose(options: PipelineOptions, live: bool = False) -> PipelineRunner:
 def ready(options: PipelineOptions) -> None:
     """Finds out within seconds whether the engine can take the job; raises ConfigError."""
     _started(options).check(options)
+
+
+def followed(
+    options: PipelineOptions, result: PipelineResult, stopping: Callable[[], bool]
+) -> PipelineResult:
+    """A live job's result, made to answer while the job runs, and to come to its end.
+
+    Args:
+        options: the flags.
+        result: what the runner gave.
+        stopping: whether the source was asked to come to its end.
+    """
+    return _started(options).followed(options, result, stopping)
 
 
 def shuffle(engine: Engine, live: bool = False) -> AbstractContextManager[None]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from apache_beam.options.pipeline_options import (
     GoogleCloudOptions,
     PipelineOptions,
     StandardOptions,
 )
-from apache_beam.runners.runner import PipelineRunner, create_runner
+from apache_beam.runners.runner import PipelineResult, PipelineRunner, create_runner
 from google.api_core import exceptions
 from google.auth import exceptions as auth_exceptions
 from google.cloud import dataflow_v1beta3 as dataflow
@@ -179,3 +180,10 @@ def _first_job(cloud: GoogleCloudOptions) -> None:
 
 def _told(error: Exception) -> str:
     return str(getattr(error, "message", None) or error)
+
+
+def followed(
+    _options: PipelineOptions, result: PipelineResult, _stopping: Callable[[], bool]
+) -> PipelineResult:
+    """The result as it is: it answers, and the job ends with its source."""
+    return result

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions, StandardOptions
-from apache_beam.runners.runner import PipelineRunner, create_runner
+from apache_beam.runners.runner import PipelineResult, PipelineRunner, create_runner
 
 from pipeline.engines import endpoint
 from pipeline.engines.properties import Engine, Finished, Stopped
@@ -47,3 +49,10 @@ def runner(options: PipelineOptions, _live: bool) -> PipelineRunner:
 def check(options: PipelineOptions) -> None:
     """Raises ConfigError if nobody takes jobs where they are to be given."""
     endpoint.answers(options)
+
+
+def followed(
+    _options: PipelineOptions, result: PipelineResult, _stopping: Callable[[], bool]
+) -> PipelineResult:
+    """The result as it is: it answers, and the job ends with its source."""
+    return result

@@ -46,8 +46,12 @@ class Lake:
         return store_at(self.uri)
 
     def files(self, folder: str = "") -> dict[str, tuple[int, float]]:
-        """Size and time of every file; the time changes with every write."""
-        return {each.path: (each.size, each.modified_s) for each in self.store.files(folder)}
+        """Size and time of every file, which changes with every write; not a run's own positions."""
+        return {
+            each.path: (each.size, each.modified_s)
+            for each in self.store.files(folder)
+            if not each.path.startswith("source_positions/")
+        }
 
     def read(self, path: str) -> bytes:
         """A file's content."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.runners.runner import PipelineRunner
+from apache_beam.runners.runner import PipelineResult, PipelineRunner
 
 from pipeline.engines.local import ENGINE as LOCAL
 from pipeline.engines.local import live as streaming_live
@@ -48,3 +49,10 @@ def runner(_options: PipelineOptions, live: bool) -> PipelineRunner:
 
 def check(_options: PipelineOptions) -> None:
     """Nothing can be missing: it is this process."""
+
+
+def followed(
+    _options: PipelineOptions, result: PipelineResult, _stopping: Callable[[], bool]
+) -> PipelineResult:
+    """The result as it is: it answers, and the job ends with its source."""
+    return result

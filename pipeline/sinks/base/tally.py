@@ -104,7 +104,7 @@ class Counts:
     def __init__(self, label: str, table: str) -> None:
         self._label, self._table = label, table
         self._counters = {
-            name: Metrics.counter(NAMESPACE, f"{label}.{table}.{name}") for name in NAMES
+            name: Metrics.counter(NAMESPACE, f"{label}/{table}/{name}") for name in NAMES
         }
 
     def commit(self, kept: Kept) -> Kept:
@@ -204,7 +204,7 @@ def _of_metrics(result: PipelineResult | None) -> dict[tuple[str, str], Kept]:
         return {}
     found: dict[tuple[str, str], Kept] = {}
     for counter in result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))["counters"]:
-        label, table, name = counter.key.metric.name.split(".")
+        label, table, name = counter.key.metric.name.split("/")
         one = Kept(**{name: int(counter.result or 0)})
         found[label, table] = found.get((label, table), _NOTHING) + one
     return found

@@ -1,27 +1,10 @@
-"""Flink, and every other engine behind Beam's job API: it has made durable what it says it has taken."""
+"""The flags of Beam's Flink runner, and what a live job sets where they are not given."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser
 
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-from apache_beam.runners.runner import PipelineRunner, create_runner
-
-from pipeline.engines import endpoint
-from pipeline.engines.properties import Engine, Finished, Stopped
-
-ENGINE = Engine(
-    name="Flink",
-    flag="--runner=FlinkRunner",
-    here=False,
-    one_process=False,
-    repeats_bundles=True,
-    finished=Finished.DURABLE,
-    stopped=Stopped.BY_SOURCE,
-    keeps_state=True,
-    reads_pubsub=None,
-)
-
+from apache_beam.options.pipeline_options import PipelineOptions
 
 # A live job's checkpoints: offsets are committed as often.
 _CHECKPOINT_MS = 5_000
@@ -83,25 +66,8 @@ class FlinkOptions(PipelineOptions):
             parser.add_argument(f"--{name}", action="store_true", default=None, help=told)
 
 
-def is_meant(_name: str) -> bool:
-    """Whether `--runner` means this engine: any that none of the others knows."""
-    return True
-
-
-def engine(_options: PipelineOptions) -> Engine:
-    """The engine as these flags have it."""
-    return ENGINE
-
-
-def runner(options: PipelineOptions, live: bool) -> PipelineRunner:
-    """The runner as Beam knows it by its name, with what a live job needs and its flags don't say."""
+def prepare(options: PipelineOptions) -> None:
+    """Sets what a live job needs and its flags don't say."""
     given = options.view_as(FlinkOptions)
-    if live:
-        given.checkpointing_interval = given.checkpointing_interval or _CHECKPOINT_MS
-        given.max_bundle_size = given.max_bundle_size or _BUNDLE
-    return create_runner(options.view_as(StandardOptions).runner)
-
-
-def check(options: PipelineOptions) -> None:
-    """Raises ConfigError if nobody takes jobs where they are to be given."""
-    endpoint.answers(options)
+    given.checkpointing_interval = given.checkpointing_interval or _CHECKPOINT_MS
+    given.max_bundle_size = given.max_bundle_size or _BUNDLE

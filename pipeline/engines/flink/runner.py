@@ -1,0 +1,110 @@
+"""Starts a job on Flink: on a cluster, behind a job endpoint, or on one in a process of its own."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from apache_beam.options.pipeline_options import (
+    FlinkRunnerOptions,
+    PipelineOptions,
+    PortableOptions,
+    StandardOptions,
+)
+from apache_beam.runners.portability import portable_runner
+from apache_beam.runners.runner import PipelineResult, PipelineRunner, create_runner
+
+from pipeline.engines import endpoint
+from pipeline.engines.flink import ENGINE
+from pipeline.engines.flink.options import prepare
+from pipeline.engines.flink.rest import Rest
+from pipeline.engines.flink.result import FlinkResult
+from pipeline.engines.properties import Engine
+
+# Where Flink looks for its configuration.
+_CONF_DIR = "FLINK_CONF_DIR"
+_HERE = ("[local]", "[auto]", "")
+_PORT = re.compile(r"^\s*rest\.(?:bind-)?port: *(\d+)", re.MULTILINE)
+
+
+def is_meant(_name: str) -> bool:
+    """Whether `--runner` means this engine: any that none of the others knows."""
+    return True
+
+
+def engine(_options: PipelineOptions) -> Engine:
+    """The engine as these flags have it."""
+    return ENGINE
+
+
+def runner(options: PipelineOptions, live: bool) -> PipelineRunner:
+    """The runner as Beam knows it by its name."""
+    if live:
+        prepare(options)
+    if not options.view_as(PortableOptions).job_endpoint and _master(options) in _HERE:
+        _own_cluster(options)
+    return create_runner(options.view_as(StandardOptions).runner)
+
+
+def check(options: PipelineOptions) -> None:
+    """Raises ConfigError if nobody takes jobs where they are to be given."""
+    endpoint.answers(options)
+
+
+def followed(
+    options: PipelineOptions, result: PipelineResult, stopping: Callable[[], bool]
+) -> PipelineResult:
+    """A live job's result, which Flink's own REST interface makes answer while the job runs."""
+    address = _rest(options)
+    if address is None or not isinstance(result, portable_runner.PipelineResult):
+        return result
+    # Beam's job server makes the job's name the first part of its id.
+    return FlinkResult(result, Rest(address, result._job_id.rpartition("_")[0]), stopping)
+
+
+def _master(options: PipelineOptions) -> str:
+    return str(options.view_as(FlinkRunnerOptions).flink_master or "").strip()
+
+
+def _own_cluster(options: PipelineOptions) -> None:
+    """Gives the cluster in the job server's process a port at which it can be asked."""
+    options.view_as(FlinkRunnerOptions).flink_master = "[local]"
+    if os.environ.get(_CONF_DIR):
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = Path(tempfile.mkdtemp(prefix="flink-conf-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    lines = (
+        f"rest.port: {port}",
+        f"rest.bind-port: {port}",
+        "rest.address: 127.0.0.1",
+        "rest.bind-address: 127.0.0.1",
+        # As often are figures brought together.
+        "metrics.fetcher.update-interval: 1000",
+    )
+    (folder / "flink-conf.yaml").write_text("".join(f"{line}\n" for line in lines))
+    os.environ[_CONF_DIR] = str(folder)
+
+
+def _rest(options: PipelineOptions) -> str | None:
+    """The address of the cluster's REST interface, if it is known."""
+    master = _master(options)
+    if master not in _HERE:
+        return master if "://" in master else f"http://{master}"
+    folder = os.environ.get(_CONF_DIR)
+    if options.view_as(PortableOptions).job_endpoint or not folder:
+        return None
+    for name in ("flink-conf.yaml", "config.yaml"):
+        file = Path(folder) / name
+        found = _PORT.search(file.read_text()) if file.is_file() else None
+        if found:
+            return f"http://127.0.0.1:{found[1]}"
+    return None
