@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -26,7 +27,12 @@ from tests.services.processes import _END_WITH_PARENT, _SPAWNER, tail
 
 _HERE = Path(__file__).parent
 _DBT = ("dbt.cli.main", "dbt.task.build", "dbt.adapters.duckdb.impl", "dbt.adapters.bigquery.impl")
-_PIPELINE = ("pipeline.describe", "pipeline.registry", "pipeline.dataflow", "pipeline.watch")
+_PIPELINE = (
+    "pipeline.describe",
+    "pipeline.registry",
+    "pipeline.engines.choose",
+    "pipeline.running.watch",
+)
 
 
 class Dbt:
@@ -59,6 +65,10 @@ def _start(module: str, imports: Sequence[str]) -> list[str]:
 @functools.cache
 def _parent(modules: Sequence[str]) -> Path:
     """The socket of a parent with these modules, which ends with this process."""
+    for name in modules:
+        # A parent that can't import one of ours would be waited for by every command.
+        if name.startswith("pipeline.") and importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(name)
     folder = Path(tempfile.mkdtemp(prefix="warm-"))  # short: a socket's path has 107 bytes at most
     argv = [sys.executable, "-I", "-S", "-c", _END_WITH_PARENT, sys.executable, "-m",
             "tests.services.warm_parent", str(folder / "socket"), *modules]  # fmt: skip

@@ -11,15 +11,14 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-from apache_beam.transforms.trigger import AccumulationMode, AfterProcessingTime, Repeatedly
-from apache_beam.transforms.window import GlobalWindows
 
 from pipeline.clock import now_us
 from pipeline.sources.live.offsets import LOST, Gap, Span, merged
 from schemas.forms import arrow_schema
 from schemas.reading import SOURCE_POSITION
-from transforms.batch import MESSAGES, BatchKind, Origin, RawBatch
+from transforms.batch import MESSAGES, BatchKind, Origin, PackedBatch, RawBatch
 from transforms.convert import to_micros
+from transforms.gather import Gather, Piece
 
 SCHEMA = arrow_schema(SOURCE_POSITION)
 
@@ -183,28 +182,9 @@ def of_batches(batches: beam.PCollection) -> beam.PCollection:
     return batches | "Positions" >> beam.ParDo(_Take()).with_output_types(pa.Table)
 
 
-# What an engine's readers tell is brought together for so long, s.
+# What an engine's readers tell is brought together for so long, s; or until it is so much.
 _TOGETHER_S = 120
-
-
-class _Joined(beam.CombineFn):
-    """Rows of one partition that follow one another become one."""
-
-    def create_accumulator(self) -> list[dict[str, Any]]:
-        return []
-
-    def add_input(self, rows: list[dict[str, Any]], row: dict[str, Any]) -> list[dict[str, Any]]:
-        return [*rows, row] if len(rows) < _MOST_APART else joined([*rows, row])
-
-    def merge_accumulators(self, several: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-        return joined([row for rows in several for row in rows])
-
-    def extract_output(self, rows: list[dict[str, Any]]) -> pa.Table:
-        return table(joined(rows))
-
-
-# So many rows are kept before they are brought together.
-_MOST_APART = 100
+_TOGETHER_BYTES = 256 * 1024
 
 
 def joined(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -233,26 +213,26 @@ def joined(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def _each(rows: pa.Table) -> Iterator[tuple[str, dict[str, Any]]]:
+def _pieces(rows: pa.Table) -> Iterator[tuple[str, Piece]]:
     for row in rows.to_pylist():
         micros = {name: to_micros(row[name]) for name in ("began_at", "ended_at")}
-        yield (
-            f"{row['run_id']}/{row['log_id']}/{row['partition_number']}/{row['reason']}",
-            row | micros,
-        )
+        one = table([row | micros])
+        key = f"{row['run_id']}/{row['log_id']}/{row['partition_number']}/{row['reason']}"
+        yield key, (row["position_id"], one.nbytes, PackedBatch(one))
+
+
+def _joined_table(rows: pa.Table) -> pa.Table:
+    micros = rows.to_pylist()
+    for row in micros:
+        row |= {name: to_micros(row[name]) for name in ("began_at", "ended_at")}
+    return table(joined(micros))
 
 
 def together(tables: beam.PCollection) -> beam.PCollection:
     """The same, of a source that tells it with every batch: a row per partition and some minutes."""
     return (
         tables
-        | "PositionRows" >> beam.FlatMap(_each).with_output_types(tuple[str, Any])
-        | "PositionTimes"
-        >> beam.WindowInto(
-            GlobalWindows(),
-            trigger=Repeatedly(AfterProcessingTime(_TOGETHER_S)),
-            accumulation_mode=AccumulationMode.DISCARDING,
-        )
-        | "PositionsJoined" >> beam.CombinePerKey(_Joined())
-        | "PositionTables" >> beam.Values().with_output_types(pa.Table)
+        | "PositionRows" >> beam.FlatMap(_pieces).with_output_types(tuple[str, Piece])
+        | "PositionsGather" >> Gather(_TOGETHER_BYTES, _TOGETHER_S, time.time)
+        | "PositionTables" >> beam.Map(_joined_table).with_output_types(pa.Table)
     )
