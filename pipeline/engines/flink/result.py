@@ -81,12 +81,19 @@ class FlinkResult(PipelineResult):
     def wait_until_finish(self, duration: int | None = None) -> str:
         """Waits for the job's end; once all is through after a stop, it is ended."""
         threading.Thread(target=self._end, name="end of the job", daemon=True).start()
+        logging.getLogger().addFilter(self._is_news)
         try:
             return str(self._result.wait_until_finish(duration))
         except RuntimeError:
             if not self._cancelled:
                 raise
             return str(PipelineState.DONE)
+        finally:
+            logging.getLogger().removeFilter(self._is_news)
+
+    def _is_news(self, record: logging.LogRecord) -> bool:
+        """Not that the job was cancelled where it was ended here."""
+        return not (self._cancelled and "JobCancellationException" in record.getMessage())
 
     def cancel(self) -> Any:
         """Ends the job where it is."""

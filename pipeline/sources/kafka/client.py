@@ -425,3 +425,5 @@ class _NotCancelled(logging.Filter):
 
 
 logging.getLogger("kafka.cluster").addFilter(_NotCancelled())
+# It warns whenever the machine was too busy for a tenth of a second; nobody can do anything about it.
+logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
