@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol, cast
@@ -70,6 +71,9 @@ def check(options: PipelineOptions) -> None:
         hint = f"did you mean {known[close[0]]}? There are" if close else "there are"
         raise ConfigError(f"--runner={given}: no such runner; {hint} {_usual_told()}")
     chosen.runner = found or given
+    if re.search("direct|interactive", chosen.runner, re.IGNORECASE) and not engine(options).here:
+        # They would be taken for an engine that makes durable what it has taken.
+        raise ConfigError(f"--runner={given}: is not for jobs; give --runner=DirectRunner")
     if engine(options).here or chosen.runner in _usual():
         return  # Beam has them; making one takes seconds.
     try:

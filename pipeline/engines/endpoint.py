@@ -21,12 +21,14 @@ def answers(options: PipelineOptions) -> None:
     endpoint = options.view_as(PortableOptions).job_endpoint
     if not endpoint or endpoint == "embed":
         return
+    if endpoint.partition(":")[2].startswith("/"):
+        return  # gRPC's own, such as dns:///host:port or unix:/path
     host, _, port = endpoint.rpartition(":")
     if not host or not port.isdecimal():
         raise ConfigError(f"--job_endpoint={endpoint}: must be HOST:PORT")
     try:
         socket.create_connection((host.strip("[]"), int(port)), _ENDPOINT_S).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         raise ConfigError(
             f"--job_endpoint={endpoint}: nothing answers there "
             f"({getattr(error, 'strerror', None) or error}); start the job server, or correct it"

@@ -6,6 +6,7 @@ Needs the path of the socket to listen on, and the modules to import.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import importlib
 import itertools
@@ -62,8 +63,14 @@ class Parent:
     def _begin(self, client: socket.socket) -> Work | None:
         head, streams, _, _ = socket.recv_fds(client, 8, 3)
         data = b""
-        while len(data) < int.from_bytes(head, "big"):
-            data += client.recv(1 << 20)
+        wanted = int.from_bytes(head, "big")
+        while len(data) < wanted and (part := client.recv(1 << 20)):
+            data += part
+        if not data or len(data) < wanted:  # it was killed
+            for stream in streams:
+                os.close(stream)
+            client.close()
+            return None
         asked = json.loads(data)
         manifest = self._manifests.of(asked) if asked["module"] == _DBT else None
         child = os.fork()
@@ -98,7 +105,8 @@ class Parent:
             client = self._running.pop(child)
             if client.fileno() in self._ready.get_map():
                 self._ready.unregister(client)
-                client.sendall(bytes([os.waitstatus_to_exitcode(status) & 0xFF]))
+                with contextlib.suppress(OSError):  # it was killed
+                    client.sendall(bytes([os.waitstatus_to_exitcode(status) & 0xFF]))
             client.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.parse
 import urllib.request
@@ -13,6 +14,7 @@ _TIMEOUT_S = 5.0
 _AT_ONCE = 40
 # What event time is once nothing more comes (Long.MAX_VALUE).
 _END = "9223372036854775807"
+_RUNNING = "RUNNING"
 
 
 class Rest:
@@ -46,12 +48,18 @@ class Rest:
         return found
 
     def ended(self) -> bool:
-        """Whether event time has come to its end in every step: nothing is waited for any more."""
-        return all(
-            str(each["value"]) == _END
+        """Whether event time has come to its end in every step: nothing is waited for any more.
+
+        False where the job does not run at the moment, or nothing is known of it yet.
+        """
+        if self._get(self._job())["state"] != _RUNNING:
+            return False
+        found = [
+            str(each["value"])
             for vertex in self._vertices()
             for each in self._get(f"{self._job()}/vertices/{vertex}/watermarks")
-        )
+        ]
+        return bool(found) and all(value == _END for value in found)
 
     def checkpoints(self) -> int:
         """How many checkpoints are complete."""
@@ -64,10 +72,11 @@ class Rest:
     def _job(self) -> str:
         if self._id is None:
             jobs = self._get("/jobs/overview")["jobs"]
-            ids = [job["jid"] for job in jobs if job["name"] == self._name]
-            if not ids:
-                raise ValueError(f"{self._address} has no job {self._name}")
-            self._id = ids[-1]
+            # A job that is over keeps its name.
+            live = [job for job in jobs if job["name"] == self._name and job["end-time"] < 0]
+            if not live:
+                raise ValueError(f"{self._address} has no job {self._name} that runs")
+            self._id = max(live, key=lambda job: int(job["start-time"]))["jid"]
         return f"/jobs/{self._id}"
 
     def _vertices(self) -> list[str]:
@@ -75,8 +84,11 @@ class Rest:
 
     def _get(self, path: str, method: str = "GET") -> Any:
         request = urllib.request.Request(f"{self._address}{path}", method=method)  # noqa: S310
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
-            return json.loads(answer.read() or b"{}")
+        try:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
+                return json.loads(answer.read() or b"{}")
+        except http.client.HTTPException as error:
+            raise ValueError(f"{self._address}: {error!r}") from error
 
 
 def _key(metric: str, namespaces: frozenset[str]) -> tuple[str, str] | None:

@@ -105,16 +105,18 @@ class FlinkResult(PipelineResult):
         through_at: int | None = None
         while True:
             try:
-                if through_at is None:
-                    if self._rest.ended():
-                        through_at = self._rest.checkpoints()
+                # A job that starts again from a checkpoint has something to do again.
+                if not self._rest.ended():
+                    through_at = None
+                elif through_at is None:
+                    through_at = self._rest.checkpoints()
                 # What came last is in the second checkpoint from here, if not in the first.
                 elif self._rest.checkpoints() >= through_at + 2:
-                    self._asked_s = -_GOOD_S
-                    self.metrics()
+                    self._found = self._rest.counters(_NAMESPACES)
                     self._cancelled = True
                     self._rest.cancel()
                     return
             except (OSError, ValueError, KeyError) as error:
+                self._cancelled = False
                 _log.info("the job does not answer (%s)", error)
             time.sleep(_LOOK_S)

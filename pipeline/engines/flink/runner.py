@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import re
 import shutil
@@ -22,13 +23,16 @@ from apache_beam.runners.runner import PipelineResult, PipelineRunner, create_ru
 
 from pipeline.engines import endpoint
 from pipeline.engines.flink import ENGINE
-from pipeline.engines.flink.options import prepare
+from pipeline.engines.flink.options import FlinkOptions, prepare
 from pipeline.engines.flink.rest import Rest
 from pipeline.engines.flink.result import FlinkResult
 from pipeline.engines.properties import Engine
 
+_log = logging.getLogger(__name__)
+
 # Where Flink looks for its configuration.
 _CONF_DIR = "FLINK_CONF_DIR"
+_NAMES = ("flink-conf.yaml", "config.yaml")
 _HERE = ("[local]", "[auto]", "")
 _PORT = re.compile(r"^\s*rest\.(?:bind-)?port: *(\d+)", re.MULTILINE)
 
@@ -45,11 +49,18 @@ def engine(_options: PipelineOptions) -> Engine:
 
 def runner(options: PipelineOptions, live: bool) -> PipelineRunner:
     """The runner as Beam knows it by its name."""
-    if live:
-        prepare(options)
-    if not options.view_as(PortableOptions).job_endpoint and _master(options) in _HERE:
-        _own_cluster(options)
-    return create_runner(options.view_as(StandardOptions).runner)
+    name = str(options.view_as(StandardOptions).runner)
+    if _is_flink(name):
+        if live:
+            prepare(options)
+        if not options.view_as(PortableOptions).job_endpoint and _master(options) in _HERE:
+            _own_cluster(options)
+    return create_runner(name)
+
+
+def _is_flink(name: str) -> bool:
+    """Whether it is Flink, as far as can be known; a job endpoint may be anybody's."""
+    return name.lower().endswith(("flinkrunner", "portablerunner"))
 
 
 def check(options: PipelineOptions) -> None:
@@ -61,8 +72,22 @@ def followed(
     options: PipelineOptions, result: PipelineResult, stopping: Callable[[], bool]
 ) -> PipelineResult:
     """A live job's result, which Flink's own REST interface makes answer while the job runs."""
+    name = str(options.view_as(StandardOptions).runner)
+    if not _is_flink(name) or not isinstance(result, portable_runner.PipelineResult):
+        return result
+    portable = options.view_as(PortableOptions)
+    own = not portable.job_endpoint and _master(options) in _HERE
+    if (portable.environment_type or ("LOOPBACK" if own else "DOCKER")).upper() != "LOOPBACK":
+        _log.warning(
+            "the job's readers are not in this process, so that Ctrl-C can't drain it; stop it at "
+            "Flink with a savepoint, or give --environment_type=LOOPBACK"
+        )
     address = _rest(options)
-    if address is None or not isinstance(result, portable_runner.PipelineResult):
+    if address is None:
+        _log.warning(
+            "nobody knows where Flink itself is, so that the account stays at 0 and the job does "
+            "not end by itself after Ctrl-C; give --flink_master=HOST:PORT (its REST port), too"
+        )
         return result
     # Beam's job server makes the job's name the first part of its id.
     return FlinkResult(result, Rest(address, result._job_id.rpartition("_")[0]), stopping)
@@ -72,10 +97,14 @@ def _master(options: PipelineOptions) -> str:
     return str(options.view_as(FlinkRunnerOptions).flink_master or "").strip()
 
 
+def _conf_dir(options: PipelineOptions) -> str | None:
+    return options.view_as(FlinkOptions).flink_conf_dir or os.environ.get(_CONF_DIR)
+
+
 def _own_cluster(options: PipelineOptions) -> None:
     """Gives the cluster in the job server's process a port at which it can be asked."""
     options.view_as(FlinkRunnerOptions).flink_master = "[local]"
-    if os.environ.get(_CONF_DIR):
+    if _conf_dir(options):
         return
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -90,7 +119,9 @@ def _own_cluster(options: PipelineOptions) -> None:
         # As often are figures brought together.
         "metrics.fetcher.update-interval: 1000",
     )
-    (folder / "flink-conf.yaml").write_text("".join(f"{line}\n" for line in lines))
+    # Flink 1 knows the first name, Flink 2 the second alone.
+    for name in _NAMES:
+        (folder / name).write_text("".join(f"{line}\n" for line in lines))
     os.environ[_CONF_DIR] = str(folder)
 
 
@@ -99,10 +130,10 @@ def _rest(options: PipelineOptions) -> str | None:
     master = _master(options)
     if master not in _HERE:
         return master if "://" in master else f"http://{master}"
-    folder = os.environ.get(_CONF_DIR)
+    folder = _conf_dir(options)
     if options.view_as(PortableOptions).job_endpoint or not folder:
         return None
-    for name in ("flink-conf.yaml", "config.yaml"):
+    for name in _NAMES:
         file = Path(folder) / name
         found = _PORT.search(file.read_text()) if file.is_file() else None
         if found:

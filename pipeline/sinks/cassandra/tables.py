@@ -65,16 +65,25 @@ def look(session: Session, target: Target) -> Found:
     return found
 
 
-def unfit(connection: Connection, target: Target, wanted: Iterable[Table]) -> str | None:
+def unfit(
+    connection: Connection, target: Target, wanted: Iterable[Table], refused: bool
+) -> str | None:
     """What is wrong by now with tables that were right when the job began, and the fix.
 
     Waiting does not mend it. None if nothing is wrong, or nobody answers.
+
+    Args:
+        connection: the connection.
+        target: the keyspace.
+        wanted: the tables.
+        refused: whether a request was refused. Else it may be that nobody answered in time, and
+            what a login or a node says meanwhile may pass.
     """
     again = "run the job again: it mends the tables when it starts, and goes on where it was"
     try:
         found = look(connection.session(), target)
     except ConfigError as wrong:
-        return str(wrong)
+        return str(wrong) if refused else None
     except PASSING:
         # Whoever asks next finds out.
         return None

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from cassandra import Unauthorized
+from cassandra import InvalidRequest, Unauthorized
 from cassandra.cluster import Session
 from cassandra.concurrent import execute_concurrent_with_args
 
@@ -206,7 +206,8 @@ class Versions:
                 ) from error
             except PASSING as error:
                 wanted = (READING, READING_SUPERSEDED)
-                if told := tables.unfit(self._connection, self._target, wanted):
+                refused = isinstance(error, InvalidRequest)
+                if told := tables.unfit(self._connection, self._target, wanted, refused):
                     raise WarehouseFailed(told) from error
                 self._outage.wait(said(error), asked_s)
             else:

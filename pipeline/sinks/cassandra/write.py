@@ -252,7 +252,7 @@ class Writer(BundleWriter[tuple[Request, ResponseFuture | Exception, float]]):
 
     def _raise_unfit(self, error: Exception) -> None:
         """Asks whether the table is as it should be; returns if so."""
-        if told := tables.unfit(self._connection, self._target, [self._table]):
+        if told := tables.unfit(self._connection, self._target, [self._table], True):
             raise WarehouseFailed(told) from error
         if not isinstance(error, InvalidRequest):
             raise WarehouseFailed(f"{self._told}: Cassandra refuses: {said(error)}") from error

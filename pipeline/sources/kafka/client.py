@@ -305,6 +305,17 @@ class Known(NamedTuple):
     committed: bool = True
 
 
+def before_ends(address: KafkaAddress, offsets: Mapping[int, int]) -> dict[int, int]:
+    """Offsets per partition, none of them behind the end that its log has now."""
+    client = consumer(address)
+    try:
+        starts = {TopicPartition(address.topic, each): at for each, at in offsets.items()}
+        found = last_offsets(client, starts)
+    finally:
+        client.close(autocommit=False, timeout_ms=2000)
+    return {part.partition: min(at, found[part].high) for part, at in starts.items()}
+
+
 def known_offsets(
     client: Consumer,
     address: KafkaAddress,

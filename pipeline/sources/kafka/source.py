@@ -24,7 +24,7 @@ from pipeline.sources import Received, Told, Wanted
 from pipeline.sources.kafka import split
 from pipeline.sources.kafka.bounded import ReadRange, There, cut, ends, what_is_there
 from pipeline.sources.kafka.broker import KafkaBroker
-from pipeline.sources.kafka.client import adopt, commit_offsets
+from pipeline.sources.kafka.client import adopt, before_ends, commit_offsets
 from pipeline.sources.kafka.java import ReadJava
 from pipeline.sources.kafka.split import ReadSplit, Topic
 from pipeline.sources.kafka.transactions import WAIT_S
@@ -223,6 +223,9 @@ class KafkaSource(LiveSource):
         until = self._until_latest
         offsets = ends(self._there.ranges, self.address) if until else split.read_to()
         try:
+            if offsets and until and not self._engine.one_process:
+                # Only the process that read it knows that a log has become shorter.
+                offsets = before_ends(self.address, offsets)
             if offsets:
                 log = self._there.log if self._until_latest else None
                 commit_offsets(self.address, self.group, offsets, log)

@@ -305,8 +305,10 @@ class _Read(beam.DoFn):
         following: int | None = None
         with reader.lock:
             reader.seek(tracker.current_restriction().start)
+            refused = False
             for record in reader.poll():
                 if not tracker.try_claim(record.offset):
+                    refused = True
                     break
                 mine.append(record)
             if mine:
@@ -315,10 +317,11 @@ class _Read(beam.DoFn):
                 yield self._batch(topic, number, reader, mine, start)
             else:
                 # Offsets that hold no record are passed too, or they would be fetched for ever.
-                at = reader.client.at(reader.part)
+                # Not those of a record that another bundle is to read.
+                at = None if refused else reader.client.at(reader.part)
                 if at is not None and at > tracker.current_restriction().start:
                     tracker.try_claim(at - 1)
-                lost = self._lost(topic, number, reader)
+                lost = [] if at is None else self._lost(topic, number, reader)
                 if at is not None and lost:
                     # Told and committed though nothing follows, or the next run misses it again.
                     following = _following[number] = at

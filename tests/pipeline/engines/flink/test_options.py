@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.engines import choose
 from pipeline.engines.flink.options import FlinkOptions, prepare
 from pipeline.errors import ConfigError
 from pipeline.options import parse
@@ -39,5 +40,7 @@ def test_a_live_job_checkpoints_and_ends_bundles_by_batch(
 
 
 def test_elsewhere_they_are_not_there() -> None:
-    given = parse([]).get_all_options(drop_default=True)
+    options = parse(["--runner=PrismRunner"])
+    choose.choose(options, live=True)
+    given = options.get_all_options(drop_default=True)
     assert not {"checkpointing_interval", "max_bundle_size"} & given.keys()
