@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
+import random
 import re
 import shutil
 import socket
@@ -27,6 +29,7 @@ from pipeline.engines.flink.options import FlinkOptions, prepare
 from pipeline.engines.flink.rest import Rest
 from pipeline.engines.flink.result import FlinkResult
 from pipeline.engines.properties import Engine
+from pipeline.errors import ConfigError
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +100,15 @@ def _master(options: PipelineOptions) -> str:
     return str(options.view_as(FlinkRunnerOptions).flink_master or "").strip()
 
 
+def _free_port() -> int:
+    """A port that nobody has, below those that the system gives to connections meanwhile."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
+    raise ConfigError("--runner=FlinkRunner: no free port for Flink from 20000 to 32000")
+
+
 def _conf_dir(options: PipelineOptions) -> str | None:
     return options.view_as(FlinkOptions).flink_conf_dir or os.environ.get(_CONF_DIR)
 
@@ -106,9 +118,7 @@ def _own_cluster(options: PipelineOptions) -> None:
     options.view_as(FlinkRunnerOptions).flink_master = "[local]"
     if _conf_dir(options):
         return
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = _free_port()
     folder = Path(tempfile.mkdtemp(prefix="flink-conf-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     lines = (
