@@ -226,7 +226,7 @@ def test_old_and_new_readings_are_written_in_time(
                      "current_a": 1.0}  # fmt: skip
             producer.send(topic, json.dumps(value).encode(), partition=partition)
     flags = [*engine, "--window=10"]
-    uri = f"kafka://{kafka.bootstrap}/{topic}?group=old_and_new"
+    uri = f"kafka://{kafka.bootstrap}/{topic}?group={topic}"
     with live(tmp_path / "live", uri, flags) as job:
         job.until(lambda: job.read == len(sent), "all read")
         read_at = time.monotonic()
@@ -236,7 +236,7 @@ def test_old_and_new_readings_are_written_in_time(
         ran = job.drained()
     assert ran.status == 0 and len(ran.sql("SELECT * FROM readings")) == len(sent)
     assert ran.account()["read"] == ran.account()["written"] == len(sent)
-    assert sum(committed(kafka, "old_and_new").values()) == len(sent)
+    assert sum(committed(kafka, topic).values()) == len(sent)
 
 
 def test_the_raw_archive_has_every_message_once(stream: Stream) -> None:
