@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 from kafka import KafkaProducer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
+from tests.endurance.event_time import bound_s
 from tests.endurance.processes import Job
 from tests.endurance.rig import Rig
 
 _HOUR_S = 3_600
 _CHUNKS = 12
-_BOUND_S = 5 + 30
 # What a partition may give, beside nothing at all: seconds between readings, and from when on.
 _KINDS = {
     "live": (6.0, -_HOUR_S),
@@ -171,7 +171,7 @@ def _written_in_time(rig: Rig, job: Job, topic: _Topic) -> dict[str, int]:
         return {"not_written": 1}
     took = time.monotonic() - began
     rig.figures["took_s"] = took
-    return {"not_in_time": round(took)} if took > rig.window_s + _BOUND_S else {}
+    return {"not_in_time": round(took)} if took > bound_s(rig) else {}
 
 
 def _bounded(rig: Rig) -> Path:
