@@ -360,7 +360,7 @@ def test_a_wait_is_told_with_who_is_in_the_way_and_when_it_goes_on(
     put(held, 1)
     held.close()
     with shell(path) as other:
-        threading.Timer(3.0, other.kill).start()
+        threading.Timer(6.0, other.kill).start()
         put(held, 2)
     first, *more, last = [record.getMessage() for record in caplog.records]
     assert re.fullmatch(
@@ -368,7 +368,7 @@ def test_a_wait_is_told_with_who_is_in_the_way_and_when_it_goes_on(
         r"waiting for \d s, for up to 300 s",
         first,
     )
-    assert len(more) == 1  # the distances grow
+    assert 1 <= len(more) <= 3  # the distances grow
     assert re.fullmatch(rf"--warehouse=duckdb:{path}: goes on, after \d s", last)
     held.close()
     assert read(path) == [1, 2]
