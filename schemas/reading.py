@@ -332,7 +332,12 @@ SOURCE_POSITION = Table(
             "of a file's rows.",
         ),
         Field("last_offset", _I, "The last offset of the stretch, inclusive."),
-        Field("messages_read", _I, "Messages or rows that were read of it, refused ones among them.", required=True),
+        Field(
+            "messages_read",
+            _I,
+            "Messages or rows that were read of it, refused ones among them.",
+            required=True,
+        ),
         Field(
             "offsets_skipped",
             _I,
