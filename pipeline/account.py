@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from apache_beam.metrics.metric import MetricsFilter
 
-from pipeline.engines.results import PipelineResult, anew
+from pipeline.engines.results import PipelineResult, without_cache
 
 NAMESPACE = "account"
 # Of counters that say how many readings written before have another version now, each by the name
@@ -75,7 +75,7 @@ class Account:
 
 def of(result: PipelineResult) -> Account:
     """The account of a finished (or running) job, from its Beam metrics."""
-    totals = _totals(anew(result), NAMESPACE)
+    totals = _totals(without_cache(result), NAMESPACE)
     # Readings that were written before and now have another version: the stream knows of recent
     # ones and a warehouse of all of its own, so they are not added up.
     totals["corrected"] = totals.get("corrected", 0) + max(

@@ -44,7 +44,7 @@ _STEP = re.compile(r" ?\[while running '([^']*)'\]")
 _ERRNO = re.compile(r"\[Errno (\d+)\]")
 _RAISED = re.compile(r"[A-Za-z_][\w.]*(?:: .*|$)")
 
-# Whether the job reads; until then nothing that fails is mended by another run alone.
+# Set once the job reads. An error before that needs a change by the user, not only another run.
 _READS = threading.Event()
 
 

@@ -146,7 +146,7 @@ def shuffle(engine: Engine, live: bool = False) -> AbstractContextManager[None]:
 
 
 def drain_hint(options: PipelineOptions, job_id: str | None) -> str:
-    """How a job is drained that goes on when this process ends, on the engine where it does."""
+    """How to drain a job that continues after this process has ended."""
     return dataflow.drain_hint(options, job_id)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 from apache_beam.options.pipeline_options import (
     GoogleCloudOptions,
     PipelineOptions,
     StandardOptions,
 )
-from apache_beam.runners.runner import PipelineResult, PipelineRunner, create_runner
+from apache_beam.runners.runner import PipelineRunner, create_runner
 from google.api_core import exceptions
 from google.auth import exceptions as auth_exceptions
 from google.cloud import dataflow_v1beta3 as dataflow
@@ -20,6 +19,7 @@ from google.cloud.dataflow_v1beta3.services.jobs_v1_beta3.transports import (
 
 from pipeline.connect import CHECK_S, google, within
 from pipeline.engines.properties import Engine, Finished, Stopped
+from pipeline.engines.results import as_it_is
 from pipeline.errors import ConfigError
 from pipeline.stores.gcs import GcsStore, Location
 
@@ -182,8 +182,4 @@ def _told(error: Exception) -> str:
     return str(getattr(error, "message", None) or error)
 
 
-def followed(
-    _options: PipelineOptions, result: PipelineResult, _stopping: Callable[[], bool]
-) -> PipelineResult:
-    """The result as it is: it answers, and the job ends with its source."""
-    return result
+followed = as_it_is

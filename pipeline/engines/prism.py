@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions, StandardOptions
-from apache_beam.runners.runner import PipelineResult, PipelineRunner, create_runner
+from apache_beam.runners.runner import PipelineRunner, create_runner
 
 from pipeline.engines import endpoint
 from pipeline.engines.properties import Engine, Finished, Stopped
+from pipeline.engines.results import as_it_is
 
 ENGINE = Engine(
     name="Prism",
@@ -51,8 +50,4 @@ def check(options: PipelineOptions) -> None:
     endpoint.answers(options)
 
 
-def followed(
-    _options: PipelineOptions, result: PipelineResult, _stopping: Callable[[], bool]
-) -> PipelineResult:
-    """The result as it is: it answers, and the job ends with its source."""
-    return result
+followed = as_it_is

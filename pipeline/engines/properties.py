@@ -26,7 +26,7 @@ class Stopped(Enum):
     Attributes:
         BY_SOURCE: its source reads no further, at a signal to this process; what was read is
             written, and the job ends.
-        ELSEWHERE: by a command of the engine's own: the job goes on without this process.
+        ELSEWHERE: by a command of the engine's own: the job continues without this process.
     """
 
     BY_SOURCE = "by source"

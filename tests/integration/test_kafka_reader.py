@@ -15,7 +15,7 @@ from apache_beam.runners.sdf_utils import (
     ThreadsafeRestrictionTracker,
     ThreadsafeWatermarkEstimator,
 )
-from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka import OffsetAndMetadata, TopicPartition
 
 from pipeline.connect.kafka import COMMITTED, KafkaAddress
 from pipeline.engines import HERE
@@ -33,6 +33,7 @@ from tests.integration.test_kafka_truth import (
     commit,
     committed,
     delete_records,
+    open_transaction,
     readings,
     send,
     transactions,
@@ -151,22 +152,6 @@ def test_what_retention_took_to_the_end_is_committed_though_nothing_follows(
         assert told(due.positions) == [(5, 19, 0, 15, RETENTION)]
 
 
-@contextmanager
-def open_transaction(broker: Broker, topic: str) -> Iterator[KafkaProducer]:
-    """A transaction of 3 readings on a topic that has 5 before it and 2 behind it."""
-    send(broker, topic, readings(0, 5))
-    with KafkaProducer(
-        **broker.client_settings(), transactional_id=f"of-{topic}", metrics_enabled=False
-    ) as producer:
-        producer.init_transactions()
-        producer.begin_transaction()
-        for value in readings(10, 3):
-            producer.send(topic, value)
-        producer.flush()
-        send(broker, topic, readings(20, 2))
-        yield producer
-
-
 def named(topic: str) -> str:
     return (
         f"topic {topic}, partition 0: a transaction that began at offset 5 is not over after 1 s; "
@@ -179,7 +164,7 @@ def test_a_transaction_that_stays_open_is_named_and_then_what_it_held_up_is_read
 ) -> None:
     topic = kafka.new_topic()
     with (
-        open_transaction(kafka, topic) as producer,
+        open_transaction(kafka, topic, behind=2) as producer,
         member(kafka, topic, wait_s=1.0) as reader,
     ):
         assert of(fetched(reader, 5)) == list(range(5))
@@ -382,7 +367,7 @@ def test_an_engine_s_reader_names_a_transaction_that_stays_open(
     kafka: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     topic = kafka.new_topic()
-    with open_transaction(kafka, topic) as producer:
+    with open_transaction(kafka, topic, behind=2) as producer:
         engine = Engine(kafka, topic)
         eventually(lambda: engine.step() or named(topic) in caplog.text, "it is named")
         assert engine.found == list(range(5))
@@ -393,7 +378,7 @@ def test_an_engine_s_reader_names_a_transaction_that_stays_open(
 
 def test_every_reader_takes_what_is_not_committed_where_it_is_told_to(kafka: Broker) -> None:
     topic, isolation = kafka.new_topic(), "read_uncommitted"
-    with open_transaction(kafka, topic):
+    with open_transaction(kafka, topic, behind=2):
         with member(kafka, topic, isolation) as reader:
             assert of(fetched(reader, 10)) == list(range(10))
         engine = Engine(kafka, topic, isolation)

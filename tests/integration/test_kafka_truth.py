@@ -7,7 +7,8 @@ import signal
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -167,16 +168,37 @@ def test_a_topic_made_anew_between_runs_is_read_from_its_start_though_it_is_long
 # --- transactions and compaction ----------------------------------------------------------------
 
 
-def transactions(broker: Broker, topic: str, *parts: tuple[list[bytes], bool]) -> None:
+@contextmanager
+def transactional(broker: Broker, topic: str) -> Iterator[KafkaProducer]:
     with KafkaProducer(
         **broker.client_settings(), transactional_id=f"of-{topic}", metrics_enabled=False
     ) as producer:
         producer.init_transactions()
+        yield producer
+
+
+def begin(producer: KafkaProducer, topic: str, values: Iterable[bytes]) -> None:
+    """Sends the values in a transaction that stays open."""
+    producer.begin_transaction()
+    for value in values:
+        producer.send(topic, value)
+    producer.flush()
+
+
+@contextmanager
+def open_transaction(broker: Broker, topic: str, behind: int) -> Iterator[KafkaProducer]:
+    """A transaction of 3 readings on a topic that has 5 before it and others behind it."""
+    send(broker, topic, readings(0, 5))
+    with transactional(broker, topic) as producer:
+        begin(producer, topic, readings(10, 3))
+        send(broker, topic, readings(20, behind))
+        yield producer
+
+
+def transactions(broker: Broker, topic: str, *parts: tuple[list[bytes], bool]) -> None:
+    with transactional(broker, topic) as producer:
         for values, kept in parts:
-            producer.begin_transaction()
-            for value in values:
-                producer.send(topic, value)
-            producer.flush()
+            begin(producer, topic, values)
             if kept:
                 producer.commit_transaction()
             else:
@@ -236,16 +258,7 @@ def test_an_open_transaction_is_waited_for_then_named_and_left_for_the_next_run(
     kafka: Broker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     topic = kafka.new_topic()
-    send(kafka, topic, readings(0, 5))
-    with KafkaProducer(
-        **kafka.client_settings(), transactional_id=f"of-{topic}", metrics_enabled=False
-    ) as producer:
-        producer.init_transactions()
-        producer.begin_transaction()
-        for value in readings(10, 3):
-            producer.send(topic, value)
-        producer.flush()
-        send(kafka, topic, readings(20, 5))
+    with open_transaction(kafka, topic, behind=5) as producer:
         ran = once(kafka, tmp_path, topic, query="?group=g&transaction_wait=2")
         assert ran.status == 0 and numbers(ran) == 5
         said = f"topic {topic}, partition 0: a transaction that began at offset 5 is not over"
@@ -262,14 +275,8 @@ def test_a_transaction_that_ends_while_it_is_waited_for_is_read(
     kafka: Broker, tmp_path: Path
 ) -> None:
     topic = kafka.new_topic()
-    with KafkaProducer(
-        **kafka.client_settings(), transactional_id=f"of-{topic}", metrics_enabled=False
-    ) as producer:
-        producer.init_transactions()
-        producer.begin_transaction()
-        for value in readings(0, 3):
-            producer.send(topic, value)
-        producer.flush()
+    with transactional(kafka, topic) as producer:
+        begin(producer, topic, readings(0, 3))
         soon = threading.Timer(3, producer.commit_transaction)
         soon.start()
         ran = once(kafka, tmp_path, topic)

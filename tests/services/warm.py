@@ -26,6 +26,8 @@ from pipeline import models
 from tests.services.processes import _END_WITH_PARENT, _SPAWNER, tail
 
 _HERE = Path(__file__).parent
+# As users start it; tests replace it.
+_COLD_DBT = models.DBT
 _DBT = ("dbt.cli.main", "dbt.task.build", "dbt.adapters.duckdb.impl", "dbt.adapters.bigquery.impl")
 _PIPELINE = (
     "pipeline.describe",
@@ -51,7 +53,7 @@ def command(module: str, *arguments: str) -> list[str]:
 def cold_dbt() -> Iterator[None]:
     """Within it the models are built by dbt as users start it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "DBT", (sys.executable, "-m", "dbt.cli.main"))
+        patch.setattr(models, "DBT", _COLD_DBT)
         yield
 
 

@@ -56,7 +56,7 @@ def runner(options: PipelineOptions, live: bool) -> PipelineRunner:
     if _is_flink(name):
         if live:
             prepare(options)
-        if not options.view_as(PortableOptions).job_endpoint and _master(options) in _HERE:
+        if _is_own(options):
             _own_cluster(options)
     return create_runner(name)
 
@@ -78,9 +78,9 @@ def followed(
     name = str(options.view_as(StandardOptions).runner)
     if not _is_flink(name) or not isinstance(result, portable_runner.PipelineResult):
         return result
-    portable = options.view_as(PortableOptions)
-    own = not portable.job_endpoint and _master(options) in _HERE
-    if (portable.environment_type or ("LOOPBACK" if own else "DOCKER")).upper() != "LOOPBACK":
+    # Beam's default depends on whose the cluster is.
+    usual = "LOOPBACK" if _is_own(options) else "DOCKER"
+    if (options.view_as(PortableOptions).environment_type or usual).upper() != "LOOPBACK":
         _log.warning(
             "the job's readers are not in this process, so that Ctrl-C can't drain it; stop it at "
             "Flink with a savepoint, or give --environment_type=LOOPBACK"
@@ -98,6 +98,11 @@ def followed(
 
 def _master(options: PipelineOptions) -> str:
     return str(options.view_as(FlinkRunnerOptions).flink_master or "").strip()
+
+
+def _is_own(options: PipelineOptions) -> bool:
+    """Whether the cluster is in the process of a job server that the job starts itself."""
+    return not options.view_as(PortableOptions).job_endpoint and _master(options) in _HERE
 
 
 def _free_port() -> int:
@@ -141,7 +146,7 @@ def _rest(options: PipelineOptions) -> str | None:
     if master not in _HERE:
         return master if "://" in master else f"http://{master}"
     folder = _conf_dir(options)
-    if options.view_as(PortableOptions).job_endpoint or not folder:
+    if not _is_own(options) or not folder:
         return None
     for name in _NAMES:
         file = Path(folder) / name

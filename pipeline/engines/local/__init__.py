@@ -1,4 +1,4 @@
-"""The local runner: Beam's own for bounded input, its bundle-based one, mended here, for live."""
+"""The local runner: Beam's own for bounded input, its bundle-based one, patched here, for live."""
 
 from pipeline.engines.properties import Engine, Finished, Stopped
 

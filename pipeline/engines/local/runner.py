@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.runners.runner import PipelineResult, PipelineRunner
+from apache_beam.runners.runner import PipelineRunner
 
 from pipeline.engines.local import ENGINE as LOCAL
 from pipeline.engines.local import live as streaming_live
 from pipeline.engines.local import patches
 from pipeline.engines.properties import Engine
+from pipeline.engines.results import as_it_is
 
 NAMES = ("DirectRunner", "apache_beam.runners.DirectRunner", "FnApiRunner")
 
@@ -38,7 +38,7 @@ def _one_process(options: PipelineOptions) -> bool:
 def runner(_options: PipelineOptions, live: bool) -> PipelineRunner:
     """Fn for bounded input; for a live source the bundle-based one.
 
-    That is the only one in which windows fire while the source goes on.
+    Only there do windows fire while the source still reads.
     """
     if live:
         streaming_live.install()
@@ -51,8 +51,4 @@ def check(_options: PipelineOptions) -> None:
     """Nothing can be missing: it is this process."""
 
 
-def followed(
-    _options: PipelineOptions, result: PipelineResult, _stopping: Callable[[], bool]
-) -> PipelineResult:
-    """The result as it is: it answers, and the job ends with its source."""
-    return result
+followed = as_it_is

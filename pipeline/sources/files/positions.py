@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
 
-from pipeline.clock import now_us
 from pipeline.sources.live.positions import Run, table
 
 # So many files' rows are one table.
@@ -32,36 +31,16 @@ def of_part(rows: Mapping[str, int], began_us: int) -> list[tuple[str, Read]]:
     return [(name, Read(count, began_us)) for name, count in rows.items()]
 
 
-class _Sum(beam.CombineFn):
-    def create_accumulator(self) -> Read | None:
-        return None
-
-    def add_input(self, whole: Read | None, part: Read) -> Read:
-        if whole is None:
-            return part
-        return Read(whole.rows + part.rows, min(whole.began_us, part.began_us))
-
-    def merge_accumulators(self, several: Iterable[Read | None]) -> Read | None:
-        whole = None
-        for part in several:
-            whole = whole if part is None else self.add_input(whole, part)
-        return whole
-
-    def extract_output(self, whole: Read | None) -> Read:
-        return whole or Read(0, now_us())
-
-
 class _Table(beam.DoFn):
     def __init__(self, run: str, source: str) -> None:
         self._run, self._source = run, source
 
     def process(self, files: list[tuple[str, Read]]) -> list[pa.Table]:
         rows = []
-        for name, read in files:
+        for name, (read, began_us) in files:
             run = Run(self._run, self._source, name)
-            last = read.rows - 1 if read.rows else None
-            first = 0 if read.rows else None
-            rows.append(run.row(read.began_us, first=first, last=last, read=read.rows))
+            first, last = (0, read - 1) if read else (None, None)
+            rows.append(run.row(began_us, first=first, last=last, read=read))
         return [table(rows)]
 
 
@@ -75,7 +54,7 @@ def of_files(parts: beam.PCollection, run: str, source: str) -> beam.PCollection
     """
     return (
         parts
-        | "Sum files" >> beam.CombinePerKey(_Sum())
+        | "Sum files" >> beam.CombinePerKey(beam.combiners.TupleCombineFn(sum, min))
         | "Several files" >> beam.BatchElements(1, _FILES)
         | "File positions" >> beam.ParDo(_Table(run, source)).with_output_types(pa.Table)
     )

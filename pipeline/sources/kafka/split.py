@@ -34,10 +34,10 @@ from pipeline.sources.kafka.client import (
 from pipeline.sources.kafka.records import Records
 from pipeline.sources.kafka.transactions import WAIT_S, OpenTransactions
 from pipeline.sources.live.offsets import Gap, Span, before, told, why_compacted
-from pipeline.sources.live.positions import Run, table
+from pipeline.sources.live.positions import Run, table, without_messages
 from pipeline.sources.live.reader import believed_times
 from pipeline.sources.live.watermark import NEVER, PATIENCE_US, Watermark
-from transforms.batch import MESSAGES, BatchKind, Origin, RawBatch
+from transforms.batch import RawBatch
 from transforms.budget import USUAL, Budget
 from transforms.decoded import Decoded
 from transforms.rejects import Rejects
@@ -348,13 +348,9 @@ class _Read(beam.DoFn):
         self, topic: Topic, number: int, reader: _Reader, lost: list[Gap]
     ) -> TimestampedValue:
         """A batch without messages that tells what is lost."""
-        run, log = (
-            Run(topic.run, topic.name, topic.address.topic),
-            reader.client.log(topic.address.topic),
-        )
-        rows = table([run.of_gap(number, gap, now_us(), log) for gap in lost])
-        nothing = MESSAGES.empty_table()
-        batch = RawBatch(nothing, BatchKind.MESSAGES, Origin(""), positions=rows)
+        run = Run(topic.run, topic.name, topic.address.topic)
+        log = reader.client.log(topic.address.topic)
+        batch = without_messages([run.of_gap(number, gap, now_us(), log) for gap in lost])
         return TimestampedValue(batch, _moment(reader.watermark.at(0)))
 
     @staticmethod

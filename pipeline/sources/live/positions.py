@@ -102,6 +102,11 @@ def table(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
+def without_messages(rows: list[dict[str, Any]]) -> RawBatch:
+    """A batch that carries rows and nothing else."""
+    return RawBatch(MESSAGES.empty_table(), BatchKind.MESSAGES, Origin(""), positions=table(rows))
+
+
 class Ledger:
     """What a live job has taken of each partition since it was written down last.
 
@@ -164,11 +169,7 @@ class Ledger:
             for number, (span, since) in self._open.items():
                 rows += self._run.of_span(number, span, since)
             self._rows, self._open, self._at_once, self._written_s = [], {}, False, now_s
-        if not rows:
-            return None
-        return RawBatch(
-            MESSAGES.empty_table(), BatchKind.MESSAGES, Origin(""), positions=table(rows)
-        )
+        return without_messages(rows) if rows else None
 
 
 class _Take(beam.DoFn):
@@ -214,18 +215,17 @@ def joined(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _pieces(rows: pa.Table) -> Iterator[tuple[str, Piece]]:
-    for row in rows.to_pylist():
-        micros = {name: to_micros(row[name]) for name in ("began_at", "ended_at")}
-        one = table([row | micros])
+    for place, row in enumerate(rows.to_pylist()):
+        one = rows.slice(place, 1)
         key = f"{row['run_id']}/{row['log_id']}/{row['partition_number']}/{row['reason']}"
         yield key, (row["position_id"], one.nbytes, PackedBatch(one))
 
 
 def _joined_table(rows: pa.Table) -> pa.Table:
-    micros = rows.to_pylist()
-    for row in micros:
+    found = rows.to_pylist()
+    for row in found:
         row |= {name: to_micros(row[name]) for name in ("began_at", "ended_at")}
-    return table(joined(micros))
+    return table(joined(found))
 
 
 def together(tables: beam.PCollection) -> beam.PCollection:
