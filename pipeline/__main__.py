@@ -21,11 +21,7 @@ from types import TracebackType
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import (
-    GoogleCloudOptions,
-    PipelineOptions,
-    StandardOptions,
-)
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from tqdm import tqdm
 
 from pipeline import account, describe, failures, job, options, outcome, registry
@@ -123,8 +119,9 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
             open_sinks.push(partial(_let_go, sink))
             sink.prepare()
         result, failed = _finished(config, beam_options, source, sinks, watch, kept)
-    if beam_options.view_as(GoogleCloudOptions).template_location:
-        return 0  # Only the graph was written; others run it.
+    if written := choose.only_written(beam_options):
+        say(f"the job is written to {written}; nothing was read")
+        return 0
     found, beside = account.of(result), outcome.of(result)
     latency = watch.latency_told() if source.live else ""
     by_sink = tally.of(result, sinks, found.superseded)
@@ -235,7 +232,8 @@ def _finished(
         pipeline = beam.Pipeline(runner=chosen, options=beam_options)
         job.build(pipeline, config, source, sinks, kept.remembered() if kept else None)
         EARLY.check()
-        if not source.live:
+        written = choose.only_written(beam_options)
+        if not source.live or written:
             EARLY.end()
         # Another engine takes the job first, if its flags are right.
         if engine.here:
@@ -243,6 +241,8 @@ def _finished(
         source.start()
         result = pipeline.run()
         failures.reads()
+        if written:
+            return result, None
         if source.live:
             result = choose.followed(beam_options, result, stopping.is_set)
             watch.follow(result)
@@ -264,8 +264,6 @@ def _finished(
 
 def _follow_elsewhere(result: PipelineResult, beam_options: PipelineOptions) -> None:
     """Waits for a job that goes on without this process."""
-    if beam_options.view_as(GoogleCloudOptions).template_location:
-        return
     EARLY.end()
     try:
         if EARLY.asked:

@@ -8,11 +8,16 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol, cast
 
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    GoogleCloudOptions,
+    PipelineOptions,
+    StandardOptions,
+)
 from apache_beam.runners.runner import PipelineResult, PipelineRunner, create_runner
 
 from pipeline.engines import HERE, dataflow, prism
 from pipeline.engines.flink import ENGINE as FLINK
+from pipeline.engines.flink import jar
 from pipeline.engines.flink import runner as flink
 from pipeline.engines.local import runner as local
 from pipeline.engines.local.spill import local_shuffle
@@ -120,6 +125,13 @@ def choose(options: PipelineOptions, live: bool = False) -> PipelineRunner:
     the job behaves the same everywhere.
     """
     return _started(options).runner(options, live)
+
+
+def only_written(options: PipelineOptions) -> str | None:
+    """The file that the job is only written to, for others to run: a template or a jar."""
+    if _started(options) is flink:
+        return jar.target(options)
+    return options.view_as(GoogleCloudOptions).template_location or None
 
 
 def ready(options: PipelineOptions) -> None:

@@ -24,7 +24,7 @@ from apache_beam.runners.portability import portable_runner
 from apache_beam.runners.runner import PipelineResult, PipelineRunner, create_runner
 
 from pipeline.engines import endpoint
-from pipeline.engines.flink import ENGINE
+from pipeline.engines.flink import ENGINE, jar
 from pipeline.engines.flink.options import FlinkOptions, prepare
 from pipeline.engines.flink.rest import Rest
 from pipeline.engines.flink.result import FlinkResult
@@ -56,6 +56,8 @@ def runner(options: PipelineOptions, live: bool) -> PipelineRunner:
     if _is_flink(name):
         if live:
             prepare(options)
+        if jar.target(options):
+            return jar.JarRunner()
         if _is_own(options):
             _own_cluster(options)
     return create_runner(name)
@@ -67,7 +69,10 @@ def _is_flink(name: str) -> bool:
 
 
 def check(options: PipelineOptions) -> None:
-    """Raises ConfigError if nobody takes jobs where they are to be given."""
+    """Raises ConfigError if the jar can't be written, or nobody takes jobs where they are to go."""
+    if path := jar.target(options):
+        jar.check(path, options)
+        return
     endpoint.answers(options)
 
 
