@@ -39,6 +39,18 @@ def prism_program(timeout: float = 900) -> Path:
     return go.program(f"prism-{BEAM}", _PRISM, timeout)
 
 
+def flink_parts(timeout: float = 400) -> Path:
+    """The folder of the jars of Beam's Flink runner, and of Flink as it needs it.
+
+    Args:
+        timeout: seconds that the download may take.
+
+    Raises:
+        Unavailable: Maven could not get them.
+    """
+    return maven.jars(f"flink-{FLINK}-{FLINK_BEAM}", _FLINK, timeout)
+
+
 def flink_job_server(timeout: float = 400) -> Path:
     """The jar for `--flink_job_server_jar`; with `--flink_master=[local]` it holds Flink, too.
 
@@ -57,7 +69,7 @@ def flink_job_server(timeout: float = 400) -> Path:
         if not Path(named).is_file():
             raise Unavailable(f"{EXTERNAL_FLINK}={named}: no such file")
         return Path(named)
-    parts = maven.jars(f"flink-{FLINK}-{FLINK_BEAM}", _FLINK, timeout)
+    parts = flink_parts(timeout)
 
     def fill(target: Path) -> None:
         path = " ".join(part.as_uri() for part in sorted(parts.glob("*.jar")))
@@ -65,6 +77,48 @@ def flink_job_server(timeout: float = 400) -> Path:
             jar.writestr("META-INF/MANIFEST.MF", _manifest(path))
 
     return cache.folder(f"flink-{FLINK}-{FLINK_BEAM}-job-server", fill) / "job-server.jar"
+
+
+def flink_whole_job_server(timeout: float = 400) -> Path:
+    """The same with everything in one jar, as Beam releases it: a job is written to a copy of it.
+
+    Args:
+        timeout: seconds that the download may take.
+
+    Raises:
+        Unavailable: as above.
+    """
+    if EXTERNAL_FLINK in os.environ:
+        return flink_job_server()
+    java(17)
+    parts = flink_parts(timeout)
+
+    def fill(target: Path) -> None:
+        services: dict[str, list[str]] = {}
+        with zipfile.ZipFile(target / "job-server.jar", "w", zipfile.ZIP_DEFLATED, True, 1) as jar:
+            jar.writestr(
+                "META-INF/MANIFEST.MF",
+                f"Manifest-Version: 1.0\r\nMain-Class: {_JOB_SERVER}\r\n",
+            )
+            for part in sorted(parts.glob("*.jar")):
+                with zipfile.ZipFile(part) as given:
+                    _take_over(given, jar, services)
+            for name, lines in services.items():
+                jar.writestr(name, "".join(f"{line}\n" for line in lines))
+
+    return cache.folder(f"flink-{FLINK}-{FLINK_BEAM}-whole", fill) / "job-server.jar"
+
+
+def _take_over(
+    given: zipfile.ZipFile, jar: zipfile.ZipFile, services: dict[str, list[str]]
+) -> None:
+    """Copies a part's files that are not there yet; what it offers as services is gathered."""
+    there = set(jar.namelist())
+    for name in given.namelist():
+        if name.startswith("META-INF/services/") and not name.endswith("/"):
+            services.setdefault(name, []).append(given.read(name).decode().strip())
+        elif name not in there and not name.endswith(("/", ".SF", ".RSA", ".DSA")):
+            jar.writestr(name, given.read(name))
 
 
 def _manifest(class_path: str) -> str:
