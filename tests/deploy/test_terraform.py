@@ -194,9 +194,10 @@ Findings = dict[str, dict[str, list[dict[str, str]]]]
 
 
 def scan(python: Path, folder: Path) -> list[Findings]:
-    """checkov's findings for the Dockerfile and for Terraform, without asking the network."""
+    """checkov's findings for the Dockerfiles and for Terraform, without asking the network."""
     found = []
-    for part, framework in (("template", "dockerfile"), ("terraform", "terraform")):
+    parts = ("template", "dockerfile"), ("flink", "dockerfile"), ("terraform", "terraform")
+    for part, framework in parts:
         argv = [str(python), "-m", "checkov.main", f"--directory={folder / part}", "--output=json",
                 f"--framework={framework}", "--skip-download", "--soft-fail"]  # fmt: skip
         done = subprocess.run(argv, capture_output=True, text=True, timeout=240, check=True)
@@ -223,15 +224,15 @@ def test_checkov_finds_nothing_but_what_is_excepted_for_a_reason(
     assert not checks(found, "failed_checks")
     assert len(checks(found, "passed_checks")) > 30
     excepted = checks(found, "skipped_checks")
-    reasons = re.findall(
-        r"#checkov:skip=(\w+):(.+)", TEXT + (DEPLOY / "template" / "Dockerfile").read_text()
-    )
+    files = [DEPLOY / part / "Dockerfile" for part in ("template", "flink")]
+    texts = "".join(path.read_text() for path in files)
+    reasons = re.findall(r"#checkov:skip=(\w+):(.+)", TEXT + texts)
     assert {one.split()[0] for one in excepted} == {check for check, _ in reasons}
     assert all(len(reason.split()) > 5 for _, reason in reasons)
 
     # An exception that is no longer needed must go.
     bare = tmp_path / "deploy"
-    for path in [*FOLDER.glob("*.tf"), DEPLOY / "template" / "Dockerfile"]:
+    for path in [*FOLDER.glob("*.tf"), *files]:
         copy = bare / path.relative_to(DEPLOY)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(re.sub(r"#checkov:skip=.*", "", path.read_text()))
