@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tests.endurance.failures import crashes
+from tests.endurance.failures import accounts, crashes
 from tests.endurance.million import million
 from tests.endurance.rig import Rig
 from tests.endurance.scenarios import SCENARIOS
@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=float, default=2000, help="readings per second")
     parser.add_argument("--window", type=int, default=10, help="seconds")
     parser.add_argument("--minutes", type=float, default=30, help="of the soak")
-    parser.add_argument("--kills", type=int, default=20, help="of the scenario crashes")
+    parser.add_argument("--kills", type=int, default=20, help="of the scenarios crashes, accounts")
     parser.add_argument("--readings", type=int, default=1_000_000, help="of the scenario million")
     parser.add_argument("--only", action="append", choices=list(SCENARIOS), help="of chaos")
     parser.add_argument("--times", type=int, default=1, help="each scenario of chaos so often")
@@ -40,6 +40,7 @@ def _wanted(flags: argparse.Namespace) -> dict[str, Callable[[Rig], dict[str, in
         return {"soak": partial(soak, minutes=flags.minutes)}
     own = {
         "crashes": partial(crashes, kills=flags.kills),
+        "accounts": partial(accounts, kills=flags.kills),
         "million": partial(million, readings=flags.readings),
     }
     return {
