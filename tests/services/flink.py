@@ -95,6 +95,7 @@ class JobManager(_Java):
             "rest.bind-port": self.port,
             "taskmanager.numberOfTaskSlots": self._slots,
             "state.checkpoints.dir": (self.folder / "checkpoints").as_uri(),
+            "state.checkpoints.num-retained": 3,
             "state.savepoints.dir": (self.folder / "savepoints").as_uri(),
             "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
             "restart-strategy.type": "fixed-delay",

@@ -45,7 +45,7 @@ _SWITCHES = {
     "finish_bundle_before_checkpointing": "end the bundle before a checkpoint",
     "force_unaligned_checkpoint_enabled": "unaligned checkpoints in any case",
     "object_reuse": "reuse objects between steps",
-    "operator_chaining": "steps that can run together do",
+    "operator_chaining": "steps that can run together do; not those of a live job",
     "re_iterable_group_by_key_result": "groups may be read twice",
     "report_checkpoint_duration": "metric's namespace",
     "retain_externalized_checkpoints_on_cancellation": "keep checkpoints of a cancelled job",
@@ -71,3 +71,6 @@ def prepare(options: PipelineOptions) -> None:
     given = options.view_as(FlinkOptions)
     given.checkpointing_interval = given.checkpointing_interval or _CHECKPOINT_MS
     given.max_bundle_size = given.max_bundle_size or _BUNDLE
+    # Where operators are chained depends on the parallelism, and with it the name by which a
+    # savepoint knows the first one: it could not be restored with another parallelism.
+    given.operator_chaining = bool(given.operator_chaining)

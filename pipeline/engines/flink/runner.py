@@ -80,20 +80,16 @@ def followed(
         return result
     # Beam's default depends on whose the cluster is.
     usual = "LOOPBACK" if _is_own(options) else "DOCKER"
-    if (options.view_as(PortableOptions).environment_type or usual).upper() != "LOOPBACK":
-        _log.warning(
-            "the job's readers are not in this process, so that Ctrl-C can't drain it; stop it at "
-            "Flink with a savepoint, or give --environment_type=LOOPBACK"
-        )
+    drains = (options.view_as(PortableOptions).environment_type or usual).upper() == "LOOPBACK"
     address = _rest(options)
     if address is None:
         _log.warning(
             "nobody knows where Flink itself is, so that the account stays at 0 and the job does "
-            "not end by itself after Ctrl-C; give --flink_master=HOST:PORT (its REST port), too"
+            "not end after Ctrl-C; give --flink_master=HOST:PORT (its REST port), too"
         )
         return result
     # Beam's job server makes the job's name the first part of its id.
-    return FlinkResult(result, Rest(address, result._job_id.rpartition("_")[0]), stopping)
+    return FlinkResult(result, Rest(address, result._job_id.rpartition("_")[0]), stopping, drains)
 
 
 def _master(options: PipelineOptions) -> str:
