@@ -173,7 +173,7 @@ def _dry_run(
     beam_options.view_as(StandardOptions).streaming |= source.live
     chosen = choose.choose(beam_options, source.live)
     pipeline = beam.Pipeline(runner=chosen, options=beam_options)
-    job.build(pipeline, config, source, sinks)
+    job.build(pipeline, config, source, sinks, engine=choose.engine(beam_options))
     for line in (
         *describe.configuration(config, choose.name(beam_options)),
         "",
@@ -233,7 +233,8 @@ def _finished(
     on_disk = nullcontext() if source.live or kept else local.synced_at_end()
     with ahead, on_disk, shuffle, _collecting(source.live), _progress_bar(source, shown):
         pipeline = beam.Pipeline(runner=chosen, options=beam_options)
-        job.build(pipeline, config, source, sinks, kept.remembered() if kept else None)
+        remembered = kept.remembered() if kept else None
+        job.build(pipeline, config, source, sinks, remembered, engine)
         EARLY.check()
         if not source.live:
             EARLY.end()

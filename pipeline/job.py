@@ -8,6 +8,8 @@ import apache_beam as beam
 import pyarrow as pa
 
 from pipeline.clock import CLOCK
+from pipeline.engines import HERE, Engine
+from pipeline.engines.stable import Stable
 from pipeline.options import JobConfig
 from pipeline.outcome import NoteDialects, NoteFiles, NotePositions
 from pipeline.sinks import Produced, Sink
@@ -29,6 +31,7 @@ def build(
     source: Source,
     sinks: Sequence[Sink],
     remembered: pa.Table | None = None,
+    engine: Engine = HERE,
 ) -> Produced:
     """Adds every step to `pipeline`; returns the outputs, for tests and for whoever extends it.
 
@@ -54,9 +57,12 @@ def build(
         config.on_conflict == "keep",
     )
     sequenced = to_order | "Order" >> order
-    readings = sequenced.ordered | "Enrich" >> Enrich()
+    ordered = sequenced.ordered
+    if engine.goes_back and source.live:
+        ordered = ordered | "Stable" >> Stable(config.shards, CLOCK)
+    readings = ordered | "Enrich" >> Enrich()
     superseded = sequenced.superseded | "EnrichSuperseded" >> EnrichSuperseded()
-    window_stats = sequenced.ordered | "Summarise" >> Summarise(config.window_us)
+    window_stats = ordered | "Summarise" >> Summarise(config.window_us)
     produced = Produced(
         raw=received.batches if received.files is None else None,
         files=received.files,

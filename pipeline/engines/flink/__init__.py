@@ -11,5 +11,6 @@ ENGINE = Engine(
     finished=Finished.DURABLE,
     stopped=Stopped.BY_SOURCE,
     keeps_state=True,
+    goes_back=True,
     reads_pubsub=None,
 )

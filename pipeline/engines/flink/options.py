@@ -42,7 +42,7 @@ _SWITCHES = {
     "enable_stable_input_drain": "drain with steps that need stable input",
     "fail_on_checkpointing_errors": "fail where a checkpoint fails",
     "faster_copy": "don't copy elements between steps",
-    "finish_bundle_before_checkpointing": "end the bundle before a checkpoint",
+    "finish_bundle_before_checkpointing": "end the bundle before a checkpoint; a live job does",
     "force_unaligned_checkpoint_enabled": "unaligned checkpoints in any case",
     "object_reuse": "reuse objects between steps",
     "operator_chaining": "steps that can run together do; not those of a live job",
@@ -74,3 +74,6 @@ def prepare(options: PipelineOptions) -> None:
     # Where operators are chained depends on the parallelism, and with it the name by which a
     # savepoint knows the first one: it could not be restored with another parallelism.
     given.operator_chaining = bool(given.operator_chaining)
+    # Else what a step gave during a checkpoint is kept in it by the number of the output, and
+    # numbers are others whenever the job is started: it would come out where it does not belong.
+    given.finish_bundle_before_checkpointing = True
