@@ -129,8 +129,9 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     latency = watch.latency_told() if source.live else ""
     by_sink = tally.of(result, sinks, found.superseded)
     kept_at_all = any(each.readings for each in by_sink)
-    shown = found.lines(time.monotonic() - started, latency, kept_at_all)
-    for line in (*shown, *tally.lines(by_sink, found.written), *beside.lines()):
+    saved = choose.saved(result)
+    shown = found.lines(time.monotonic() - started, latency, kept_at_all, saved)
+    for line in (*shown, *tally.lines(by_sink, found.written, saved), *beside.lines()):
         say(line)
     if failed is not None:
         raise failed

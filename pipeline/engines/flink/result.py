@@ -84,6 +84,11 @@ class FlinkResult(PipelineResult):
         """The job's state; DONE where it was ended from here."""
         return str(PipelineState.DONE if self._over else self._result.state)
 
+    @property
+    def saved(self) -> bool:
+        """Whether it was ended with a savepoint."""
+        return self._over and not self._drains
+
     def metrics(self) -> MetricResults:
         """The counters of the account; those of the last answer where none comes."""
         with self._lock:
