@@ -11,8 +11,8 @@ from typing import Any
 from tests.stable.fingerprint import GROUPING, SPLITTABLE, Fingerprint, key_of
 from tests.stable.graphs import DATAFLOW, FLINK
 
-_DRAIN = "drain the running job and start anew"
-_TRY = "try it on a copy of the savepoint first"
+_DRAIN = "drain the running job, then start the new one"
+_TRY = "try it on a copy of the job first"
 _DROPS = "--allow_non_restored_state"
 
 
@@ -77,7 +77,7 @@ def _of_dataflow(old: Fingerprint, new: Fingerprint) -> Iterator[Difference]:
             yield Difference(
                 Verdict.ASKS,
                 name,
-                f"is called {as_it_was[0]} now",
+                f"was renamed to {as_it_was[0]}",
                 f"update with --transform_name_mapping='{mapping}'",
             )
             come.remove(as_it_was[0])
@@ -86,7 +86,7 @@ def _of_dataflow(old: Fingerprint, new: Fingerprint) -> Iterator[Difference]:
             yield Difference(
                 Verdict.BREAKS,
                 name,
-                f"is gone, with what it keeps ({_kept(before[name])})",
+                f"was removed, with what it keeps ({_kept(before[name])})",
                 f"{_DRAIN}, or drop that with --transform_name_mapping='{mapping}'",
             )
     for name in sorted(before.keys() & after.keys()):
@@ -101,16 +101,21 @@ def _of_dataflow(old: Fingerprint, new: Fingerprint) -> Iterator[Difference]:
         yield Difference(
             Verdict.ASKS,
             name,
-            "is gone or renamed; it keeps nothing",
+            "was removed or renamed; it keeps no state",
             f"if Dataflow misses it, update with --transform_name_mapping='{mapping}' "
             "(or the new name)",
         )
     for name in added:
-        yield Difference(Verdict.FINE, name, "is new; it keeps nothing")
+        yield Difference(Verdict.FINE, name, "is new; it keeps no state")
     for name in sorted(set(new["impulses"]) - set(old["impulses"])):
         yield Difference(Verdict.FINE, name, "is new")
     for name in sorted(set(old["impulses"]) - set(new["impulses"])):
-        yield Difference(Verdict.BREAKS, name, "is gone; Dataflow drops no source", _DRAIN)
+        yield Difference(
+            Verdict.BREAKS,
+            name,
+            "was removed; Dataflow updates no job to one without a source of it",
+            _DRAIN,
+        )
 
 
 def _of_flink(old: Fingerprint, new: Fingerprint) -> Iterator[Difference]:
@@ -125,31 +130,30 @@ def _of_flink(old: Fingerprint, new: Fingerprint) -> Iterator[Difference]:
                 f"its input comes from another step (operator {was['operator']!r} before, "
                 f"{moved['operator']!r} now)"
                 if moved
-                else f"operator {was['operator']!r} is gone"
+                else f"operator {was['operator']!r} was removed"
             )
             yield Difference(
                 Verdict.BREAKS,
                 name,
-                f"{why}, so that what it keeps is not found ({_kept(was)})",
-                f"{_DRAIN}; with {_DROPS} it would be dropped",
+                f"{why}, so that its state is not found ({_kept(was)})",
+                f"{_DRAIN}; with {_DROPS} Flink would drop it",
             )
             continue
         matched.add(now)
         if now != name:
-            yield Difference(Verdict.FINE, name, f"is called {now} now; the operator is the same")
+            yield Difference(Verdict.FINE, name, f"was renamed to {now}; the operator is the same")
         yield from _changed(name, was, after[now], FLINK)
-    moved_here = {name for name in before if name in after}
-    yield from _begun(sorted(after.keys() - matched - moved_here), after)
+    yield from _begun(sorted(after.keys() - matched - before.keys()), after)
     everywhere = {*new["operators"], *by_operator}
     for operator in sorted(set(old["operators"]) - everywhere):
         yield Difference(
             Verdict.ASKS,
             operator,
-            "no operator begins there any more; it keeps nothing, but is in the savepoint",
-            f"restore with {_DROPS}, if nothing above breaks",
+            "this operator no longer exists; it keeps no state, but the savepoint names it",
+            f"restore with {_DROPS}, if nothing else breaks",
         )
     for operator in sorted(set(new["operators"]) - set(old["operators"])):
-        yield Difference(Verdict.FINE, operator, "an operator more, which keeps nothing")
+        yield Difference(Verdict.FINE, operator, "this operator is new; it keeps no state")
     if old["impulses"] != new["impulses"]:
         yield Difference(
             Verdict.ASKS,
@@ -163,19 +167,19 @@ def _of_flink(old: Fingerprint, new: Fingerprint) -> Iterator[Difference]:
         sorted(set(one["others"]) - set(other["others"])) for one, other in ((old, new), (new, old))
     )
     for name in lost:
-        yield Difference(Verdict.FINE, name, "is gone or renamed; it keeps nothing")
+        yield Difference(Verdict.FINE, name, "was removed or renamed; it keeps no state")
     for name in added:
-        yield Difference(Verdict.FINE, name, "is new; it keeps nothing")
+        yield Difference(Verdict.FINE, name, "is new; it keeps no state")
 
 
 def _apart(before: Iterable[str], after: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Those that are gone, and those that have come."""
+    """The names that only the first has, and those that only the second has."""
     return sorted(set(before) - set(after)), sorted(set(after) - set(before))
 
 
 def _begun(names: Iterable[str], after: dict[str, Any]) -> Iterator[Difference]:
     for name in names:
-        yield Difference(Verdict.FINE, name, f"is new and begins empty ({_kept(after[name])})")
+        yield Difference(Verdict.FINE, name, f"is new and starts empty ({_kept(after[name])})")
 
 
 def _kept(step: dict[str, Any]) -> str:
@@ -216,10 +220,10 @@ def _changed(
 def _changed_states(name: str, was: dict[str, str], now: dict[str, str]) -> Iterator[Difference]:
     gone, come = _apart(was, now)
     for state in gone:
-        told = f"state {state} ({was[state]}) is gone or renamed, with what it holds"
+        told = f"state {state} ({was[state]}) was removed or renamed, with what it holds"
         yield Difference(Verdict.BREAKS, name, told, _DRAIN)
     for state in come:
-        yield Difference(Verdict.FINE, name, f"state {state} is new and begins empty")
+        yield Difference(Verdict.FINE, name, f"state {state} is new and starts empty")
     for state in sorted(was.keys() & now.keys()):
         if was[state] != now[state]:
             told = f"state {state} is {now[state]}, was {was[state]}"
@@ -230,7 +234,7 @@ def _changed_timers(name: str, was: dict[str, Any], now: dict[str, Any]) -> Iter
     before, after = was.get("timers", {}), now.get("timers", {})
     gone, come = _apart(before, after)
     for timer in gone:
-        told = f"timer {timer} is gone or renamed: one that is set would fire in vain"
+        told = f"timer {timer} was removed or renamed: a pending one would fail the job"
         yield Difference(Verdict.BREAKS, name, told, _DRAIN)
     for timer in come:
         yield Difference(Verdict.FINE, name, f"timer {timer} is new")
@@ -242,7 +246,7 @@ def _changed_timers(name: str, was: dict[str, Any], now: dict[str, Any]) -> Iter
         yield Difference(
             Verdict.BREAKS,
             name,
-            f"its timers belong to {now.get('timers_of')}, belonged to {was.get('timers_of')}: one "
-            "that is set would fail the job",
+            f"its timers belong to {now.get('timers_of')}, belonged to {was.get('timers_of')}: a "
+            "pending one would fail the job",
             _DRAIN,
         )

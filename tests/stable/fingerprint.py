@@ -2,26 +2,30 @@
 
 An update gives a running job's state to a new graph. What has to match, by engine:
 
-**Dataflow** compares the new graph with the running one and refuses it otherwise. Steps are matched
-by their full name (`Order/InOrder/ParDo(_OrderUnbounded)`, in which Beam puts the name of a class
-where a step has no label). A step that is gone or renamed needs `--transform_name_mapping`. Coders,
-side inputs and windows of whatever is buffered (reads, groupings, steps with state or timers) must
-be the same. Of coders it compares the class and, where it has one, its `version_tag()`, never the
-bytes that it writes.
+**Dataflow** (by its documentation and Beam's code; it can't be asked from here) compares the new
+graph with the running one and refuses it otherwise. Steps are matched by their full name
+(`Order/InOrder/ParDo(_OrderUnbounded)`: where a step has no label, Beam takes its class's name). A
+step that is gone or renamed needs `--transform_name_mapping`. Coders, side inputs and windows of
+what is buffered (reads, groupings, steps with state or timers) must be the same. A coder is known
+by its class and its `version_tag()`, never by the bytes that it writes.
 
 **Flink** matches operators by their uid, which Beam's portable runner makes of the *input* of a
 fused stage, not of its steps: the name of the step before, the output's tag and the environment's
 kind (`14Order/ToShards.None/beam:env:external:v1:0`). So the step before one that keeps something
 must not be renamed, nor another one be put between, and a savepoint of a job with
-`--environment_type=EXTERNAL` is no use with DOCKER. If an operator of the savepoint is missing,
-Flink refuses it, or with `--allow_non_restored_state` drops what it held. State is kept by its name
-as bytes that Flink doesn't look into, under the encoded key and window; a timer under its name and
-its step's id (`pipeline.step_ids`), and one without a step fails the job when it fires. A splittable
-step keeps what is left to read: element, restriction and watermark estimator's state. Groupings
-inside Beam's Reshuffle are Flink's own and keep nothing. An Impulse has no uid: Flink tells several
-of them apart by their place alone.
+`--environment_type=EXTERNAL` is no use with DOCKER. Where an operator of the savepoint is missing,
+Flink refuses it, or with `--allow_non_restored_state` drops what it held; it is missed even if it
+kept nothing. State is kept by its name as bytes that Flink doesn't look into, under the encoded key
+and window; a timer under its name and its step's id (`pipeline.step_ids`), and one without a step
+fails the job when it fires. A splittable step keeps what is left to read: element, restriction and
+watermark estimator's state. Groupings inside Beam's Reshuffle are Flink's own and keep nothing. An
+Impulse has no uid: Flink tells several of them apart by their place alone. What a bundle gave while
+a checkpoint was made would be kept under a number that another graph counts otherwise; a live job
+has bundles end before (`pipeline.engines.flink.options`).
 
-Left out is all that may change: pickled code, ids and the order of steps, environments.
+Left out is all that may change: pickled code, ids and the order of steps, environments. What no
+graph shows is told in deploy/RUNBOOK.md: state and timers were set by `--window`, `--shards` and
+`--allowed_lateness`.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ FOLDER = Path(__file__).parent / "releases"
 _SETUP = Path(__file__).parents[2] / "setup.py"
 # Beside a file for each graph.
 _KEPT, _UPDATES = "kept", "updates"
+# Dataflow looks at a coder's name and tag, not at what it writes.
+_READ_BOTH = "read the old form too; or give its coder another version_tag(), drain and restart"
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,11 @@ def _survives(what: str, check: Callable[[], str | None]) -> Iterator[Difference
     except Exception as error:  # whatever a step raises that is given what it does not know
         why = f"{type(error).__name__}: {error}"
     if why is not None:
-        yield Difference(
-            Verdict.BREAKS, what, why, "read the old form too, or drain and start anew"
-        )
+        yield Difference(Verdict.BREAKS, what, why, _READ_BOTH)
 
 
 def _replayed(name: str, states: dict[str, str]) -> str | None:
-    """A job that goes on with recorded state has to give what one gives that never stopped."""
+    """A job that resumes with recorded state has to give what one gives that never stopped."""
     scene = SCENES.get(name)
     if scene is None:
         return "there is no such scene any more; is the step gone?"
@@ -160,7 +160,7 @@ def to_know(release: Release) -> dict[str, list[Difference]]:
 
 def told(release: Release, found: dict[str, list[Difference]]) -> str:
     """The same for people, with what to do."""
-    lines = [f"a job of release {release.version} can't be updated to this code as it is:"]
+    lines = [f"a job of release {release.version} can't be updated in place to this code:"]
     for name, given in found.items():
         lines += [f"{name}:", *(f"  {each.line}" for each in given)]
     lines.append(

@@ -1,4 +1,4 @@
-"""Scenes: what a step keeps when a job stops in the middle, and what it gives once it goes on."""
+"""Scenes: what a step keeps when a job stops midway, and what it gives when a job resumes with it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Scene:
         graph: the configuration with the step.
         step: its name there. Others of the same states are the same step with other data.
         before: works until the job stops; gives what is kept, by state.
-        after: goes on with that; gives what a person can compare, as JSON.
+        after: resumes with that; gives what a person can compare, as JSON.
     """
 
     name: str

@@ -117,13 +117,13 @@ def test_a_renamed_step_before_it_loses_its_state_on_flink_alone() -> None:
     assert (
         "operator '14Order/ToShards.None' before, '12Order/Shards.None' now" in found[BREAKS, ORDER]
     )
-    assert "--allow_non_restored_state it would be dropped" in found[BREAKS, ORDER]
+    assert "--allow_non_restored_state Flink would drop it" in found[BREAKS, ORDER]
     assert set(changed(DATAFLOW, rename)) == {(ASKS, "Order/ToShards"), (FINE, "Order/Shards")}
 
 
 def test_a_splittable_source_is_found_by_the_step_before_it() -> None:
     found = changed(FLINK, renamed("Kafka/Spread/RemoveRandomKeys", "Kafka/Spread/Keyless"))
-    assert "what it keeps is not found (splittable)" in found[BREAKS, "Kafka/Read"]
+    assert "its state is not found (splittable)" in found[BREAKS, "Kafka/Read"]
     assert (ASKS, "29Kafka/Spread/RemoveRandomKeys.None") in found
 
 
@@ -137,7 +137,7 @@ def test_a_step_with_state_that_is_gone_breaks() -> None:
         assert "states streams, timers ts-end, ts-flush" in told_of and "drain" in told_of
         added = told(without, with_it)
         assert {verdict for verdict, _ in added} == {FINE}
-        assert "begins empty" in added[FINE, "BigQuery_readings/AppendOnce"]
+        assert "starts empty" in added[FINE, "BigQuery_readings/AppendOnce"]
 
 
 class More(Decode):
@@ -159,7 +159,7 @@ def test_but_for_flink_not_with_beams_own_ids(monkeypatch: pytest.MonkeyPatch) -
     before = fingerprint(build(FLINK, SMALL))
     monkeypatch.setattr(job, "Decode", More)
     found = told(before, fingerprint(build(FLINK, SMALL)))
-    assert "would fail the job" in found[BREAKS, ORDER]
+    assert "a pending one would fail the job" in found[BREAKS, ORDER]
 
 
 def test_a_sink_more_is_fine() -> None:
@@ -208,12 +208,12 @@ class Change(NamedTuple):
     "change",
     [
         Change(DATAFLOW, "TAIL", "name", "last",
-               "state tail (read modify write of PackedBatchCoder) is gone or renamed"),
+               "state tail (read modify write of PackedBatchCoder) was removed or renamed"),
         Change(FLINK, "TAIL", "coder", coders.BytesCoder(),
                "state tail is read modify write of bytes, was read modify write of Packed"),
         Change(DATAFLOW, "RECENT", "coder", PackedBatchCoder(),
                "state recent is bag of PackedBatchCoder, was bag of kv(varint, PackedBatchCoder)"),
-        Change(FLINK, "DUE", "name", "ts-then", "timer ts-due is gone or renamed"),
+        Change(FLINK, "DUE", "name", "ts-then", "timer ts-due was removed or renamed"),
         Change(DATAFLOW, "DUE", "time_domain", TimeDomain.REAL_TIME,
                "timer ts-due is of processing time, was of event time"),
     ],
@@ -232,7 +232,7 @@ def test_a_coder_s_own_version_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "PackedBatchCoder:2, was" in changed(DATAFLOW)[BREAKS, ORDER]
 
 
-def test_a_state_more_begins_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_more_starts_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as before:
         before.setattr(_OrderUnbounded.SINCE, "name", "more")
         was = fingerprint(build(FLINK, SMALL))
@@ -352,7 +352,7 @@ def test_recording(
     capsys.readouterr()
     assert record.main([]) == 1
     shown = capsys.readouterr().err
-    assert "a job of release 1.9.0 can't be updated" in shown and "state tail (" in shown
+    assert "a job of release 1.9.0 can't be updated in place" in shown and "state tail (" in shown
     version(monkeypatch, folder, "1.10.0")
     assert record.main([]) == 0
     assert [each.version for each in releases.recorded()] == ["1.9.0", "1.10.0"]
