@@ -113,7 +113,7 @@ def build(engine: str, flags: Sequence[str], change: Change | None = None) -> Gr
     sinks = registry.sinks(config, None, properties)
     # With the engine's own options a pipeline would look for buckets and credentials.
     pipeline = beam.Pipeline(options=PipelineOptions(["--streaming"]))
-    job.build(pipeline, config, source, sinks)
+    job.build(pipeline, config, source, sinks, engine=properties)
     if change is not None:
         change(pipeline)
     # For another one pip would be asked what is installed here, which graphs only carry along.

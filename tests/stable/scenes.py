@@ -125,6 +125,29 @@ def _gather_after(scene: Scene, kept: Kept) -> Any:
     return {"held": bytes_held, "given": [each.to_pydict() for each in worker.given[None]]}
 
 
+# --- tables that wait until a checkpoint holds them ----------------------------------------------
+
+
+def _hold(scene: Scene, kept: Kept | None = None) -> Worker:
+    return Worker(scene.built, scene.step, 2, kept)
+
+
+def _hold_before(scene: Scene) -> Kept:
+    worker = _hold(scene)
+    for name in ("first", "second"):
+        worker.process(PackedBatch(pa.table({"name": [name]})))
+    return worker.kept()
+
+
+def _hold_after(scene: Scene, kept: Kept) -> Any:
+    worker = _hold(scene, kept)
+    worker.process(PackedBatch(pa.table({"name": ["third"]})))
+    with worker.state("number") as number:
+        last = number.read()
+    worker.fire("ts-end")
+    return {"number": last, "given": [each.to_pydict() for each in worker.given[None]]}
+
+
 # --- BigQuery: the streams that are written, and when files were loaded last ---------------------
 
 
@@ -197,6 +220,7 @@ SCENES = {
     for scene in (
         Scene("order", "flink_kafka_bigquery", "Order/InOrder/ParDo(_OrderUnbounded)",
               _order_before, _order_after),
+        Scene("hold", "flink_kafka_bigquery", "Stable/Hold", _hold_before, _hold_after),
         Scene("gather", "flink_kafka_bigquery", "LakeReadingsGather/Together",
               _gather_before, _gather_after),
         Scene("streams", "flink_kafka_bigquery", "BigQuery_readings/AppendOnce",
