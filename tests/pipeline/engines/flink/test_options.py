@@ -37,6 +37,8 @@ def test_a_live_job_checkpoints_and_ends_bundles_by_batch(
     prepare(options)
     given = options.view_as(FlinkOptions)
     assert (given.checkpointing_interval, given.max_bundle_size) == (interval, size)
+    # Or a savepoint would hold what only the same graph can place.
+    assert given.finish_bundle_before_checkpointing is True
 
 
 def test_elsewhere_they_are_not_there() -> None:
