@@ -13,4 +13,5 @@ ENGINE = Engine(
     keeps_state=True,
     goes_back=True,
     reads_pubsub=None,
+    restore_flag="--savepoint_path=…",
 )
