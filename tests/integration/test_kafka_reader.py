@@ -401,9 +401,7 @@ def test_what_an_engine_holds_of_committed_offsets_is_pointed_at(
         return "lies in its last checkpoint" in caplog.text
 
     assert not said(FLINK)
-    with kafka.admin() as admin:
-        at = {TopicPartition(topic, 0): OffsetAndMetadata(5, "", -1)}
-        admin.alter_group_offsets(topic, at)
+    commit(kafka, topic, topic, {0: 5})
     assert said(FLINK) and "--savepoint_path" in caplog.text
     assert not said(dataclasses.replace(FLINK, restored=True))
     assert not said(HERE)
