@@ -99,6 +99,7 @@ def _one(out: Path, topic: str, total: int, jar: Path) -> str:
     (conf / "config.yaml").write_text(
         f"rest.port: {port}\nrest.bind-port: {port}\nrest.address: 127.0.0.1\n"
         "rest.bind-address: 127.0.0.1\nmetrics.fetcher.update-interval: 1000\n"
+        f"state.checkpoints.dir: {(conf / 'checkpoints').as_uri()}\n"
     )
     flags = ["--runner=FlinkRunner", f"--flink_job_server_jar={jar}", "--parallelism=1",
              f"--flink_conf_dir={conf}", "--checkpointing_interval=3000", "--lake_file_wait=5",

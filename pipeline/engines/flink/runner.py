@@ -135,6 +135,8 @@ def _own_cluster(options: PipelineOptions) -> None:
         f"rest.bind-port: {port}",
         "rest.address: 127.0.0.1",
         "rest.bind-address: 127.0.0.1",
+        # In memory, which is Flink's default, a step's state may have 5 MB.
+        f"state.checkpoints.dir: {(folder / 'checkpoints').as_uri()}",
         # As often are figures brought together.
         "metrics.fetcher.update-interval: 1000",
     )
