@@ -126,8 +126,9 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     latency = watch.latency_told() if source.live else ""
     by_sink = tally.of(result, sinks, found.superseded)
     kept_at_all = any(each.readings for each in by_sink)
-    shown = found.lines(time.monotonic() - started, latency, kept_at_all)
-    for line in (*shown, *tally.lines(by_sink, found.written), *beside.lines()):
+    saved = choose.saved(result)
+    shown = found.lines(time.monotonic() - started, latency, kept_at_all, saved)
+    for line in (*shown, *tally.lines(by_sink, found.written, saved), *beside.lines()):
         say(line)
     if failed is not None:
         raise failed
@@ -170,7 +171,7 @@ def _dry_run(
     beam_options.view_as(StandardOptions).streaming |= source.live
     chosen = choose.choose(beam_options, source.live)
     pipeline = beam.Pipeline(runner=chosen, options=beam_options)
-    job.build(pipeline, config, source, sinks)
+    job.build(pipeline, config, source, sinks, engine=choose.engine(beam_options))
     for line in (
         *describe.configuration(config, choose.name(beam_options)),
         "",
@@ -186,14 +187,14 @@ def _dry_run(
 
 @contextmanager
 def _collecting(live: bool) -> Iterator[None]:
-    """Within it the collector of a live job leaves alone what was there before.
+    """Within it the collector leaves alone what was there before.
 
-    A client's records would make it look through all that was imported, again and again: a third
-    of the time that reading takes.
+    What is read would make it look through all that was imported, again and again: a sixth of the
+    time of a backlog. A live job looks once first, because it runs for long.
     """
     if live:
         gc.collect()
-        gc.freeze()
+    gc.freeze()
     try:
         yield
     finally:
@@ -230,7 +231,8 @@ def _finished(
     on_disk = nullcontext() if source.live or kept else local.synced_at_end()
     with ahead, on_disk, shuffle, _collecting(source.live), _progress_bar(source, shown):
         pipeline = beam.Pipeline(runner=chosen, options=beam_options)
-        job.build(pipeline, config, source, sinks, kept.remembered() if kept else None)
+        remembered = kept.remembered() if kept else None
+        job.build(pipeline, config, source, sinks, remembered, engine)
         EARLY.check()
         written = choose.only_written(beam_options)
         if not source.live or written:

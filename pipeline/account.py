@@ -49,20 +49,25 @@ class Account:
         """Whether nothing was lost and nothing counted twice."""
         return self.read == self.written + self.duplicates + self.dead_letters
 
-    def lines(self, seconds: float, latency: str = "", kept: bool = True) -> list[str]:
+    def lines(
+        self, seconds: float, latency: str = "", kept: bool = True, saved: bool = False
+    ) -> list[str]:
         """The account as lines for a person.
 
         Args:
             seconds: how long the job took.
             latency: what is to be told of a live job's latency.
             kept: whether there is a sink that readings are written to.
+            saved: whether a savepoint holds what was read and has not come out yet.
         """
-        sign = "=" if self.balances else "≠"
+        left = self.read - self.written - self.duplicates - self.dead_letters
+        in_savepoint = f" + in the savepoint {left:,}" if saved and left > 0 else ""
+        sign = "=" if self.balances or in_savepoint else "≠"
         rate = self.read / seconds if seconds > 0 else 0.0
         parts = f"duplicates {self.duplicates:,} + dead letters {self.dead_letters:,}"
         written = "written" if kept else "not kept"
         return [
-            f"read {self.read:,} {sign} {written} {self.written:,} + {parts}",
+            f"read {self.read:,} {sign} {written} {self.written:,} + {parts}{in_savepoint}",
             f"late {self.late:,}, flagged {self.flagged:,}, corrected {self.corrected:,}; "
             f"{seconds:.1f} s, {rate:,.0f} readings/s" + (f"; {latency}" if latency else ""),
             *(

@@ -45,6 +45,10 @@ class CheckpointFailed(JobFailed):
     """The checkpoint can't be written; the message names the file and the fix."""
 
 
+class EngineFailed(JobFailed):
+    """The engine has failed, or is gone; the message says how to go on."""
+
+
 class SpillFailed(JobFailed):
     """What the job keeps in TMPDIR can't be written or read; the message names the fix."""
 

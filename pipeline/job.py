@@ -8,10 +8,13 @@ import apache_beam as beam
 import pyarrow as pa
 
 from pipeline.clock import CLOCK
+from pipeline.engines import HERE, Engine
+from pipeline.engines.stable import Stable
 from pipeline.options import JobConfig
 from pipeline.outcome import NoteDialects, NoteFiles, NotePositions
 from pipeline.sinks import Produced, Sink
 from pipeline.sources import Source
+from pipeline.step_ids import StepIds
 from transforms.decode import Decode
 from transforms.enrich import Enrich, EnrichSuperseded
 from transforms.order import Order
@@ -29,12 +32,14 @@ def build(
     source: Source,
     sinks: Sequence[Sink],
     remembered: pa.Table | None = None,
+    engine: Engine = HERE,
 ) -> Produced:
     """Adds every step to `pipeline`; returns the outputs, for tests and for whoever extends it.
 
     `remembered` is what an earlier run of a live job knew of its last readings.
-    Step names are stable: a running Dataflow job is updated by them.
+    Step names are stable: a running job is updated by them (tests/stable).
     """
+    pipeline.component_id_map = StepIds()
     received = source.read(pipeline)
     decode = Decode(config.zone, config.day_first, config.budget, config.binary_keys)
     decoded = received.batches | "Decode" >> decode
@@ -54,9 +59,12 @@ def build(
         config.on_conflict == "keep",
     )
     sequenced = to_order | "Order" >> order
-    readings = sequenced.ordered | "Enrich" >> Enrich()
+    ordered = sequenced.ordered
+    if engine.goes_back and source.live:
+        ordered = ordered | "Stable" >> Stable(config.shards, CLOCK)
+    readings = ordered | "Enrich" >> Enrich()
     superseded = sequenced.superseded | "EnrichSuperseded" >> EnrichSuperseded()
-    window_stats = sequenced.ordered | "Summarise" >> Summarise(config.window_us)
+    window_stats = ordered | "Summarise" >> Summarise(config.window_us)
     produced = Produced(
         raw=received.batches if received.files is None else None,
         files=received.files,

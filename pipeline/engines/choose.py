@@ -152,6 +152,11 @@ def followed(
     return _started(options).followed(options, result, stopping)
 
 
+def saved(result: PipelineResult | None) -> bool:
+    """Whether the job was ended with a savepoint, which holds what was read and not written yet."""
+    return bool(getattr(result, "saved", False))
+
+
 def shuffle(engine: Engine, live: bool = False) -> AbstractContextManager[None]:
     """Within it the engine keeps on disk what it would keep in memory, where we have to see to it."""
     return local_shuffle(engine, live)

@@ -32,6 +32,7 @@ ENGINE = Engine(
     finished=Finished.DURABLE,
     stopped=Stopped.ELSEWHERE,
     keeps_state=True,
+    goes_back=False,
     reads_pubsub=True,
 )
 

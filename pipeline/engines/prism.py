@@ -19,6 +19,7 @@ ENGINE = Engine(
     stopped=Stopped.BY_SOURCE,
     # As long as its own process lives.
     keeps_state=True,
+    goes_back=False,
     reads_pubsub=False,
 )
 

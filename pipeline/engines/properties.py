@@ -49,6 +49,10 @@ class Engine:
         finished: what a finished bundle means.
         stopped: how a live job is brought to its end.
         keeps_state: whether what steps remember is there when they go on after a failure.
+        goes_back: whether it goes back to a checkpoint after a failure, and gives what came since
+            once more: to other workers, at other moments, in other pieces.
+        restored: whether this job starts from what an earlier one had kept.
+        restore_flag: the flag for it.
         reads_pubsub: whether it can read Pub/Sub; None: nobody has shown it.
     """
 
@@ -60,4 +64,7 @@ class Engine:
     finished: Finished
     stopped: Stopped
     keeps_state: bool
+    goes_back: bool
     reads_pubsub: bool | None
+    restored: bool = False
+    restore_flag: str = ""

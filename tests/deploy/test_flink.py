@@ -21,7 +21,6 @@ from apache_beam.options.pipeline_options import PortableOptions
 
 from pipeline.engines import choose
 from pipeline.engines.flink.jar import JarRunner
-from pipeline.engines.flink.options import FlinkOptions
 from pipeline.errors import ConfigError
 from pipeline.options import config_from, parse
 from tests.deploy.dockerfile import instructions, stages
@@ -239,7 +238,6 @@ def test_the_jobs_flags_are_good_ones(arguments: list[str]) -> None:
     config = config_from(given)
     assert config.source.startswith("kafka://") and not config.until_latest
     assert isinstance(choose.choose(given, live=True), JarRunner)
-    assert given.view_as(FlinkOptions).finish_bundle_before_checkpointing
     portable = given.view_as(PortableOptions)
     assert (portable.environment_type, portable.environment_config) == ("EXTERNAL", "localhost:50000")  # fmt: skip
     with pytest.raises(ConfigError):

@@ -1,4 +1,4 @@
-"""python -m tests.endurance chaos|soak: long runs against a broker of their own."""
+"""python -m tests.endurance chaos|soak: long runs against a broker, and an engine, of their own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tests.endurance.failures import crashes
+from tests.endurance import on_flink
+from tests.endurance.failures import accounts, crashes
 from tests.endurance.million import million
 from tests.endurance.rig import Rig
 from tests.endurance.scenarios import SCENARIOS
@@ -26,20 +27,34 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=float, default=2000, help="readings per second")
     parser.add_argument("--window", type=int, default=10, help="seconds")
     parser.add_argument("--minutes", type=float, default=30, help="of the soak")
-    parser.add_argument("--kills", type=int, default=20, help="of the scenario crashes")
+    parser.add_argument(
+        "--kills", type=int, default=20, help="of crashes, accounts and, on Flink, kills"
+    )
     parser.add_argument("--readings", type=int, default=1_000_000, help="of the scenario million")
-    parser.add_argument("--only", action="append", choices=list(SCENARIOS), help="of chaos")
+    parser.add_argument("--engine", choices=("local", "flink"), default="local", help="of chaos")
+    parser.add_argument(
+        "--only", action="append", choices=[*SCENARIOS, *on_flink.SCENARIOS], help="of chaos"
+    )
     parser.add_argument("--times", type=int, default=1, help="each scenario of chaos so often")
     parser.add_argument("--seed", type=int, help="of the random moments; told if not given")
     parser.add_argument("--keep", type=Path, help="folder to leave everything in")
     return parser
 
 
+def _on_cluster(scenario: Callable[[on_flink.Cluster], dict[str, int]], rig: Rig) -> dict[str, int]:
+    with on_flink.Cluster(rig) as on:
+        return scenario(on)
+
+
 def _wanted(flags: argparse.Namespace) -> dict[str, Callable[[Rig], dict[str, int]]]:
     if flags.what == "soak":
         return {"soak": partial(soak, minutes=flags.minutes)}
+    if flags.engine == "flink":
+        mine = {**on_flink.SCENARIOS, "kills": partial(on_flink.kills, times=flags.kills)}
+        return {name: partial(_on_cluster, mine[name]) for name in flags.only or mine}
     own = {
         "crashes": partial(crashes, kills=flags.kills),
+        "accounts": partial(accounts, kills=flags.kills),
         "million": partial(million, readings=flags.readings),
     }
     return {

@@ -57,6 +57,59 @@ def _told_too_much(job: Job) -> int:
     return max(0, told - min(int(there), kept))
 
 
+def accounts(rig: Rig, kills: int = 20) -> dict[str, int]:
+    """After each kill a job goes on and is drained: its account by sink is what the tables gained."""
+    rig.producer()
+    job = rig.job()
+    differences = sinks = 0
+    for turn in range(kills):
+        rig.until(job.has_read, 180, "the job reads nothing")
+        rig.wait(rig.choose.uniform(0.5, 12))
+        job.kill()
+        there = _rows(job)
+        job.start()
+        rig.until(job.has_read, 180, "the job reads nothing")
+        rig.wait(rig.choose.uniform(0.5, 6))
+        status = job.stop()
+        differences += status != 0
+        now, stored = _rows(job), _stored(job)
+        sinks += len(stored)
+        differences += sum(abs(now[name] - there[name] - stored[name]) for name in stored)
+        if turn + 1 < kills:
+            job.start()
+    rig.figures |= {"kills": kills, "tables_compared": sinks}
+    for producer in rig.producers:
+        producer.stop()
+    job.start()
+    wrong = rig.finish(job)
+    return wrong | ({"account_differs": differences} if differences else {})
+
+
+_STORED = re.compile(r"^(lake|duckdb:)\S*.*?: stored ([\d,]+).*?(?:dead letters: stored ([\d,]+)|$)",
+                     re.MULTILINE)  # fmt: skip
+
+
+def _stored(job: Job) -> dict[str, int]:
+    """By sink and table, what the last account says it stored."""
+    found = {}
+    for sink, readings, letters in _STORED.findall(job.told):
+        name = sink.strip(":")
+        found[f"{name} readings"] = int(readings.replace(",", ""))
+        found[f"{name} dead_letters"] = int((letters or "0").replace(",", ""))
+    return found
+
+
+def _rows(job: Job) -> dict[str, int]:
+    """How many rows each of these tables has."""
+    found = {}
+    for table in ("readings", "dead_letters"):
+        ((there,),) = sql(job.warehouse, f"SELECT count(*) FROM {table}")
+        found[f"duckdb {table}"] = int(there)
+        paths = (job.lake / table).rglob("*.parquet")
+        found[f"lake {table}"] = sum(pq.read_metadata(path).num_rows for path in paths)
+    return found
+
+
 def broker_restarts(rig: Rig) -> dict[str, int]:
     """The broker stops in good order, is away for 15 s and comes back."""
     return _without_broker(rig, kill=False)

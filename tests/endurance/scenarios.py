@@ -12,6 +12,7 @@ SCENARIOS: dict[str, Callable[[Rig], dict[str, int]]] = {
     for scenario in (
         failures.calm,
         failures.crashes,
+        failures.accounts,
         failures.broker_restarts,
         failures.broker_crashes,
         failures.idle_partition,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.endurance.failures import crashes
+from tests.endurance.failures import accounts, crashes
 from tests.endurance.million import million
 from tests.endurance.rig import Rig
 from tests.endurance.scenarios import SCENARIOS
@@ -27,6 +27,7 @@ _BESIDE: dict[str, Callable[[Rig], dict[str, int]]] = {
     **{name: SCENARIOS[name] for name in ("ahead_and_behind", "added_partition", "random_topic")},
     "old_and_new_by_default": SCENARIOS["old_and_new"],
     "crashes": partial(crashes, kills=2),
+    "accounts": partial(accounts, kills=1),
     "million": partial(million, readings=30_000),
 }
 _AT_ONCE = 3

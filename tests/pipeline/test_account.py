@@ -12,6 +12,7 @@ from apache_beam.runners.portability.portable_runner import PipelineResult
 from pipeline import account
 from pipeline.account import Account
 from pipeline.running.watch import Watch
+from pipeline.sinks.base.tally import Kept, SinkAccount
 
 _MAY_GO_ON = threading.Event()
 
@@ -46,3 +47,14 @@ def test_a_portable_runner_is_asked_anew_at_every_look() -> None:
         _MAY_GO_ON.set()
         result.wait_until_finish()
     assert watch.account() == account.of(result) == Account(read=7)
+
+
+def test_what_a_savepoint_holds_is_told_as_such() -> None:
+    found = Account(read=10, written=6, duplicates=1)
+    (first, *_) = found.lines(1.0, saved=True)
+    assert first == "read 10 = written 6 + duplicates 1 + dead letters 0 + in the savepoint 3"
+    (first, *_) = found.lines(1.0)
+    assert first == "read 10 ≠ written 6 + duplicates 1 + dead letters 0"
+    sink = SinkAccount("lake x", {"readings": Kept(stored=4)})
+    assert sink.line(6, saved=True) == "lake x: stored 4, already there 0, in the savepoint 2"
+    assert sink.line(6) == "lake x: given 6 ≠ stored 4, already there 0"

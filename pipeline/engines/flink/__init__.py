@@ -11,5 +11,7 @@ ENGINE = Engine(
     finished=Finished.DURABLE,
     stopped=Stopped.BY_SOURCE,
     keeps_state=True,
+    goes_back=True,
     reads_pubsub=None,
+    restore_flag="--savepoint_path=…",
 )

@@ -15,6 +15,7 @@ from apache_beam.runners.portability.flink_runner import FlinkRunner
 from apache_beam.runners.runner import PipelineResult
 
 from pipeline.clock import now_us
+from pipeline.engines.flink.options import FlinkOptions
 from pipeline.errors import ConfigError
 from pipeline.shown import address
 from pipeline.stores import Store, store_at
@@ -41,6 +42,11 @@ def check(path: str, options: PipelineOptions) -> None:
         raise ConfigError(
             f"{_FLAG}={address(path)}: the jar would be written where the job server runs; drop "
             "--job_endpoint"
+        )
+    if found := options.view_as(FlinkOptions).savepoint_path:
+        raise ConfigError(
+            f"--savepoint_path={found}: the cluster is told it when it starts the jar, not the jar; "
+            "drop it"
         )
     if not path.endswith(".jar"):
         raise ConfigError(f"{_FLAG}={address(path)}: must end in .jar")

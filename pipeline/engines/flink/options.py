@@ -42,10 +42,10 @@ _SWITCHES = {
     "enable_stable_input_drain": "drain with steps that need stable input",
     "fail_on_checkpointing_errors": "fail where a checkpoint fails",
     "faster_copy": "don't copy elements between steps",
-    "finish_bundle_before_checkpointing": "end the bundle before a checkpoint",
+    "finish_bundle_before_checkpointing": "end the bundle before a checkpoint; a live job does",
     "force_unaligned_checkpoint_enabled": "unaligned checkpoints in any case",
     "object_reuse": "reuse objects between steps",
-    "operator_chaining": "steps that can run together do",
+    "operator_chaining": "steps that can run together do; not those of a live job",
     "re_iterable_group_by_key_result": "groups may be read twice",
     "report_checkpoint_duration": "metric's namespace",
     "retain_externalized_checkpoints_on_cancellation": "keep checkpoints of a cancelled job",
@@ -71,3 +71,9 @@ def prepare(options: PipelineOptions) -> None:
     given = options.view_as(FlinkOptions)
     given.checkpointing_interval = given.checkpointing_interval or _CHECKPOINT_MS
     given.max_bundle_size = given.max_bundle_size or _BUNDLE
+    # Where operators are chained depends on the parallelism, and with it the name by which a
+    # savepoint knows the first one: it could not be restored with another parallelism.
+    given.operator_chaining = bool(given.operator_chaining)
+    # Else what a step gave during a checkpoint is kept in it by the number of the output, and
+    # numbers are others whenever the job is started: it would come out where it does not belong.
+    given.finish_bundle_before_checkpointing = True

@@ -1,9 +1,13 @@
-"""What a running Flink job tells at Flink's REST interface: its counters, watermarks, checkpoints."""
+"""What a Flink job tells at Flink's REST interface, and how it is ended there."""
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import re
+import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -15,6 +19,11 @@ _AT_ONCE = 40
 # What event time is once nothing more comes (Long.MAX_VALUE).
 _END = "9223372036854775807"
 _RUNNING = "RUNNING"
+_LOOK_S = 0.5
+
+
+class Unsaved(Exception):
+    """A savepoint could not be made; the message says why."""
 
 
 class Rest:
@@ -34,7 +43,8 @@ class Rest:
         """The sums of counters over all steps, by namespace and name."""
         found: dict[tuple[str, str], int] = {}
         for vertex in self._vertices():
-            path = f"{self._job()}/vertices/{vertex}/subtasks/metrics"
+            # Not the sums that Flink makes: it logs an error for each metric that is no number.
+            path = f"{self._job()}/vertices/{vertex}/metrics"
             named = {
                 each["id"]: key
                 for each in self._get(path)
@@ -42,9 +52,10 @@ class Rest:
             }
             for names in _some(list(named)):
                 asked = ",".join(urllib.parse.quote(name, safe="") for name in names)
-                for each in self._get(f"{path}?get={asked}&agg=sum"):
-                    key = named[each["id"]]
-                    found[key] = found.get(key, 0) + int(each.get("sum") or 0)
+                for each in self._get(f"{path}?get={asked}"):
+                    if (value := str(each.get("value") or 0)).isdigit():
+                        key = named[each["id"]]
+                        found[key] = found.get(key, 0) + int(value)
         return found
 
     def ended(self) -> bool:
@@ -65,6 +76,38 @@ class Rest:
         """How many checkpoints are complete."""
         return int(self._get(f"{self._job()}/checkpoints")["counts"]["completed"])
 
+    def checkpoint(self) -> str | None:
+        """Where the last complete checkpoint or savepoint lies; None if there is none, or it is not kept."""
+        latest = self._get(f"{self._job()}/checkpoints")["latest"]
+        found = [each for each in (latest.get("completed"), latest.get("savepoint")) if each]
+        path = max(found, key=lambda each: int(each["id"]))["external_path"] if found else None
+        return str(path) if path and "external" not in str(path).split(":")[0] else None
+
+    def state(self) -> str:
+        """The job's state, such as RUNNING, RESTARTING or FAILED."""
+        return str(self._get(self._job())["state"])
+
+    def stop(self, patience_s: float = 600.0) -> str:
+        """Ends the job with a savepoint; returns where it lies.
+
+        Raises:
+            Unsaved: no savepoint could be made; the job goes on.
+        """
+        try:
+            asked = self._get(f"{self._job()}/stop", "POST", {"drain": False})["request-id"]
+        except urllib.error.HTTPError as error:
+            raise Unsaved(_reason(error.read())) from error
+        path = f"{self._job()}/savepoints/{asked}"
+        give_up = time.monotonic() + patience_s
+        while (found := self._get(path))["status"]["id"] != "COMPLETED":
+            if time.monotonic() > give_up:
+                raise Unsaved(f"none was complete within {patience_s:.0f} s")
+            time.sleep(_LOOK_S)
+        done = found["operation"]
+        if "location" not in done:
+            raise Unsaved(_reason(json.dumps(done.get("failure-cause", {})).encode()))
+        return str(done["location"])
+
     def cancel(self) -> None:
         """Ends the job where it is."""
         self._get(f"{self._job()}?mode=cancel", "PATCH")
@@ -82,8 +125,11 @@ class Rest:
     def _vertices(self) -> list[str]:
         return [vertex["id"] for vertex in self._get(self._job())["vertices"]]
 
-    def _get(self, path: str, method: str = "GET") -> Any:
-        request = urllib.request.Request(f"{self._address}{path}", method=method)  # noqa: S310
+    def _get(self, path: str, method: str = "GET", body: Any = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(  # noqa: S310
+            f"{self._address}{path}", data, {"Content-Type": "application/json"}, method=method
+        )
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
                 return json.loads(answer.read() or b"{}")
@@ -92,9 +138,19 @@ class Rest:
 
 
 def _key(metric: str, namespaces: frozenset[str]) -> tuple[str, str] | None:
-    """Namespace and name of a counter of ours; Flink names it `step.namespace_name`."""
+    """Namespace and name of a counter of ours; Flink names it `subtask.step.namespace_name`."""
     namespace, _, name = metric.rpartition(".")[2].partition("_")
     return (namespace, name) if name and namespace in namespaces else None
+
+
+def _reason(body: bytes) -> str:
+    """The first line of what Flink says is wrong."""
+    text = body.decode(errors="replace")
+    with contextlib.suppress(ValueError, AttributeError):
+        told = json.loads(text)
+        text = str(told.get("stack-trace") or " ".join(told.get("errors", ())) or text)
+    causes = re.findall(r"Caused by: (?:[\w.$]+: )?(.+)", text)
+    return (causes[-1] if causes else text.strip().splitlines()[0] if text.strip() else "?")[:300]
 
 
 def _some(names: list[str]) -> Iterator[list[str]]:

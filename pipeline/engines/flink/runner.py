@@ -12,6 +12,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from apache_beam.options.pipeline_options import (
@@ -45,9 +46,11 @@ def is_meant(_name: str) -> bool:
     return True
 
 
-def engine(_options: PipelineOptions) -> Engine:
+def engine(options: PipelineOptions) -> Engine:
     """The engine as these flags have it."""
-    return ENGINE
+    # What a jar starts from is up to whoever starts it.
+    restored = bool(options.view_as(FlinkOptions).savepoint_path or jar.target(options))
+    return replace(ENGINE, restored=restored)
 
 
 def runner(options: PipelineOptions, live: bool) -> PipelineRunner:
@@ -69,10 +72,17 @@ def _is_flink(name: str) -> bool:
 
 
 def check(options: PipelineOptions) -> None:
-    """Raises ConfigError if the jar can't be written, or nobody takes jobs where they are to go."""
+    """Raises ConfigError if the job can't be written, or be given to who is to take it."""
     if path := jar.target(options):
         jar.check(path, options)
         return
+    found = options.view_as(FlinkOptions).savepoint_path
+    if found and _is_own(options):
+        # Beam would begin anew without a word.
+        raise ConfigError(
+            f"--savepoint_path={found}: only a cluster starts from it, not a job server of the job's "
+            "own; give --flink_master=HOST:PORT (its REST port)"
+        )
     endpoint.answers(options)
 
 
@@ -85,20 +95,16 @@ def followed(
         return result
     # Beam's default depends on whose the cluster is.
     usual = "LOOPBACK" if _is_own(options) else "DOCKER"
-    if (options.view_as(PortableOptions).environment_type or usual).upper() != "LOOPBACK":
-        _log.warning(
-            "the job's readers are not in this process, so that Ctrl-C can't drain it; stop it at "
-            "Flink with a savepoint, or give --environment_type=LOOPBACK"
-        )
+    drains = (options.view_as(PortableOptions).environment_type or usual).upper() == "LOOPBACK"
     address = _rest(options)
     if address is None:
         _log.warning(
             "nobody knows where Flink itself is, so that the account stays at 0 and the job does "
-            "not end by itself after Ctrl-C; give --flink_master=HOST:PORT (its REST port), too"
+            "not end after Ctrl-C; give --flink_master=HOST:PORT (its REST port), too"
         )
         return result
     # Beam's job server makes the job's name the first part of its id.
-    return FlinkResult(result, Rest(address, result._job_id.rpartition("_")[0]), stopping)
+    return FlinkResult(result, Rest(address, result._job_id.rpartition("_")[0]), stopping, drains)
 
 
 def _master(options: PipelineOptions) -> str:
@@ -136,6 +142,8 @@ def _own_cluster(options: PipelineOptions) -> None:
         f"rest.bind-port: {port}",
         "rest.address: 127.0.0.1",
         "rest.bind-address: 127.0.0.1",
+        # In memory, which is Flink's default, a step's state may have 5 MB.
+        f"state.checkpoints.dir: {(folder / 'checkpoints').as_uri()}",
         # As often are figures brought together.
         "metrics.fetcher.update-interval: 1000",
     )

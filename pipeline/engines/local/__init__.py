@@ -12,5 +12,6 @@ ENGINE = Engine(
     stopped=Stopped.BY_SOURCE,
     # A job forgets when it ends.
     keeps_state=False,
+    goes_back=False,
     reads_pubsub=True,
 )

@@ -160,17 +160,21 @@ class SinkAccount:
         """Whether it has or has refused all that it was to be given."""
         return not self.readings or not self.every or self.committed == written
 
-    def line(self, written: int) -> str:
+    def line(self, written: int, saved: bool = False) -> str:
         """The sink's account for a person.
 
         Args:
             written: readings that it was to be given.
+            saved: whether a savepoint holds what it has not got yet.
         """
         if not self.readings:
             return f"{self.sink}: dead letters sent {self.of(DEAD_LETTER.name).given:,}"
         found = self._readings
         told = str(found) if self.every else f"loaded {found.stored:,} from the lake"
-        told = told if self.balances(written) else f"given {written:,} ≠ {told}"
+        if not self.balances(written):
+            left = written - self.committed
+            later = saved and left > 0
+            told = f"{told}, in the savepoint {left:,}" if later else f"given {written:,} ≠ {told}"
         letters = self.of(DEAD_LETTER.name)
         return f"{self.sink}: {told}" + (f"; dead letters: {letters}" if letters.given else "")
 
@@ -210,9 +214,9 @@ def _of_metrics(result: PipelineResult | None) -> dict[tuple[str, str], Kept]:
     return found
 
 
-def lines(found: Sequence[SinkAccount], written: int) -> list[str]:
-    """A line for each sink; one that says so where readings are kept nowhere."""
-    told = [each.line(written) for each in found]
+def lines(found: Sequence[SinkAccount], written: int, saved: bool = False) -> list[str]:
+    """A line for each sink; one that says so where readings are kept nowhere; see `line`."""
+    told = [each.line(written, saved) for each in found]
     if not any(each.readings for each in found):
         told.append("nothing is kept: --lake=none --warehouse=none")
     return told

@@ -54,10 +54,16 @@ class _Known:
     """
 
     def __init__(self, store: Store, folder: str) -> None:
-        self._uri = store.uri
+        self._uri, self._folder = store.uri, folder
         self._ranges: dict[str, list[tuple[int, int, str]]] = {}
         self._ids: set[tuple[str, int]] = set()
-        there = list(store.files(folder))
+        self._paths: set[str] = set()
+        self.look(store)
+
+    def look(self, store: Store) -> None:
+        """Gets to know the files that are new, which others may have written."""
+        there = [each for each in store.files(self._folder) if each.path not in self._paths]
+        self._paths.update(each.path for each in there)
         with ThreadPoolExecutor(1 if store.near else _LOOKERS) as pool:
             for stored, told in zip(there, pool.map(partial(_told_by, store), there), strict=True):
                 if told is None:
@@ -68,10 +74,12 @@ class _Known:
                     self._ids |= _messages(store.uri, stored.path)
 
     def add_ranges(self, ranges: Mapping[str, tuple[int, int]], path: str) -> None:
+        self._paths.add(path)
         for prefix, (first, last) in ranges.items():
             self._ranges.setdefault(prefix, []).append((first, last, path))
 
-    def add_ids(self, table: pa.Table) -> None:
+    def add_ids(self, table: pa.Table, path: str) -> None:
+        self._paths.add(path)
         self._ids |= _identities(table)
 
     def among(self, ranges: Mapping[str, tuple[int, int]] | None) -> Set[tuple[str, int]]:
@@ -142,19 +150,34 @@ def by_hour(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
         yield hour * _HOUR_US, part
 
 
-def write_messages(store: Store, root: str, table: pa.Table) -> None:
-    """Writes the messages (schema MESSAGES) that `root` does not hold yet, by hour of arrival."""
+def write_messages(store: Store, root: str, table: pa.Table, others: bool = False) -> None:
+    """Writes the messages (schema MESSAGES) that `root` does not hold yet, by hour of arrival.
+
+    Args:
+        store: the lake.
+        root: where in it.
+        table: the messages.
+        others: whether others write there meanwhile, so that it has to be looked at each time.
+    """
     for hour, part in by_hour(table):
         with _lock:
             folder = f"{root}/{hour_folder(hour)}"
             # A message whose producer's clock is ahead counts as come when it is read, and may
             # have been read in the hour before.
             before = f"{root}/{hour_folder(hour - _HOUR_US)}"
-            _write_hour(store, folder, part, _known_in(store, folder), _known_in(store, before))
+            _write_hour(
+                store,
+                folder,
+                part,
+                _known_in(store, folder, others),
+                _known_in(store, before, others),
+            )
 
 
-def _known_in(store: Store, folder: str) -> _Known:
+def _known_in(store: Store, folder: str, others: bool) -> _Known:
     known = _known.get((store.uri, folder))
+    if known is not None and others:
+        known.look(store)
     if known is None:
         known = _known[store.uri, folder] = _Known(store, folder)
         if len(_known) > _HOURS:
@@ -174,7 +197,7 @@ def _write_hour(store: Store, folder: str, table: pa.Table, known: _Known, befor
     path = write_named(store, folder, table, ranges)
     # Only now: what failed is tried again.
     if ranges is None:
-        known.add_ids(table)
+        known.add_ids(table, path)
     else:
         known.add_ranges(ranges, path)
 

@@ -20,9 +20,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import Timestamp
 
 from pipeline.sinks.lake.archive import (
-    by_hour,
     hour_folder,
-    ranges_of,
     slug,
     write_messages,
     write_named,
@@ -95,7 +93,9 @@ class ToMessagePieces(beam.DoFn):
 
 
 class WriteMessages(Writing):
-    """Writes gathered messages, which are the same when the step is tried again.
+    """Writes those of the gathered messages that the archive does not hold.
+
+    An engine may do work again, with another worker, and cut it in another way.
 
     Args:
         store: the lake.
@@ -108,9 +108,7 @@ class WriteMessages(Writing):
 
     def process(self, table: pa.Table) -> None:
         """Begins to write a file for each hour."""
-        for hour, part in by_hour(table):
-            folder = f"{self._root}/{hour_folder(hour)}"
-            self.begin(write_named, folder, part, ranges_of(part.column("position")))
+        self.begin(write_messages, self._root, table, True)
 
 
 class ArchiveStream(Writing):

@@ -31,6 +31,7 @@ from pipeline.sinks.lake.tables import (
     TEST_DIALECTS,
     WINDOW_STATS,
     Kind,
+    Parts,
     Sizes,
     ToPieces,
     WriteBundles,
@@ -72,6 +73,7 @@ class LakeSink(Sink):
         file_wait_s: how long live readings wait for one on other runners than the local one.
         statistics: whether to write the window statistics, too, for a warehouse that is loaded
             from the lake.
+        shards: in which readings are put in order.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class LakeSink(Sink):
         file_bytes: int = 64 * 1024 * 1024,
         file_wait_s: float = 300.0,
         statistics: bool = False,
+        shards: int = 8,
     ) -> None:
         self._store = store_at(uri)
         self.label, self.shown = LABEL, f"lake {address(uri)}"
@@ -90,6 +93,7 @@ class LakeSink(Sink):
         self._here = engine.here and not engine.repeats_bundles
         self._file_bytes = file_bytes if self._here else min(file_bytes, _MOST_BYTES)
         self._file_wait_s = file_wait_s
+        self._shards = shards
         self._since_s = since_s
         self._kinds = [READINGS, DEAD_LETTERS, TEST_DIALECTS, CYCLE_SUMMARIES, SOURCE_POSITIONS]
         self._kinds += [WINDOW_STATS] if statistics else []
@@ -112,6 +116,7 @@ class LakeSink(Sink):
             config.lake_file_bytes,
             config.lake_file_wait_s,
             statistics=loaded,
+            shards=config.shards,
         )
 
     def check(self) -> None:
@@ -181,12 +186,14 @@ class LakeSink(Sink):
             self._gathered(tables, kind, label)
 
     def _gathered(self, tables: beam.PCollection, kind: Kind, label: str) -> None:
-        spread = 1 if self._here else _SPREAD
+        # Bounded input gives the same tables again, which their names tell.
+        again = not self._here and not tables.is_bounded
+        parts = Parts(1 if self._here else _SPREAD, self._shards, again)
         pieces = tables | f"{label}Days" >> beam.ParDo(
-            ToPieces(kind, spread, Sizes(packed=not self._here))
+            ToPieces(kind, parts, Sizes(packed=not self._here))
         ).with_output_types(tuple[str, Piece])
         stable = self._stable(pieces, label)
-        _ = stable | label >> beam.ParDo(WriteTables(self._store, kind))
+        _ = stable | label >> beam.ParDo(WriteTables(self._store, kind, parts))
 
     def _stable(self, pieces: beam.PCollection, label: str) -> beam.PCollection:
         """Tables of a file's size, which stay the same when a step is tried again."""

@@ -12,11 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.sinks.base.tally import Counts, Kept
+from pipeline.sinks.lake import held
 from pipeline.sinks.lake.cuts import by_number
 from pipeline.sinks.lake.files import put_parquet
 from pipeline.sinks.lake.recent import left_out
 from pipeline.sinks.lake.writing import Writing
 from pipeline.stores import Store
+from transforms import identity
 from transforms.batch import PackedBatch
 from transforms.gather import Piece
 
@@ -56,18 +58,51 @@ def by_day(table: pa.Table, column: str) -> Iterator[tuple[str, pa.Table]]:
         yield str(np.datetime64(day, "D")), part
 
 
-def write_day(store: Store, kind: Kind, day: str, table: pa.Table) -> Kept:
+@dataclass(frozen=True)
+class Parts:
+    """Into which parts a day's rows are shared out, for as many workers.
+
+    Attributes:
+        count: of the parts.
+        shards: in which readings are put in order; those of one stay together.
+        again: whether rows may come again in another table, so that the lake has to be asked.
+    """
+
+    count: int
+    shards: int
+    again: bool = False
+
+    def of(self, rows: pa.Table, key: str) -> int:
+        """The part of a table's rows, which are of one shard or have no equipment."""
+        if "equipment_id" in rows.column_names and (name := rows.column("equipment_id")[0].as_py()):
+            return int(identity.shards([name], self.shards)[0]) % self.count
+        return crc32(rows.column(key)[0].as_py().encode()) % self.count
+
+
+ONE = Parts(1, 1)
+
+
+def write_day(store: Store, kind: Kind, day: str, table: pa.Table, parts: Parts = ONE) -> Kept:
     """Writes what isn't there yet of one day's rows, as a file named by their keys."""
     rows = table.num_rows
-    table = left_out(store, kind.root, f"dt={day}", kind.key, kind.when, table, kind.version)
     folder = f"{kind.root}/dt={day}"
+    if parts.again:
+        # Only readings are sure to be of one part.
+        part = None
+        if kind.root == READINGS.root:
+            part = f"{parts.of(table, kind.key)}/{parts.count} of {parts.shards}".encode()
+            table = table.replace_schema_metadata({held.PART: part})
+        table = held.left_out(store, folder, table, kind.key, kind.when, kind.version, part)
+    table = left_out(store, kind.root, f"dt={day}", kind.key, kind.when, table, kind.version)
     if not table.num_rows or not put_parquet(store, folder, table, [kind.key], kind.version).new:
         return Kept(already_there=rows)
     return Kept(stored=table.num_rows, already_there=rows - table.num_rows)
 
 
-def _write_counted(store: Store, counts: Counts, kind: Kind, day: str, table: pa.Table) -> Kept:
-    return counts.commit(write_day(store, kind, day, table))
+def _write_counted(
+    store: Store, counts: Counts, kind: Kind, day: str, table: pa.Table, parts: Parts
+) -> Kept:
+    return counts.commit(write_day(store, kind, day, table, parts))
 
 
 @dataclass(frozen=True)
@@ -90,13 +125,13 @@ class ToPieces(beam.DoFn):
 
     Args:
         kind: what they are.
-        spread: into how many parts a day is divided, for as many workers.
+        parts: into which a day is divided.
         size: of a piece.
     """
 
-    def __init__(self, kind: Kind, spread: int, size: Sizes) -> None:
+    def __init__(self, kind: Kind, parts: Parts, size: Sizes) -> None:
         self._kind = kind
-        self._spread = spread
+        self._parts = parts
         self._size = size
 
     def process(self, table: pa.Table) -> Iterator[tuple[str, Piece]]:
@@ -106,7 +141,7 @@ class ToPieces(beam.DoFn):
             at_us = part.column(self._kind.when)[0].value
             batch = PackedBatch(part)
             yield (
-                f"{day}/{crc32(first.encode()) % self._spread}",
+                f"{day}/{self._parts.of(part, self._kind.key)}",
                 (f"{at_us + 2**62:020}{first}", self._size(part, batch), batch),
             )
 
@@ -117,17 +152,19 @@ class WriteTables(Writing):
     Args:
         store: the lake.
         kind: what they are.
+        parts: into which a day is divided.
     """
 
-    def __init__(self, store: Store, kind: Kind) -> None:
+    def __init__(self, store: Store, kind: Kind, parts: Parts = ONE) -> None:
         super().__init__(store)
         self._kind = kind
+        self._parts = parts
         self._counts = Counts(LABEL, kind.root)
 
     def process(self, table: pa.Table) -> None:
         """Begins to write."""
         for day, part in by_day(table, self._kind.when) if table.num_rows else ():
-            self.begin(_write_counted, self._counts, self._kind, day, part)
+            self.begin(_write_counted, self._counts, self._kind, day, part, self._parts)
 
     def done(self, result: Kept) -> None:
         """Counts what was written."""

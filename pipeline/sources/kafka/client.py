@@ -20,7 +20,8 @@ from transforms.budget import USUAL, Budget
 
 _log = logging.getLogger(__name__)
 
-_NEW_PARTITIONS_MS = 30_000
+# A new partition's readings wait until it is found.
+_NEW_PARTITIONS_MS = 5_000
 _ENDS_S = 5.0
 _CALL_MS = 10_000
 # So often an offset is asked for that the broker can't read itself, before it is stepped over.

@@ -54,7 +54,7 @@ _BATCH_ROWS = 20_000
 # one after another: so no call waits long.
 _POLL_MS = 50
 _PAUSE_S = 0.1
-_LOOK_FOR_PARTITIONS_S = 30.0
+_LOOK_FOR_PARTITIONS_S = 10.0
 
 
 @dataclass(frozen=True)

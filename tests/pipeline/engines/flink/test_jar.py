@@ -57,6 +57,11 @@ def test_a_place_it_can_t_go_to_is_told(path: str, flags: list[str], told: str) 
     assert told in str(error.value)
 
 
+def test_a_savepoint_is_not_for_the_jar() -> None:
+    with pytest.raises(ConfigError, match=r"^--savepoint_path=s3://b/1: the cluster is told"):
+        choose.ready(parse(to("x.jar", "--savepoint_path=s3://b/1")))
+
+
 def test_a_jar_in_a_bucket_is_never_replaced(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     set_environment(monkeypatch, s3.environment)
     client = boto3.client("s3")

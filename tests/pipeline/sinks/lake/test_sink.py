@@ -20,12 +20,12 @@ from pipeline.engines import HERE, Engine
 from pipeline.engines.dataflow import ENGINE as DATAFLOW
 from pipeline.errors import LakeFailed
 from pipeline.sinks import Produced
-from pipeline.sinks.lake import archive, recent
+from pipeline.sinks.lake import archive, held, recent
 from pipeline.sinks.lake.archive import look_again, write_messages
 from pipeline.sinks.lake.files import write_parquet
 from pipeline.sinks.lake.files_as_they_are import archive_file
 from pipeline.sinks.lake.sink import LakeSink
-from pipeline.sinks.lake.tables import READINGS, by_day, write_day
+from pipeline.sinks.lake.tables import READINGS, Parts, by_day, write_day
 from pipeline.stores import Store, store_at
 from pipeline.stores.raw_file import RawFile
 from tests.pipeline.conftest import Place
@@ -73,7 +73,7 @@ def ids(store: Store) -> list[str]:
     )
 
 
-def held(store: Store, folder: str) -> dict[str, int]:
+def held_positions(store: Store, folder: str) -> dict[str, int]:
     found: dict[str, int] = {}
     for table in tables(store, folder):
         for name in table["position"].to_pylist():
@@ -162,13 +162,13 @@ def test_files_have_the_size_that_is_asked_for(place: Place) -> None:
 def test_messages_of_a_stream_are_gathered_by_many_workers(place: Place) -> None:
     batches = [raw(*range(n * 10, n * 10 + 10), part=f"t/{n % 2}") for n in range(12)]
     ran(place.store, DATAFLOW, [], batches)
-    found = held(place.store, "raw/source=kafka_b_t")
+    found = held_positions(place.store, "raw/source=kafka_b_t")
     wanted = [name for batch in batches for name in batch.table["position"].to_pylist()]
     assert found == once(*wanted)
     assert len(list(place.store.files("raw"))) <= 4
     # A job on the local runner that goes on there knows what is held.
     write_messages(place.store, "raw/source=kafka_b_t", offsets(*range(5), part="t/0"))
-    assert held(place.store, "raw/source=kafka_b_t") == found
+    assert held_positions(place.store, "raw/source=kafka_b_t") == found
 
 
 # --- restarts -----------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ def test_an_archive_on_a_server_is_known_by_its_footers(remote: Place) -> None:
     write_messages(remote.store, "raw/x", offsets(*range(195, 210)))
     # Two hours are listed, each footer is read once, one file is read, one is written.
     assert len(remote.faults.seen) <= 2 + 20 + 4 + 1
-    assert held(remote.store, "raw/x") == once(*positions(range(210)))
+    assert held_positions(remote.store, "raw/x") == once(*positions(range(210)))
     remote.faults.plan()
     write_messages(remote.store, "raw/x", offsets(*range(210, 220)))
     assert len(remote.faults.seen) == 1
@@ -354,7 +354,7 @@ def test_messages_of_a_damaged_file_are_written_again(
     for _ in range(2):
         write_messages(place.store, "raw/x", offsets(*range(2000)))
         write_messages(place.store, "raw/x", offsets(*range(1000, 2500)))
-    assert held(place.store, "raw/x") == once(*positions(range(2500)))
+    assert held_positions(place.store, "raw/x") == once(*positions(range(2500)))
     assert all(stored.path in line for line in caplog.messages)
 
 
@@ -449,3 +449,65 @@ def test_what_lies_in_the_archive_is_not_archived_again(tmp_path: Path) -> None:
         (str(tmp_path), str(tmp_path.parent), True),
     ):
         assert LakeSink(lake, source)._archive is whole
+
+
+AGAIN = Parts(4, 8, again=True)
+
+
+def of_equipment(name: str, first: int, count: int) -> pa.Table:
+    """Readings of one equipment, a second apart; their keys name it."""
+    seconds = [NOON + dt.timedelta(seconds=first + at) for at in range(count)]
+    return pa.table(
+        {
+            "reading_id": pa.array([f"{name}-{first + at:06}" for at in range(count)]),
+            "equipment_id": pa.array([name] * count),
+            "recorded_at": pa.array(seconds, pa.timestamp("us", "UTC")),
+        }
+    )
+
+
+def test_work_that_is_done_again_in_other_cuts_is_written_once(place: Place) -> None:
+    day = "2024-06-01"
+    for first, count in ((0, 10), (10, 10), (5, 10), (0, 20), (15, 10)):
+        write_day(place.store, READINGS, day, of_equipment("a", first, count), AGAIN)
+        write_day(place.store, READINGS, day, of_equipment("b", first, count), AGAIN)
+    assert ids(place.store) == [f"{name}-{at:06}" for name in "ab" for at in range(25)]
+
+
+def test_a_file_of_other_times_or_of_another_part_is_not_looked_into(place: Place) -> None:
+    day, opened = "2024-06-01", []
+    write_day(place.store, READINGS, day, of_equipment("a", 0, 10), AGAIN)
+    write_day(place.store, READINGS, day, of_equipment("a", 100, 10), AGAIN)
+    held._keys_of.cache_clear()
+    looked = held._keys_of
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(held, "_keys_of", lambda *given: opened.append(given[1]) or looked(*given))
+        write_day(place.store, READINGS, day, of_equipment("a", 50, 10), AGAIN)
+        assert AGAIN.of(of_equipment("a", 0, 1), "reading_id") != AGAIN.of(
+            of_equipment("c", 0, 1), "reading_id"
+        )
+        write_day(place.store, READINGS, day, of_equipment("c", 0, 10), AGAIN)
+        assert opened == []
+        write_day(place.store, READINGS, day, of_equipment("a", 105, 10), AGAIN)
+        assert len(opened) == 1
+    assert len(ids(place.store)) == 45
+
+
+def test_files_of_other_parts_and_shards_are_looked_into_all_the_same(place: Place) -> None:
+    day = "2024-06-01"
+    write_day(place.store, READINGS, day, of_equipment("a", 0, 10))
+    write_day(place.store, READINGS, day, of_equipment("a", 5, 10), Parts(4, 16, again=True))
+    write_day(place.store, READINGS, day, of_equipment("a", 0, 20), AGAIN)
+    assert ids(place.store) == [f"a-{at:06}" for at in range(20)]
+
+
+def test_messages_that_another_worker_has_written_meanwhile_are_left_out(place: Place) -> None:
+    write_messages(place.store, "raw/x", offsets(*range(10)), others=True)
+    mine = dict(archive._known)
+    look_again()
+    write_messages(place.store, "raw/x", offsets(*range(10, 20)), others=True)
+    # The first worker goes on with what it knew.
+    archive._known.clear()
+    archive._known.update(mine)
+    write_messages(place.store, "raw/x", offsets(*range(5, 25)), others=True)
+    assert sorted(held_positions(place.store, "raw/x").values()) == [1] * 25

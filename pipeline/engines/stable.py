@@ -1,0 +1,151 @@
+"""Gives tables on only when the engine has made durable that it has them.
+
+An engine that goes back to a checkpoint gives what came since again, and its timers fire at other
+moments then: what was released before in one piece may come in two. What a sink was given has to
+stay as it was. So tables wait here, in state, until a checkpoint holds them; after a failure they
+come out of it as they were. Beam has `requires_stable_input` for it, which Flink's portable runner
+does not keep.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam import coders
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import (
+    BagStateSpec,
+    ReadModifyWriteStateSpec,
+    TimerSpec,
+    on_timer,
+)
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import Timestamp
+
+from transforms import identity
+from transforms.batch import PackedBatch, PackedBatchCoder
+from transforms.clock import Clock
+
+# So often it is looked whether a checkpoint is complete.
+_LOOK_US = 1_000_000
+# The word of a checkpoint that was complete just before a failure never comes. What has waited so
+# long is given on.
+_LONGEST_US = 20_000_000
+
+# Number of the table, since when it waits (µs since 1970), the table.
+_WAITING = coders.TupleCoder((coders.VarIntCoder(), coders.VarIntCoder(), PackedBatchCoder()))
+
+# Per process: the number of the last table that is durable, by step and key.
+_durable: dict[tuple[str, int], int] = {}
+_lock = threading.Lock()
+
+
+def _is_durable(step: str, key: int, number: int) -> None:
+    with _lock:
+        _durable[step, key] = max(number, _durable.get((step, key), 0))
+
+
+class _Hold(beam.DoFn):
+    """(key, table) → tables, in the order in which they came."""
+
+    WAITING = BagStateSpec("waiting", _WAITING)
+    NUMBER = ReadModifyWriteStateSpec("number", coders.VarIntCoder())
+    LOOK = TimerSpec("look", TimeDomain.REAL_TIME)
+    # A job that is drained comes to its end.
+    END = TimerSpec("end", TimeDomain.WATERMARK)
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._step = uuid.uuid4().hex
+
+    def process(  # type: ignore[no-untyped-def]
+        self,
+        element: tuple[int, PackedBatch],
+        finalizer=beam.DoFn.BundleFinalizerParam,
+        waiting=beam.DoFn.StateParam(WAITING),
+        number=beam.DoFn.StateParam(NUMBER),
+        look=beam.DoFn.TimerParam(LOOK),
+        end=beam.DoFn.TimerParam(END),
+    ) -> None:
+        key, batch = element
+        mine = (number.read() or 0) + 1
+        number.write(mine)
+        now_us = self._now_us()
+        waiting.add((mine, now_us, batch.packed()))
+        finalizer.register(partial(_is_durable, self._step, key, mine))
+        look.set(Timestamp(micros=now_us + _LOOK_US))
+        end.set(GlobalWindow().max_timestamp())
+
+    @on_timer(LOOK)
+    def looked(  # type: ignore[no-untyped-def]
+        self,
+        key=beam.DoFn.KeyParam,
+        waiting=beam.DoFn.StateParam(WAITING),
+        look=beam.DoFn.TimerParam(LOOK),
+    ) -> Iterator[pa.Table]:
+        now_us = self._now_us()
+        durable = _durable.get((self._step, key), 0)
+        there = list(waiting.read())
+        ready = [
+            number <= durable or now_us - since_us >= _LONGEST_US for number, since_us, _ in there
+        ]
+        if any(ready):
+            waiting.clear()
+            for each, is_ready in zip(there, ready, strict=True):
+                if not is_ready:
+                    waiting.add(each)
+        yield from self._tables(
+            each for each, is_ready in zip(there, ready, strict=True) if is_ready
+        )
+        if not all(ready):
+            look.set(Timestamp(micros=now_us + _LOOK_US))
+
+    @on_timer(END)
+    def ended(  # type: ignore[no-untyped-def]
+        self,
+        waiting=beam.DoFn.StateParam(WAITING),
+        look=beam.DoFn.TimerParam(LOOK),
+    ) -> Iterator[pa.Table]:
+        there = list(waiting.read())
+        waiting.clear()
+        look.clear()
+        yield from self._tables(there)
+
+    @staticmethod
+    def _tables(held: Any) -> Iterator[pa.Table]:
+        for _, _, batch in sorted(held, key=lambda each: each[0]):
+            yield batch.table
+
+    def _now_us(self) -> int:
+        return int(self._clock.now_s() * 1e6)
+
+
+class Stable(beam.PTransform):
+    """Tables of readings → the same, which stay the same after a failure.
+
+    Args:
+        shards: in which readings were put in order; a table has those of one.
+        clock: the time.
+    """
+
+    def __init__(self, shards: int, clock: Clock) -> None:
+        super().__init__()
+        self._shards = shards
+        self._clock = clock
+
+    def expand(self, tables: beam.PCollection) -> beam.PCollection:
+        """Adds the steps."""
+        shards = self._shards
+
+        def keyed(table: pa.Table) -> tuple[int, PackedBatch]:
+            name = table.column("equipment_id")[0].as_py()
+            return int(identity.shards([name], shards)[0]), PackedBatch(table)
+
+        by_shard = tables | "ByShard" >> beam.Map(keyed).with_output_types(tuple[int, PackedBatch])
+        return by_shard | "Hold" >> beam.ParDo(_Hold(self._clock)).with_output_types(pa.Table)
