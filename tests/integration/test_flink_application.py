@@ -21,7 +21,7 @@ from tests.services.flink_application import Application, Workers, flink_jars
 from tests.services.kafka import Broker
 from tests.services.s3 import S3
 
-pytestmark = [pytest.mark.integration, pytest.mark.long]
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(1200)]
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "flink"
 LAUNCH = yaml.safe_load((DEPLOY / "launch.yaml").read_text())
@@ -94,7 +94,7 @@ def until(holds: Callable[[], bool], what: str, log: Callable[[], Any] = str) ->
 
 
 def send(broker: Broker, topic: str, position: Path, *flags: str) -> None:
-    simulator = f"simulator:?equipment=40&readings={READINGS}&interval=1"
+    simulator = f"simulator:?equipment=200&readings={READINGS}&interval=1"
     assert publish([f"--source={simulator}", f"--to=kafka://{broker.bootstrap}/{topic}",
                     "--order=time", f"--resume={position}", "--no_progress", *flags]) == 0  # fmt: skip
 
