@@ -65,8 +65,22 @@ def by_shard(table: pa.Table, shards: int) -> Iterator[tuple[int, tuple[int, Pac
     which = identity.shards(ids.to_pylist(), shards)[id_codes]
     for shard in np.unique(which).tolist():
         mine = which == shard
-        part = table if mine.all() else table.take(pa.array(np.flatnonzero(mine)))
+        part = table if mine.all() else _own_words(table.take(pa.array(np.flatnonzero(mine))))
         yield shard, (int(times_us(part).min()), PackedBatch(part))
+
+
+def _own_words(part: pa.Table) -> pa.Table:
+    """The rows with dictionaries of their own: else each part takes along those of its whole batch.
+
+    A batch of a large fleet has about as many equipments as readings.
+    """
+    for place, field in enumerate(part.schema):
+        if pa.types.is_dictionary(field.type):
+            column = part.column(place)
+            if max((len(chunk.dictionary) for chunk in column.chunks), default=0) > len(column):
+                words = column.cast(field.type.value_type).dictionary_encode().cast(field.type)
+                part = part.set_column(place, field, words)
+    return part
 
 
 class Release:

@@ -154,6 +154,19 @@ def test_shards_split_a_batch_by_equipment():
     assert (shard, whole.table) == (0, table)
 
 
+def test_a_shards_part_does_not_take_along_the_words_of_the_whole_fleet():
+    table = table_of([cell(at, equipment_id=f"equipment {at}") for at in range(2_000)])
+    parts = [packed.packed().table for _, (_, packed) in by_shard(table, 40)]
+    assert len(parts) == 40
+    for part in parts:
+        assert part.schema == table.schema
+        for name in ("equipment_id", "test_id"):
+            (words,) = part.column(name).chunks
+            assert len(words.dictionary) <= part.num_rows, name
+    again = pa.concat_tables(parts).sort_by("recorded_at").column("equipment_id").to_pylist()
+    assert again == [f"equipment {at}" for at in range(2_000)]
+
+
 def test_tables_are_split_at_a_border():
     early, late = one_second_apart(5), table_of([cell(10)])
     due, rest = split_at([early, late], START_US + 3 * SECOND)
