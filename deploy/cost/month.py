@@ -1,40 +1,29 @@
-"""What a deployment costs: list prices times bytes that were measured; prints the runbook's tables.
-
-    python deploy/cost.py
-
-Prices are us-central1's list prices as known in 2025, in US dollars, without free tiers and
-discounts: check them before you sign anything.
-"""
+"""What a deployment on Google Cloud costs: list prices times bytes that were measured."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-MILLION = 1_000_000
-GIB = 2**30
-TIB = 2**40
-HOURS = 720  # of a month of 30 days
-SECONDS = HOURS * 3600
-
-# Bytes of a reading, measured with 50 simulated cells at 1 Hz (tests/deploy/test_cost.py).
-MESSAGE = 460  # JSON and key
-RAW = 31  # the message in the lake's raw archive
-PARQUET = 54  # the reading in the lake
-ARROW = 258  # the row as it travels through the job and to BigQuery
-LOGICAL = 202  # the row as BigQuery bills its storage
-
-# Dollars.
-PUBSUB_TIB = 40.0  # published, and again when it is delivered
-PUBSUB_OVERHEAD = 20  # bytes a message, billed beside its own
-PUBSUB_KEPT = 0.27  # a GiB and month
-VCPU_HOUR = 0.069  # streaming
-MEMORY_HOUR = 0.003557  # a GiB
-DISK_HOUR = 0.000054  # a GiB
-STREAMING_ENGINE = 0.018  # a GiB processed
-STANDARD, COLDLINE = 0.020, 0.004  # a GiB and month
-CLASS_A = 0.005 / 1000  # an object written
-WRITE_API = 0.025  # a GiB
-TABLE = 0.023  # a GiB and month, active
+from measured import ARROW, LOGICAL, MESSAGE, PARQUET, RAW
+from prices import (
+    CLASS_A,
+    COLDLINE,
+    DISK_HOUR,
+    GIB,
+    HOURS,
+    MEMORY_HOUR,
+    MILLION,
+    PUBSUB_KEPT,
+    PUBSUB_OVERHEAD,
+    PUBSUB_TIB,
+    SECONDS,
+    STANDARD,
+    STREAMING_ENGINE,
+    TABLE,
+    TIB,
+    VCPU_HOUR,
+    WRITE_API,
+)
 
 # Assumptions.
 WORKER_VCPU, WORKER_GIB, WORKER_DISK = 2, 8, 30  # n2-standard-2
@@ -115,7 +104,3 @@ def tables() -> str:
     ]
     lines.append(f"| a million readings | {' | '.join(f'{share:.2f}' for share in shares)} |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(tables())
