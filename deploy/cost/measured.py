@@ -1,7 +1,7 @@
-"""What a reading takes, measured with the job itself; tests/deploy/test_cost.py measures it again.
+"""What a reading takes, measured with the job itself.
 
-Bytes are a reading's unless they say otherwise; CPU is one core's time of a machine like those that
-clouds rent, in µs.
+Bytes are a reading's unless they say otherwise; CPU is one core's time, in µs. Both were measured on
+two shared cores; tests/deploy/test_cost.py measures all but the whole job's time again.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ EQUIPMENT = 59  # what is remembered of an equipment
 HELD = 90  # a reading on its way to the sinks
 HELD_MESSAGE = 67  # a message on its way to the raw archive
 
-CPU = 28.0  # the whole job, from Kafka to lake and DuckDB, on the local runner with 8 shards
+# The whole job, from Kafka to lake and DuckDB, on the local runner with 8 shards (make bench
+# ARGS="--only live").
+CPU = 28.0
 PIECE_CPU = 800.0  # a shard's part of a batch: cut, encoded, decoded
 LAKE_CPU = 1.2  # a reading gathered for a file of the lake, and written
