@@ -8,9 +8,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 # A live job's checkpoints: offsets are committed as often.
 _CHECKPOINT_MS = 5_000
-# Beam's Flink runner keeps what a worker gave until the bundle ends, and bundles end by their
-# size alone. An element of ours is a batch of thousands.
-_BUNDLE = 1
+# Beam's Flink runner keeps what a worker gave until the bundle ends. A bundle of one element costs a
+# round through both processes for each batch and step; one that waits for more delays it.
+_BUNDLE, _BUNDLE_MS = 1000, 100
 
 # The options of Beam's Java side (FlinkPipelineOptions) that Beam's Python side does not name. It
 # asks the job server for them, which runs only after the flags were read.
@@ -22,7 +22,7 @@ _NUMBERS = {
     "file_input_split_max_size_m_b": "MB of a file's part",
     "latency_tracking_interval": "ms between latency marks",
     "max_bundle_size": f"elements (batches of readings) in a bundle; {_BUNDLE} for a live job",
-    "max_bundle_time_mills": "ms that a bundle may take",
+    "max_bundle_time_mills": f"ms that a bundle may take; {_BUNDLE_MS} for a live job",
     "min_pause_between_checkpoints": "ms",
     "num_concurrent_checkpoints": "checkpoints at the same time",
     "number_of_execution_retries": "how often a failed job is started again",
@@ -71,6 +71,7 @@ def prepare(options: PipelineOptions) -> None:
     given = options.view_as(FlinkOptions)
     given.checkpointing_interval = given.checkpointing_interval or _CHECKPOINT_MS
     given.max_bundle_size = given.max_bundle_size or _BUNDLE
+    given.max_bundle_time_mills = given.max_bundle_time_mills or _BUNDLE_MS
     # Where operators are chained depends on the parallelism, and with it the name by which a
     # savepoint knows the first one: it could not be restored with another parallelism.
     given.operator_chaining = bool(given.operator_chaining)

@@ -110,6 +110,14 @@ class FlinkResult(PipelineResult):
         """
         threading.Thread(target=self._end, name="end of the job", daemon=True).start()
         logging.getLogger().addFilter(self._is_news)
+        former = threading.excepthook
+
+        def ended(told: threading.ExceptHookArgs) -> None:
+            # A thread of Beam's that listens to the job server; what follows is told here.
+            if not isinstance(told.exc_value, grpc.RpcError):
+                former(told)
+
+        threading.excepthook = ended
         try:
             return str(self._result.wait_until_finish(duration))
         except (RuntimeError, grpc.RpcError) as error:
@@ -124,6 +132,7 @@ class FlinkResult(PipelineResult):
                 raise
             raise EngineFailed(self._failed(str(error))) from error
         finally:
+            threading.excepthook = former
             logging.getLogger().removeFilter(self._is_news)
 
     def _followed(self) -> str:

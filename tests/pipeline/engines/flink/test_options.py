@@ -28,15 +28,16 @@ def test_a_misspelt_one_is_still_told() -> None:
 
 @pytest.mark.parametrize(
     ("flags", "interval", "size"),
-    [([], 5000, 1), (["--checkpointing_interval=700", "--max_bundle_size=3"], 700, 3)],
+    [([], 5000, 1000), (["--checkpointing_interval=700", "--max_bundle_size=3"], 700, 3)],
 )
-def test_a_live_job_checkpoints_and_ends_bundles_by_batch(
+def test_a_live_job_checkpoints_and_ends_bundles_by_time(
     flags: list[str], interval: int, size: int
 ) -> None:
     options = parse(["--runner=FlinkRunner", *flags])
     prepare(options)
     given = options.view_as(FlinkOptions)
     assert (given.checkpointing_interval, given.max_bundle_size) == (interval, size)
+    assert given.max_bundle_time_mills == 100
     # Or a savepoint would hold what only the same graph can place.
     assert given.finish_bundle_before_checkpointing is True
 
