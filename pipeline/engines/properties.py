@@ -51,7 +51,7 @@ class Engine:
         keeps_state: whether what steps remember is there when they go on after a failure.
         goes_back: whether it goes back to a checkpoint after a failure, and gives what came since
             once more: to other workers, at other moments, in other pieces.
-        reads_pubsub: whether it can read Pub/Sub; None: nobody has shown it.
+        native_pubsub: whether it carries out Beam's own step that reads Pub/Sub.
     """
 
     name: str
@@ -63,4 +63,4 @@ class Engine:
     stopped: Stopped
     keeps_state: bool
     goes_back: bool
-    reads_pubsub: bool | None
+    native_pubsub: bool

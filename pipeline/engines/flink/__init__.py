@@ -12,5 +12,5 @@ ENGINE = Engine(
     stopped=Stopped.BY_SOURCE,
     keeps_state=True,
     goes_back=True,
-    reads_pubsub=None,
+    native_pubsub=False,
 )
