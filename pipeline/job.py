@@ -14,6 +14,7 @@ from pipeline.options import JobConfig
 from pipeline.outcome import NoteDialects, NoteFiles, NotePositions
 from pipeline.sinks import Produced, Sink
 from pipeline.sources import Source
+from pipeline.step_ids import StepIds
 from transforms.decode import Decode
 from transforms.enrich import Enrich, EnrichSuperseded
 from transforms.order import Order
@@ -36,8 +37,9 @@ def build(
     """Adds every step to `pipeline`; returns the outputs, for tests and for whoever extends it.
 
     `remembered` is what an earlier run of a live job knew of its last readings.
-    Step names are stable: a running Dataflow job is updated by them.
+    Step names are stable: a running job is updated by them (tests/stable).
     """
+    pipeline.component_id_map = StepIds()
     received = source.read(pipeline)
     decode = Decode(config.zone, config.day_first, config.budget, config.binary_keys)
     decoded = received.batches | "Decode" >> decode

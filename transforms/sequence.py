@@ -411,7 +411,8 @@ def _derive(
     # Behind a late reading comes another one or one that was released long ago.
     alone = first | late
     delta = _time_deltas(times, rows.numbers("test_time_s"), alone)
-    profile = rows.table.column("profile").to_numpy()
+    # Not by the column of that name: what was remembered may be from a run with other profiles.
+    profile = limits.rows(rows.table)
     voltage, current = rows.numbers("voltage_v"), rows.numbers("current_a")
     assert voltage is not None and current is not None
     in_cv = (current > 0) & (voltage >= limits.cv_voltage[profile])

@@ -308,6 +308,16 @@ def check_group(address: KafkaAddress, group: str, flag: str) -> None:
         time.sleep(1.0)
 
 
+def has_offsets(address: KafkaAddress, group: str, flag: str) -> bool:
+    """Whether the group has committed an offset of the topic; False where that can't be asked."""
+    try:
+        found = _ask(address, flag, lambda admin: admin.list_group_offsets({group: None}))
+    except (ConfigError, errors.KafkaError):
+        return False
+    offsets = found.get(group, {})
+    return any(part.topic == address.topic and at.offset >= 0 for part, at in offsets.items())
+
+
 def create_topic(address: KafkaAddress, partitions: int, replication: int, flag: str) -> bool:
     """Creates the topic unless it is there; returns whether it had to.
 

@@ -52,6 +52,8 @@ class Engine:
         goes_back: whether it goes back to a checkpoint after a failure, and gives what came since
             once more: to other workers, at other moments, in other pieces.
         native_pubsub: whether it carries out Beam's own step that reads Pub/Sub.
+        restored: whether this job starts from what an earlier one had kept.
+        restore_flag: the flag for it.
     """
 
     name: str
@@ -64,3 +66,5 @@ class Engine:
     keeps_state: bool
     goes_back: bool
     native_pubsub: bool
+    restored: bool = False
+    restore_flag: str = ""

@@ -146,7 +146,9 @@ def main() -> None:
     parser.add_argument("--naive_readings", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--large", type=int, default=10_000_000, help="readings, memory run")
-    parser.add_argument("--only", choices=("speed", "memory", "live", "bigquery"))
+    parser.add_argument(
+        "--only", choices=("speed", "memory", "live", "engines", "state", "bigquery")
+    )
     parser.add_argument("--one", nargs=3, metavar=("KIND", "SOURCE", "OUT"), help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.one:
@@ -170,6 +172,19 @@ def main() -> None:
                 flags.rounds,
                 lambda kind, source: _spawn(kind, source, scratch),
             )
+        if flags.only in (None, "engines"):
+            from tests.benchmarks import engines
+
+            engines.speed(
+                scratch / "engines",
+                flags.readings,
+                flags.rounds,
+                lambda readings: _make_input(scratch, 50, readings),
+            )
+        if flags.only in (None, "state"):
+            from tests.benchmarks import state
+
+            state.measure(scratch / "state", flags.readings)
         if flags.only in (None, "bigquery"):
             from tests.benchmarks import bigquery
 

@@ -57,7 +57,7 @@ def speed(scratch: Path, readings: int, few: int, rounds: int, spawn: Spawn) -> 
     with broker:
         print(f"live, Kafka ({broker.kind}) to lake and DuckDB:")
         for equipment in FLEETS:
-            topic = _publish(broker, equipment, readings)
+            topic = publish(broker, equipment, readings)
             runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in (*_WHOLE, *_PART)}
             for _ in range(rounds):
                 for kind, done in runs.items():
@@ -66,7 +66,7 @@ def speed(scratch: Path, readings: int, few: int, rounds: int, spawn: Spawn) -> 
             _tell(equipment, readings, runs)
 
 
-def _publish(broker: Broker, equipment: int, readings: int) -> str:
+def publish(broker: Broker, equipment: int, readings: int) -> str:
     """A topic with a fleet's readings as they would arrive, all equipments together.
 
     One message behind them in each partition lets event time go on, as on a topic that lives: else

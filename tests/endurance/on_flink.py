@@ -16,6 +16,7 @@ from tests.endurance.processes import Job
 from tests.endurance.rig import Rig
 from tests.running import sql
 from tests.services.flink import FlinkCluster
+from tests.services.processes import Startable
 
 # Of the account at the end: an engine that goes back to a checkpoint counts some things again.
 _COUNTED_AGAIN = ("unbalanced",)
@@ -182,6 +183,21 @@ def broker_away(on: Cluster) -> dict[str, int]:
     rig.broker.stop(kill=True)
     rig.wait(15)
     rig.broker.start()
+    on.reading()
+    return on.finish()
+
+
+def store_away(on: Cluster, store: Startable) -> dict[str, int]:
+    """The lake's store is away for 15 s, then a worker is killed."""
+    rig = on.rig
+    rig.producer()
+    on.start()
+    on.reading()
+    store.stop(kill=True)
+    rig.wait(15)
+    store.start()
+    on.reading()
+    _workers_killed(on)
     on.reading()
     return on.finish()
 

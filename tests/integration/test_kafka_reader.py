@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ from apache_beam.runners.sdf_utils import (
 from kafka import OffsetAndMetadata, TopicPartition
 
 from pipeline.connect.kafka import COMMITTED, KafkaAddress
-from pipeline.engines import HERE
+from pipeline.engines import HERE, properties
+from pipeline.engines.flink import ENGINE as FLINK
 from pipeline.sources import Told
 from pipeline.sources.kafka import split
 from pipeline.sources.kafka.bounded import Range, ReadRange, There, ends, what_is_there
@@ -384,3 +386,22 @@ def test_every_reader_takes_what_is_not_committed_where_it_is_told_to(kafka: Bro
         engine = Engine(kafka, topic, isolation)
         engine.until(10)
         assert engine.found == list(range(10))
+
+
+def test_what_an_engine_holds_of_committed_offsets_is_pointed_at(
+    kafka: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = kafka.new_topic()
+    send(kafka, topic, readings(0, 10))
+    where = f"kafka://{kafka.bootstrap}/{topic}?group={topic}"
+
+    def said(engine: properties.Engine) -> bool:
+        caplog.clear()
+        KafkaSource(where, decode, engine, False, Told()).check()
+        return "lies in its last checkpoint" in caplog.text
+
+    assert not said(FLINK)
+    commit(kafka, topic, topic, {0: 5})
+    assert said(FLINK) and "--savepoint_path" in caplog.text
+    assert not said(dataclasses.replace(FLINK, restored=True))
+    assert not said(HERE)

@@ -666,3 +666,19 @@ def test_what_an_older_version_of_the_job_remembers_has_no_content_and_hides_no_
         assert known.num_rows == 2
         again = sequence(new, known, limits(), START_US, first_stays)
         assert (volts(again.table), again.duplicates, again.superseded) == ([], 2, None)
+
+
+def test_what_was_remembered_by_other_profiles_is_judged_by_todays():
+    parts = [cell(at, voltage_v=3.5, equipment_id="unknown", equipment_type="machine") for at in
+             (0, 1)]  # fmt: skip
+    tail, new = sequence(table_of(parts[:1]), None, limits()).tail, table_of(parts[1:])
+    wanted = sequence(new, tail, limits())
+    beyond = len(limits().profiles)
+    old = [
+        table.set_column(
+            table.column_names.index("profile"), "profile", pa.array([beyond], pa.int32())
+        )
+        for table in (new, tail)
+    ]
+    found = sequence(*old, limits())
+    assert found.table.drop_columns("profile") == wanted.table.drop_columns("profile")

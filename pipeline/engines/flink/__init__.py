@@ -13,4 +13,5 @@ ENGINE = Engine(
     keeps_state=True,
     goes_back=True,
     native_pubsub=False,
+    restore_flag="--savepoint_path=…",
 )

@@ -12,6 +12,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from apache_beam.options.pipeline_options import (
@@ -45,9 +46,9 @@ def is_meant(_name: str) -> bool:
     return True
 
 
-def engine(_options: PipelineOptions) -> Engine:
+def engine(options: PipelineOptions) -> Engine:
     """The engine as these flags have it."""
-    return ENGINE
+    return replace(ENGINE, restored=bool(options.view_as(FlinkOptions).savepoint_path))
 
 
 def runner(options: PipelineOptions, live: bool) -> PipelineRunner:
@@ -67,7 +68,14 @@ def _is_flink(name: str) -> bool:
 
 
 def check(options: PipelineOptions) -> None:
-    """Raises ConfigError if nobody takes jobs where they are to be given."""
+    """Raises ConfigError if nobody takes jobs where they are to be given, or not as they should be."""
+    found = options.view_as(FlinkOptions).savepoint_path
+    if found and _is_own(options):
+        # Beam would begin anew without a word.
+        raise ConfigError(
+            f"--savepoint_path={found}: only a cluster starts from it, not a job server of the job's "
+            "own; give --flink_master=HOST:PORT (its REST port)"
+        )
     endpoint.answers(options)
 
 
@@ -127,6 +135,8 @@ def _own_cluster(options: PipelineOptions) -> None:
         f"rest.bind-port: {port}",
         "rest.address: 127.0.0.1",
         "rest.bind-address: 127.0.0.1",
+        # In memory, which is Flink's default, a step's state may have 5 MB.
+        f"state.checkpoints.dir: {(folder / 'checkpoints').as_uri()}",
         # As often are figures brought together.
         "metrics.fetcher.update-interval: 1000",
     )

@@ -131,6 +131,17 @@ class KafkaSource(LiveSource):
         self._compacted = connect.is_compacted(self.address, "--source")
         if self._until_latest:
             connect.check_group(self.address, self.group, "--source")
+        elif self._engine.goes_back and not self._engine.restored:
+            self._warn_of_offsets()
+
+    def _warn_of_offsets(self) -> None:
+        """Says where readings are that an earlier job has committed and not written."""
+        if connect.has_offsets(self.address, self.group, "--source"):
+            _log.warning(
+                "the group %s goes on where an earlier job has committed. What a job on %s has read "
+                "and not written lies in its last checkpoint: unless it was drained, start from that "
+                "(%s)", self.group, self._engine.name, self._engine.restore_flag,
+            )  # fmt: skip
 
     def read(self, pipeline: beam.Pipeline) -> Received:
         """Adds the source's steps."""

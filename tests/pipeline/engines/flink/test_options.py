@@ -37,6 +37,8 @@ def test_a_live_job_checkpoints_and_ends_bundles_by_batch(
     prepare(options)
     given = options.view_as(FlinkOptions)
     assert (given.checkpointing_interval, given.max_bundle_size) == (interval, size)
+    # Or a savepoint would hold what only the same graph can place.
+    assert given.finish_bundle_before_checkpointing is True
 
 
 def test_elsewhere_they_are_not_there() -> None:
@@ -44,3 +46,11 @@ def test_elsewhere_they_are_not_there() -> None:
     choose.choose(options, live=True)
     given = options.get_all_options(drop_default=True)
     assert not {"checkpointing_interval", "max_bundle_size"} & given.keys()
+
+
+def test_a_savepoint_needs_a_cluster() -> None:
+    options = parse(["--runner=FlinkRunner", "--savepoint_path=/s/1"])
+    assert choose.engine(options).restored
+    with pytest.raises(ConfigError, match="give --flink_master=HOST:PORT"):
+        choose.ready(options)
+    assert not choose.engine(parse(["--runner=FlinkRunner"])).restored

@@ -1,0 +1,1 @@
+"""Whether a running job can be updated in place: its graph and state against every release's record."""
