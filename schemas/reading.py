@@ -324,7 +324,11 @@ SOURCE_POSITION = Table(
         Field(
             "log_id", _S, "Cluster and topic id, which tell a topic from a later one of its name."
         ),
-        Field("partition_number", _I, "The topic's partition."),
+        Field(
+            "partition_number",
+            _I,
+            "The topic's partition; the reader's number where several share a subscription.",
+        ),
         Field(
             "first_offset",
             _I,

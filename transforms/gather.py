@@ -127,7 +127,10 @@ class _GatherLive(_Gathering):
         self,
         waiting=beam.DoFn.StateParam(_Gathering.WAITING),
         held=beam.DoFn.StateParam(HELD),
+        long=beam.DoFn.TimerParam(LONG),
     ) -> Iterator[pa.Table]:
+        # An engine would wait for it before it takes this step to be over.
+        long.clear()
         yield from self._all(waiting, held)
 
     def _all(self, waiting: Any, held: Any) -> Iterator[pa.Table]:

@@ -33,7 +33,7 @@ ENGINE = Engine(
     stopped=Stopped.ELSEWHERE,
     keeps_state=True,
     goes_back=False,
-    reads_pubsub=True,
+    native_pubsub=True,
 )
 
 # `http://host:port` of what stands in for the API in tests; the flag takes Google's names only.

@@ -20,7 +20,7 @@ ENGINE = Engine(
     # As long as its own process lives.
     keeps_state=True,
     goes_back=False,
-    reads_pubsub=False,
+    native_pubsub=False,
 )
 
 

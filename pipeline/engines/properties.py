@@ -51,9 +51,9 @@ class Engine:
         keeps_state: whether what steps remember is there when they go on after a failure.
         goes_back: whether it goes back to a checkpoint after a failure, and gives what came since
             once more: to other workers, at other moments, in other pieces.
+        native_pubsub: whether it carries out Beam's own step that reads Pub/Sub.
         restored: whether this job starts from what an earlier one had kept.
         restore_flag: the flag for it.
-        reads_pubsub: whether it can read Pub/Sub; None: nobody has shown it.
     """
 
     name: str
@@ -65,6 +65,6 @@ class Engine:
     stopped: Stopped
     keeps_state: bool
     goes_back: bool
-    reads_pubsub: bool | None
+    native_pubsub: bool
     restored: bool = False
     restore_flag: str = ""

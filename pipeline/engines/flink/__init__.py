@@ -12,6 +12,6 @@ ENGINE = Engine(
     stopped=Stopped.BY_SOURCE,
     keeps_state=True,
     goes_back=True,
-    reads_pubsub=None,
+    native_pubsub=False,
     restore_flag="--savepoint_path=…",
 )

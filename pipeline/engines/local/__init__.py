@@ -13,5 +13,5 @@ ENGINE = Engine(
     # A job forgets when it ends.
     keeps_state=False,
     goes_back=False,
-    reads_pubsub=True,
+    native_pubsub=False,
 )

@@ -188,10 +188,9 @@ def _known_in(store: Store, folder: str, others: bool) -> _Known:
 def _write_hour(store: Store, folder: str, table: pa.Table, known: _Known, before: _Known) -> None:
     ranges = ranges_of(table.column("position"))
     held = known.among(ranges) | before.among(ranges)
-    if held:
-        payloads = map(hash, table.column("payload").to_pylist())
-        messages = zip(table.column("position").to_pylist(), payloads, strict=True)
-        table = table.filter(pa.array([message not in held for message in messages], pa.bool_()))
+    # What has no offset may be delivered again, before the first copy is written, too.
+    if held or ranges is None:
+        table = _new(table, held)
     if not table.num_rows:
         return
     path = write_named(store, folder, table, ranges)
@@ -200,6 +199,19 @@ def _write_hour(store: Store, folder: str, table: pa.Table, known: _Known, befor
         known.add_ids(table, path)
     else:
         known.add_ranges(ranges, path)
+
+
+def _new(table: pa.Table, held: Set[tuple[str, int]]) -> pa.Table:
+    """The messages that are not held, each once."""
+    payloads = map(hash, table.column("payload").to_pylist())
+    messages = zip(table.column("position").to_pylist(), payloads, strict=True)
+    first: dict[tuple[str, int], int] = {}
+    for place, message in enumerate(messages):
+        if message not in held:
+            first.setdefault(message, place)
+    return (
+        table if len(first) == table.num_rows else table.take(pa.array(first.values(), pa.int64()))
+    )
 
 
 def write_named(

@@ -21,10 +21,12 @@ from apache_beam.utils.timestamp import Timestamp
 
 from pipeline.sinks.lake.archive import (
     hour_folder,
+    ranges_of,
     slug,
     write_messages,
     write_named,
 )
+from pipeline.sinks.lake.cuts import by_number
 from pipeline.sinks.lake.tables import Sizes
 from pipeline.sinks.lake.writing import Writing
 from pipeline.stores import Store
@@ -84,12 +86,27 @@ class ToMessagePieces(beam.DoFn):
         self._size = size
 
     def process(self, raw: RawBatch) -> Iterator[tuple[str, Piece]]:
-        """(part, piece); batches that begin with the same message have the same part."""
-        if raw.table.num_rows:
-            batch = PackedBatch(raw.table)
-            first = raw.table.column("position")[0].as_py() or ""
-            part = str(crc32(first.encode()) % self._spread)
-            yield part, (first, self._size(raw.table, batch), batch)
+        """(part, piece).
+
+        Batches that begin with the same message have the same part. Where messages have no offset
+        they may be delivered again in another batch, and each has a part of its own, by its time:
+        two workers would else look at the same moment whether it is there.
+        """
+        table = raw.table
+        if not table.num_rows:
+            return
+        if ranges_of(table.column("position")) is not None:
+            first = table.column("position")[0].as_py() or ""
+            yield self._piece(crc32(first.encode()) % self._spread, table)
+            return
+        seconds = table.column("arrived_at").cast(pa.int64()).fill_null(0).to_numpy() // 1_000_000
+        for part, rows in by_number(table, seconds % self._spread):
+            yield self._piece(part, rows)
+
+    def _piece(self, part: int, table: pa.Table) -> tuple[str, Piece]:
+        batch = PackedBatch(table)
+        first = table.column("position")[0].as_py() or ""
+        return str(part), (first, self._size(table, batch), batch)
 
 
 class WriteMessages(Writing):

@@ -10,6 +10,7 @@ from zlib import crc32
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.sinks.base.tally import Counts, Kept
 from pipeline.sinks.lake import held
@@ -20,6 +21,7 @@ from pipeline.sinks.lake.writing import Writing
 from pipeline.stores import Store
 from transforms import identity
 from transforms.batch import PackedBatch
+from transforms.enrich import version_ids
 from transforms.gather import Piece
 
 # What the names of the lake's counters begin with.
@@ -92,6 +94,8 @@ def write_day(store: Store, kind: Kind, day: str, table: pa.Table, parts: Parts 
         if kind.root == READINGS.root:
             part = f"{parts.of(table, kind.key)}/{parts.count} of {parts.shards}".encode()
             table = table.replace_schema_metadata({held.PART: part})
+        # A source may deliver again what still waited with the first copy.
+        table = _one_of_a_key(table, kind.key, kind.version)
         table = held.left_out(store, folder, table, kind.key, kind.when, kind.version, part)
     table = left_out(store, kind.root, f"dt={day}", kind.key, kind.when, table, kind.version)
     if not table.num_rows or not put_parquet(store, folder, table, [kind.key], kind.version).new:
@@ -225,8 +229,11 @@ class WriteBundles(WriteTables):
             self._held, self._bytes = [], 0
 
 
-def _one_of_a_key(table: pa.Table, key: str) -> pa.Table:
-    """The first row of each key."""
-    places = pa.table({"key": table.column(key), "place": np.arange(table.num_rows)})
+def _one_of_a_key(table: pa.Table, key: str, version: str | None = None) -> pa.Table:
+    """The first row of each key, or of each version of it."""
+    keys = table.column(key)
+    if version is not None and version in table.column_names:
+        keys = pc.coalesce(version_ids(keys, table.column(version)), keys)
+    places = pa.table({"key": keys, "place": np.arange(table.num_rows)})
     first = places.group_by("key").aggregate([("place", "min")]).column("place_min")
     return table.take(first.sort()) if len(first) < table.num_rows else table

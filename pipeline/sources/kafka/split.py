@@ -12,12 +12,10 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
-from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
+from apache_beam.io.restriction_trackers import OffsetRange
 from apache_beam.metrics import Metrics
-from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.transforms.window import TimestampedValue
-from apache_beam.utils.timestamp import Duration, Timestamp
+from apache_beam.utils.timestamp import Timestamp
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
@@ -33,6 +31,15 @@ from pipeline.sources.kafka.client import (
 )
 from pipeline.sources.kafka.records import Records
 from pipeline.sources.kafka.transactions import WAIT_S, OpenTransactions
+from pipeline.sources.live.endless import (
+    NO_END,
+    NUMBERS,
+    WATERMARK,
+    Numbers,
+    advance,
+    go_on,
+    moment,
+)
 from pipeline.sources.live.offsets import Gap, Span, before, told, why_compacted
 from pipeline.sources.live.positions import Run, table, without_messages
 from pipeline.sources.live.reader import believed_times
@@ -48,7 +55,6 @@ _log = logging.getLogger(__name__)
 # `kafka_split` beside the others.
 sys.modules.setdefault("pipeline.sources.kafka_split", sys.modules[__name__])
 
-_NO_END = 2**63 - 1
 _BATCH_ROWS = 20_000
 # A runner passes a batch on when the call that made it is over, and may read a worker's partitions
 # one after another: so no call waits long.
@@ -93,44 +99,10 @@ class Topic:
     wait_s: float = WAIT_S
 
 
-# Beam reads a DoFn's parameters from its defaults.
-_WATERMARK = beam.DoFn.WatermarkEstimatorParam(ManualWatermarkEstimator.default_provider())
-
-
 # Of the readers in this process, which are all where the runner calls back into it: whether they
 # are to come to an end, and the next offset of each partition.
 _ending = threading.Event()
 _following: dict[int, int] = {}
-
-
-class _Endless(OffsetRestrictionTracker):
-    """Offsets without an end."""
-
-    def is_bounded(self) -> bool:
-        return False
-
-    def try_split(self, fraction_of_remainder: float) -> Any:
-        # What lies ahead is one stretch for one reader; only what is left may be put off.
-        return super().try_split(0) if fraction_of_remainder == 0 else None
-
-
-class _Numbers(RestrictionProvider):
-    """Partition numbers from 0 on."""
-
-    def initial_restriction(self, element: Any) -> OffsetRange:  # noqa: ARG002
-        return OffsetRange(0, _NO_END)
-
-    def create_tracker(self, restriction: OffsetRange) -> _Endless:
-        return _Endless(restriction)
-
-    def restriction_size(self, element: Any, restriction: OffsetRange) -> int:  # noqa: ARG002
-        return 1
-
-    def truncate(self, element: Any, restriction: OffsetRange) -> None:  # noqa: ARG002
-        return None
-
-
-_NUMBERS = beam.DoFn.RestrictionParam(_Numbers())
 
 
 class _Partitions(beam.DoFn):
@@ -140,8 +112,8 @@ class _Partitions(beam.DoFn):
     def process(  # type: ignore[no-untyped-def]
         self,
         topic: Topic,
-        tracker=_NUMBERS,
-        watermark=_WATERMARK,
+        tracker=NUMBERS,
+        watermark=WATERMARK,
     ) -> Iterable[tuple[Topic, int]]:
         try:
             client = consumer(topic.address)
@@ -156,15 +128,7 @@ class _Partitions(beam.DoFn):
             number += 1
         # Partitions have times of their own; this step holds nothing back.
         watermark.set_watermark(Timestamp.now())
-        _go_on(tracker, _LOOK_FOR_PARTITIONS_S)
-
-
-def _go_on(tracker: Any, pause_s: float) -> None:
-    """Lets the runner call again after a pause; or never, where the job is to end."""
-    if _ending.is_set():
-        tracker.try_claim(_NO_END)
-    else:
-        tracker.defer_remainder(Duration(seconds=pause_s))
+        go_on(tracker, _LOOK_FOR_PARTITIONS_S, _ending)
 
 
 class _Reader:
@@ -250,7 +214,7 @@ def _reader(topic: Topic, number: int) -> _Reader:
         return _readers[key]
 
 
-class _Offsets(_Numbers):
+class _Offsets(Numbers):
     """Offsets of one partition; the backlog is what is there by now, for autoscaling."""
 
     def initial_restriction(self, element: tuple[Topic, int]) -> OffsetRange:
@@ -270,7 +234,7 @@ class _Offsets(_Numbers):
                     _missing[topic.run, number] = missing
         finally:
             client.close(autocommit=False, timeout_ms=2000)
-        return OffsetRange(offset, _NO_END)
+        return OffsetRange(offset, NO_END)
 
     def restriction_size(self, element: tuple[Topic, int], restriction: OffsetRange) -> int:
         high = None
@@ -291,7 +255,7 @@ class _Read(beam.DoFn):
 
     @beam.DoFn.unbounded_per_element()
     def process(  # type: ignore[no-untyped-def]
-        self, element: tuple[Topic, int], tracker=_OFFSETS, watermark=_WATERMARK
+        self, element: tuple[Topic, int], tracker=_OFFSETS, watermark=WATERMARK
     ) -> Iterable[TimestampedValue]:
         yield from self._poll(element, tracker, watermark)
 
@@ -326,8 +290,8 @@ class _Read(beam.DoFn):
                     # Told and committed though nothing follows, or the next run misses it again.
                     following = _following[number] = at
                     yield self._told(topic, number, reader, lost)
-            self._advance(watermark, reader.look(now_us()))
-        _go_on(tracker, 0 if mine else _PAUSE_S)
+            advance(watermark, reader.look(now_us()))
+        go_on(tracker, 0 if mine else _PAUSE_S, _ending)
         return following
 
     def _batch(
@@ -342,7 +306,7 @@ class _Read(beam.DoFn):
             reader.watermark.saw(number, int(latest.max()))
         positions = self._positions(topic, number, reader, records, start)
         batch = replace(batch, ahead=decoded, positions=positions)
-        return TimestampedValue(batch, _moment(at))
+        return TimestampedValue(batch, moment(at))
 
     def _told(
         self, topic: Topic, number: int, reader: _Reader, lost: list[Gap]
@@ -351,7 +315,7 @@ class _Read(beam.DoFn):
         run = Run(topic.run, topic.name, topic.address.topic)
         log = reader.client.log(topic.address.topic)
         batch = without_messages([run.of_gap(number, gap, now_us(), log) for gap in lost])
-        return TimestampedValue(batch, _moment(reader.watermark.at(0)))
+        return TimestampedValue(batch, moment(reader.watermark.at(0)))
 
     @staticmethod
     def _lost(topic: Topic, number: int, reader: _Reader) -> list[Gap]:
@@ -376,12 +340,6 @@ class _Read(beam.DoFn):
         rows = run.of_span(number, Span(start, following, len(records), gaps, log), at_us)
         return table(rows + [run.of_gap(number, gap, at_us, log) for gap in lost])
 
-    def _advance(self, estimator: Any, at_us: int) -> None:
-        moment = _moment(at_us)
-        before = estimator.current_watermark()
-        if at_us != NEVER and (before is None or moment > before):
-            estimator.set_watermark(moment)
-
 
 class _ReadAndCommit(_Read):
     """The same; commits offsets when the runner says that what was read is its own."""
@@ -392,16 +350,12 @@ class _ReadAndCommit(_Read):
         element: tuple[Topic, int],
         finalizer=beam.DoFn.BundleFinalizerParam,  # Beam wants it before the other two
         tracker=_OFFSETS,
-        watermark=_WATERMARK,
+        watermark=WATERMARK,
     ) -> Iterable[TimestampedValue]:
         following = yield from self._poll(element, tracker, watermark)
         if following is not None:
             log = _reader(*element).client.log(element[0].address.topic)
             finalizer.register(partial(_commit, *element, following, log))
-
-
-def _moment(at_us: int) -> Timestamp:
-    return Timestamp(micros=at_us)
 
 
 def end() -> None:

@@ -1,1 +1,1 @@
-"""Pub/Sub as a source: here with leases of our own, elsewhere by Beam's own step."""
+"""Pub/Sub as a source: with leases of our own here and on engines that checkpoint, else by Beam's own step."""

@@ -1,4 +1,4 @@
-"""Reads a Pub/Sub subscription for the local streaming runner; acknowledges what is durable."""
+"""Reads a Pub/Sub subscription with leases of our own; acknowledges what is durable."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from google.api_core import exceptions
@@ -67,14 +67,26 @@ class PubSubBroker:
         address: the subscription.
         name: the source as readings' origins carry it.
         at_end: called once nothing has come for some seconds.
+        waits: what messages that are not acknowledged wait for, and how fewer would.
+        wanted: whether to pull now.
+        beat: called twice a second, before leases are extended, in the thread that does so.
     """
 
     def __init__(
-        self, address: PubSubAddress, name: str, at_end: Callable[[], None] = lambda: None
+        self,
+        address: PubSubAddress,
+        name: str,
+        at_end: Callable[[], None] = lambda: None,
+        waits: tuple[str, str] = ("their windows", "a shorter --window needs fewer"),
+        wanted: Callable[[], bool] = lambda: True,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._address = address
         self._name = name
         self._at_end = at_end
+        self._waits = waits
+        self._wanted = wanted
+        self._beat = beat
         self._leases = Leases()
         # The bytes of each pull's messages with these.
         self._pulled: queue.SimpleQueue[tuple[int, list[tuple[Key, Any]]]] = queue.SimpleQueue()
@@ -136,8 +148,8 @@ class PubSubBroker:
         packed = batch([message for _, message in found], [at for _, at in keys], self._name)
         return Fetched(packed, {0: len(found)}, {0: keys}, ended, complete=complete)
 
-    def _gather(self) -> list[tuple[Key, Any]]:
-        until = time.monotonic() + _LINGER_S
+    def _gather(self, wait_s: float | None = None) -> list[tuple[Key, Any]]:
+        until = time.monotonic() + (_LINGER_S if wait_s is None else wait_s)
         found: list[tuple[Key, Any]] = []
         size = 0
         while len(found) + _PULL_ROWS <= BATCH_ROWS and size < BATCH_BYTES:
@@ -189,28 +201,43 @@ class PubSubBroker:
             raise CommitFailed(str(error)) from error
         self._leases.acknowledged(owed)
 
+    def give_back(self, keys: Iterable[Key]) -> None:
+        """Gives messages back, so that whoever reads has them at once; this reader, too."""
+        self._release(self._leases.let_go(keys))
+
+    def give_back_ahead(self) -> None:
+        """Gives back what was pulled and not fetched."""
+        self.give_back([key for key, _ in self._gather(wait_s=0.0)])
+
+    def _release(self, ack_ids: Sequence[str]) -> None:
+        try:
+            for ids in _parts(ack_ids):
+                self._set_deadline(ids, 0)
+        except exceptions.InvalidArgument:
+            pass  # as in _acknowledge
+        except exceptions.GoogleAPIError as error:
+            _log.warning(
+                "%s: messages could not be given back; they come again within %d s (%s)",
+                self._name, LEASE_S, error,
+            )  # fmt: skip
+
     def close(self) -> None:
         """Gives back what is not acknowledged, so that the next reader has it at once."""
         self._closing.set()
         # A pull that waits would take what is given back.
         ends = time.monotonic() + _CLOSE_S
         for thread in self._threads:
-            thread.join(max(0.0, ends - time.monotonic()))
-        try:
-            for ids in _parts(self._leases.all()):
-                self._set_deadline(ids, 0)
-        except exceptions.GoogleAPIError as error:
-            _log.warning(
-                "%s: messages could not be given back; they come again within %d s (%s)",
-                self._name, LEASE_S, error,
-            )  # fmt: skip
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, ends - time.monotonic()))
+        self._release(self._leases.all())
         self.client.transport.close()  # type: ignore[no-untyped-call]
 
     # --- in threads of their own ----------------------------------------------------------------
 
     def _pull_on(self) -> None:
         while not self._closing.is_set():
-            if self._ahead >= BATCH_ROWS or self._ahead_bytes >= BATCH_BYTES:
+            ahead = self._ahead >= BATCH_ROWS or self._ahead_bytes >= BATCH_BYTES
+            if ahead or not self._wanted():
                 self._closing.wait(_LINGER_S / 2)
                 continue
             if self._full():
@@ -231,9 +258,8 @@ class PubSubBroker:
         if not self._paused:
             self._paused = True
             _log.warning(
-                "%s: %d messages wait for their windows; no more are pulled until some are "
-                "written (a shorter --window needs fewer)",
-                self._name, len(self._leases),
+                "%s: %d messages wait for %s; no more are pulled until some are acknowledged (%s)",
+                self._name, len(self._leases), *self._waits,
             )  # fmt: skip
         self._closing.wait(_LINGER_S)
 
@@ -282,6 +308,7 @@ class PubSubBroker:
 
     def _extend_on(self) -> None:
         while not self._closing.wait(0.5):
+            self._beat()
             for ids in _parts(self._leases.due(time.monotonic())):
                 self._extend(ids)
 

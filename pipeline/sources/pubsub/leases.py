@@ -91,6 +91,11 @@ class Leases:
             while len(self._acknowledged) > _REMEMBERED:
                 del self._acknowledged[next(iter(self._acknowledged))]
 
+    def let_go(self, keys: Iterable[Key]) -> list[str]:
+        """Forgets messages that were not acknowledged: their ids. What comes of them again is new."""
+        with self._lock:
+            return [self._held.pop(key) for key in keys if key in self._held]
+
     def all(self) -> list[str]:
         """The acknowledgement ids of everything that is held."""
         with self._lock:

@@ -74,8 +74,7 @@ def test_engines_differ_by_what_sources_and_sinks_ask() -> None:
     assert not HERE.repeats_bundles and not HERE.keeps_state
     assert choose.those(lambda each: each.finished is Finished.DURABLE) == [DATAFLOW, FLINK]
     assert choose.those(lambda each: each.stopped is Stopped.ELSEWHERE) == [DATAFLOW]
-    # Nobody has shown it of Flink, and it is not refused there.
-    assert [each.reads_pubsub for each in choose.ENGINES] == [True, False, True, None]
+    assert choose.those(lambda each: each.native_pubsub) == [DATAFLOW]
     # What a message offers is what it takes.
     for each in choose.ENGINES:
         assert choose.engine(options(each.flag)) == each

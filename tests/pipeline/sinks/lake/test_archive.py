@@ -23,7 +23,8 @@ from pipeline.engines.polling import NOTHING_WAITS, Polled, ReadLive
 from pipeline.errors import LakeFailed
 from pipeline.sinks.lake import archive, archive_steps
 from pipeline.sinks.lake.archive import hour_folder, look_again, slug
-from pipeline.sinks.lake.archive_steps import ArchiveBatches, ArchiveStream
+from pipeline.sinks.lake.archive_steps import ArchiveBatches, ArchiveStream, ToMessagePieces
+from pipeline.sinks.lake.tables import Sizes
 from pipeline.stores.local import LocalStore
 from tests.pipeline.engines.local.test_live import Script, Slow, new_pipeline, ran
 from tests.properties import use_profile
@@ -214,6 +215,39 @@ def test_messages_without_an_offset_are_known_by_their_id(tmp_path: Path, forget
             look_again()
     assert held(tmp_path) == once("17", "3", "99", "4", "5")
     assert len(files(tmp_path)) == 3
+
+
+def test_a_message_that_was_delivered_again_before_it_was_written_is_written_once(
+    tmp_path: Path,
+) -> None:
+    first, again = table({"11": 0, "12": 0}), table({"12": 0, "13": 0})
+    write_messages(tmp_path, pa.concat_tables([first, again]))
+    assert held(tmp_path) == once("11", "12", "13")
+    write_messages(tmp_path, pa.concat_tables([again, first, table({"14": 0}), again]))
+    assert held(tmp_path) == once("11", "12", "13", "14")
+
+
+def test_copies_of_a_message_are_gathered_in_one_part_however_they_are_delivered() -> None:
+    pieces = ToMessagePieces(4, Sizes(packed=True))
+
+    def parts(*messages: pa.Table) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        for each in messages:
+            batch = RawBatch(each, BatchKind.MESSAGES, Origin("pubsub://p/s"))
+            for part, (first, size, packed) in pieces.process(batch):
+                names = packed.table.column("position").to_pylist()
+                assert size > 0 and names[0] == first
+                for name in names:
+                    found.setdefault(name, set()).add(part)
+        return found
+
+    all_of_them = table({f"{at}": at * SECOND // 10 for at in range(100)})
+    whole = parts(all_of_them)
+    assert whole == parts(*(all_of_them.slice(at, 7) for at in range(0, 100, 7)))
+    assert all(len(each) == 1 for each in whole.values()) and len(whole) == 100
+    assert set().union(*whole.values()) == set("0123")
+    # Of offsets, which are never delivered in two batches at a time, a batch stays whole.
+    assert len({part for part, _ in pieces.process(raw(*range(100)))}) == 1
 
 
 def test_an_id_that_comes_an_hour_later_is_known_too(tmp_path: Path) -> None:

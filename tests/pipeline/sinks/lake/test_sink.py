@@ -474,6 +474,26 @@ def test_work_that_is_done_again_in_other_cuts_is_written_once(place: Place) -> 
     assert ids(place.store) == [f"{name}-{at:06}" for name in "ab" for at in range(25)]
 
 
+def test_a_row_that_comes_again_before_the_first_is_written_is_written_once(place: Place) -> None:
+    rows = of_equipment("a", 0, 10)
+    for version in (None, [1] * 10 + [1] * 5 + [2] * 5):
+        twice = pa.concat_tables([rows, rows])
+        if version is not None:
+            twice = twice.append_column("content_id", pa.array(version))
+        day = "2024-06-01" if version is None else "2024-06-02"
+        kept = write_day(place.store, READINGS, day, twice, AGAIN)
+        # Two versions of a reading are two.
+        stored = 10 if version is None else 15
+        assert (kept.stored, kept.already_there) == (stored, 20 - stored)
+    nothing = pa.nulls(20, pa.int64())
+    write_day(
+        place.store, READINGS, "2024-06-03", twice.set_column(3, "content_id", nothing), AGAIN
+    )
+    assert ids(place.store) == sorted(
+        [f"a-{at:06}" for at in range(10)] * 3 + [f"a-{at:06}" for at in range(5, 10)]
+    )
+
+
 def test_a_file_of_other_times_or_of_another_part_is_not_looked_into(place: Place) -> None:
     day, opened = "2024-06-01", []
     write_day(place.store, READINGS, day, of_equipment("a", 0, 10), AGAIN)

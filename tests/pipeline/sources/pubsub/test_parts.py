@@ -24,6 +24,7 @@ from google.pubsub_v1.types import PubsubMessage as ClientMessage
 from pipeline.connect import pubsub as connect
 from pipeline.engines import HERE, Engine
 from pipeline.engines.dataflow import ENGINE as DATAFLOW
+from pipeline.engines.flink import ENGINE as FLINK
 from pipeline.engines.prism import ENGINE as PRISM
 from pipeline.errors import ConfigError
 from pipeline.sources import Told
@@ -118,6 +119,16 @@ def test_leases_are_extended_soon_then_regularly_until_acknowledged() -> None:
     assert leases.due(1000.0) == [] and leases.all() == []
 
 
+def test_what_is_let_go_is_not_extended_and_new_when_it_comes_again() -> None:
+    leases = Leases()
+    leases.take(pulled("1", "2"), 0.0)
+    leases.acknowledged(leases.owed(keys("2")))
+    assert leases.let_go(keys("1", "2", "3")) == ["a-1"]
+    assert leases.due(100.0) == [] and leases.owed(keys("1")) == []
+    assert leases.take(pulled("1", "2", ack="b"), 101.0) == ([0], pulled("2", ack="b"))
+    assert leases.owed(keys("1")) == pulled("1", ack="b")
+
+
 def test_a_raw_batch_holds_what_the_messages_say() -> None:
     found = batch(
         [message(7, ordering_key="site 1", equipment_id="B1", b="ü"), message(8), message(9, "B2")],
@@ -195,11 +206,36 @@ def test_an_address_that_can_t_be_used_is_refused() -> None:
         source("pubsub://project/sub?group=a")
     with pytest.raises(ConfigError, match="--until=latest"):
         source("pubsub://project/sub", engine=DATAFLOW, until_latest=True).check()
-    with pytest.raises(ConfigError, match="only the local runner and Dataflow"):
+    for readers in ("0", "101", "x", "-1"):
+        with pytest.raises(ConfigError, match=f"readers={readers} must be 1 to 100"):
+            source(f"pubsub://project/sub?readers={readers}")
+
+
+def test_an_engine_that_could_only_acknowledge_at_the_end_is_refused() -> None:
+    with pytest.raises(ConfigError) as refused:
         source("pubsub://project/sub", engine=PRISM).check()
+    assert str(refused.value) == (
+        "--source=pubsub://project/sub: Prism keeps what it has taken in memory alone, so that no "
+        "message could be acknowledged before the job's end; only the local runner, Dataflow and "
+        "Flink can read Pub/Sub: give --runner=DirectRunner, --runner=DataflowRunner or "
+        "--runner=FlinkRunner"
+    )
 
 
-def test_other_runners_get_beam_s_own_reader() -> None:
+def test_an_engine_that_checkpoints_gets_numbered_readers() -> None:
+    for query, count in (("", 4), ("?readers=2", 2)):
+        pipeline = beam.Pipeline(options=PipelineOptions(["--streaming"]))
+        received = source(f"pubsub://project/sub{query}", engine=FLINK).read(pipeline)
+        assert not received.batches.is_bounded and received.batches.element_type is RawBatch
+        assert received.positions is not None and not received.leads
+        graph = pipeline.to_runner_api()
+        assert "pubsub_read" not in str(graph)
+        names = {each.unique_name for each in graph.components.transforms.values()}
+        assert {"PubSub/Readers", "PubSub/Spread", "PubSub/Read"} <= names
+        assert source(f"pubsub://project/sub{query}")._readers == count
+
+
+def test_an_engine_with_beam_s_own_reader_gets_that() -> None:
     pipeline = beam.Pipeline(options=PipelineOptions(["--streaming"]))
     received = source(
         "pubsub://project/sub?id_label=id&timestamp_attribute=at&disorder=3", engine=DATAFLOW
