@@ -148,7 +148,7 @@ def _pool_killed(on: Cluster) -> None:
 
 
 def _manager_killed(on: Cluster) -> None:
-    """The job ends with it, and says which checkpoint is to be started from."""
+    """The job ends with it, and says which checkpoint is to be started from; it gets more workers."""
     job = on.job
     assert job is not None
     on.flink.manager.stop(kill=True)
@@ -159,7 +159,7 @@ def _manager_killed(on: Cluster) -> None:
     on.flink.manager.start()
     on.flink.server.stop(kill=True)
     on.flink.server.start()
-    on.start(saved=found[-1])
+    on.start(4, saved=found[-1])
 
 
 def rescaled(on: Cluster) -> dict[str, int]:
