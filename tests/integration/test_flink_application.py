@@ -17,7 +17,9 @@ import yaml
 from pipeline.publish import main as publish
 from tests.services.engines import flink_whole_job_server
 from tests.services.fixtures import available, set_environment, started
-from tests.services.flink_application import Application, Workers, flink_jars
+from tests.services.flink import WorkerPool
+from tests.services.flink_application import Application, flink_jars
+from tests.services.flink_application import workers as pool_of_workers
 from tests.services.kafka import Broker
 from tests.services.s3 import S3
 
@@ -37,12 +39,12 @@ SECONDS = 240
 
 
 @pytest.fixture
-def workers(tmp_path: Path) -> Iterator[Workers]:
-    with started(Workers, tmp_path) as pool:
+def workers(tmp_path: Path) -> Iterator[WorkerPool]:
+    with started(pool_of_workers, tmp_path) as pool:
         yield pool
 
 
-def written(s3: S3, workers: Workers, flags: dict[str, str]) -> str:
+def written(s3: S3, workers: WorkerPool, flags: dict[str, str]) -> str:
     """Writes the job as launch.yaml does, but for the flags; returns the jar's address."""
     given = {
         **dict(flag.partition("=")[::2] for flag in FLAGS),
@@ -100,7 +102,7 @@ def send(broker: Broker, topic: str, position: Path, *flags: str) -> None:
 
 
 def test_the_jar_is_stopped_changed_and_resumed_with_another_parallelism(
-    kafka: Broker, s3: S3, workers: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kafka: Broker, s3: S3, workers: WorkerPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     available(flink_jars)
     set_environment(monkeypatch, s3.environment)

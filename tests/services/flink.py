@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,25 @@ from tests.services.engines import flink_job_server
 from tests.services.processes import Server, Service, free_port, java
 
 # Flink's own scripts would set them; without a script each has to be given.
-_TASK_MANAGER = (
-    "taskmanager.cpu.cores=1",
-    "taskmanager.memory.task.heap.size=384m",
-    "taskmanager.memory.task.off-heap.size=0m",
-    "taskmanager.memory.managed.size=128m",
-    "taskmanager.memory.network.min=64m",
-    "taskmanager.memory.network.max=64m",
-    "taskmanager.memory.framework.heap.size=128m",
-    "taskmanager.memory.framework.off-heap.size=128m",
-    "taskmanager.memory.jvm-metaspace.size=256m",
-    "taskmanager.memory.jvm-overhead.min=64m",
-    "taskmanager.memory.jvm-overhead.max=64m",
-)
+MEMORY: dict[str, object] = {
+    "taskmanager.cpu.cores": 1,
+    "taskmanager.memory.task.heap.size": "384m",
+    "taskmanager.memory.task.off-heap.size": "0m",
+    "taskmanager.memory.managed.size": "128m",
+    "taskmanager.memory.network.min": "64m",
+    "taskmanager.memory.network.max": "64m",
+    "taskmanager.memory.framework.heap.size": "128m",
+    "taskmanager.memory.framework.off-heap.size": "128m",
+    "taskmanager.memory.jvm-metaspace.size": "256m",
+    "taskmanager.memory.jvm-overhead.min": "64m",
+    "taskmanager.memory.jvm-overhead.max": "64m",
+}
 # What Flink's libraries reach into; Java 17 has to be told.
-_OPENS = tuple(f"--add-opens=java.base/java.{package}=ALL-UNNAMED"
-               for package in ("util", "lang", "time", "net", "io", "nio", "util.concurrent"))  # fmt: skip
-_HERE = "127.0.0.1"
+OPENS = tuple(
+    f"--add-opens=java.base/java.{package}=ALL-UNNAMED"
+    for package in ("util", "lang", "time", "net", "io", "nio", "util.concurrent")
+)
+HERE = "127.0.0.1"
 _ROOT = Path(__file__).parents[2]
 
 
@@ -47,7 +49,7 @@ class _Java(Server):
         self.log = self.folder / f"{self.name}.log"
 
     def _java(self, main: str, *arguments: str, heap_mb: int = 256) -> Service:
-        argv = [java(17), f"-Xmx{heap_mb}m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *_OPENS,
+        argv = [java(17), f"-Xmx{heap_mb}m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *OPENS,
                 "-Dorg.slf4j.simpleLogger.showDateTime=true", "-cp", str(flink_job_server()), main,
                 *arguments]  # fmt: skip
         return Service(self.name, argv, self.log)
@@ -73,7 +75,7 @@ class JobManager(_Java):
     @property
     def rest(self) -> str:
         """Where it can be asked."""
-        return f"http://{_HERE}:{self.port}"
+        return f"http://{HERE}:{self.port}"
 
     @property
     def configuration(self) -> Path:
@@ -83,14 +85,14 @@ class JobManager(_Java):
     def _prepare(self) -> Service:
         self.configuration.mkdir(parents=True, exist_ok=True)
         lines = {
-            "jobmanager.rpc.address": _HERE,
+            "jobmanager.rpc.address": HERE,
             "jobmanager.rpc.port": self._rpc,
-            "jobmanager.bind-host": _HERE,
-            "taskmanager.bind-host": _HERE,
-            "taskmanager.host": _HERE,
+            "jobmanager.bind-host": HERE,
+            "taskmanager.bind-host": HERE,
+            "taskmanager.host": HERE,
             "blob.server.port": self._blobs,
-            "rest.address": _HERE,
-            "rest.bind-address": _HERE,
+            "rest.address": HERE,
+            "rest.bind-address": HERE,
             "rest.port": self.port,
             "rest.bind-port": self.port,
             "taskmanager.numberOfTaskSlots": self._slots,
@@ -135,7 +137,8 @@ class TaskManager(_Java):
         self._manager = manager
 
     def _prepare(self) -> Service:
-        given = (*_TASK_MANAGER, f"taskmanager.data.port={self.port}")
+        given = [f"{name}={value}" for name, value in MEMORY.items()]
+        given.append(f"taskmanager.data.port={self.port}")
         return self._java(
             "org.apache.flink.runtime.taskexecutor.TaskManagerRunner",
             "--configDir", str(self._manager.configuration),
@@ -146,25 +149,35 @@ class TaskManager(_Java):
 class WorkerPool(Server):
     """Starts the Python workers that TaskManagers ask for, each a process of its own.
 
+    Args:
+        folder: where its log lies.
+        boot: builds the program that starts a worker, as the SDK's image has it; None: Python does.
+        name: of its log.
+
     Attributes:
-        port: where it is asked. Two pools may have the same: the system shares out.
+        port: where it is asked.
     """
 
-    def __init__(self, folder: Path, number: int, port: int | None = None) -> None:
-        super().__init__(port)
-        self.name = f"pool-{number}"
-        self._folder = folder.absolute()
-        self.log = self._folder / f"{self.name}.log"
+    def __init__(
+        self, folder: Path, boot: Callable[[], Path] | None = None, name: str = "pool"
+    ) -> None:
+        super().__init__()
+        self.log = folder.absolute() / f"{name}.log"
+        self._boot = boot
 
     def _prepare(self) -> Service:
         argv = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main",
                 f"--service_port={self.port}"]  # fmt: skip
         # It starts whatever `python` is.
         programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return Service(self.name, argv, self.log, {"PATH": programs, "PYTHONPATH": str(_ROOT)})
+        environment = {"PATH": programs, "PYTHONPATH": str(_ROOT)}
+        if self._boot is not None:
+            argv.append(f"--container_executable={self._boot()}")
+            environment["RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT"] = "1"
+        return Service("worker pool", argv, self.log, environment)
 
     def _answers(self) -> None:
-        with grpc.insecure_channel(f"{_HERE}:{self.port}") as channel:
+        with grpc.insecure_channel(f"{HERE}:{self.port}") as channel:
             grpc.channel_ready_future(channel).result(timeout=2)
 
 
@@ -184,14 +197,14 @@ class JobServer(_Java):
     def _prepare(self) -> Service:
         return self._java(
             "org.apache.beam.runners.flink.FlinkJobServerDriver",
-            f"--job-host={_HERE}", f"--job-port={self.port}", f"--artifact-port={free_port()}",
+            f"--job-host={HERE}", f"--job-port={self.port}", f"--artifact-port={free_port()}",
             f"--expansion-port={free_port()}", f"--artifacts-dir={self.folder / 'artifacts'}",
             f"--flink-conf-dir={self._manager.configuration}",
-            f"--flink-master={_HERE}:{self._manager.port}",
+            f"--flink-master={HERE}:{self._manager.port}",
         )  # fmt: skip
 
     def _answers(self) -> None:
-        with grpc.insecure_channel(f"{_HERE}:{self.port}") as channel:
+        with grpc.insecure_channel(f"{HERE}:{self.port}") as channel:
             grpc.channel_ready_future(channel).result(timeout=2)
 
 
@@ -209,7 +222,7 @@ class FlinkCluster:
         folder.mkdir(parents=True, exist_ok=True)
         self.manager = JobManager(folder, slots)
         self.workers = [TaskManager(self.manager, number) for number in range(task_managers)]
-        self.pools = [WorkerPool(folder, 0)]
+        self.pools = [WorkerPool(folder)]
         self.server = JobServer(self.manager)
 
     @property
@@ -221,9 +234,9 @@ class FlinkCluster:
     def flags(self) -> list[str]:
         """The flags that bring a job to it."""
         return [
-            "--runner=FlinkRunner", f"--job_endpoint={_HERE}:{self.server.port}",
-            f"--flink_master={_HERE}:{self.manager.port}", "--environment_type=EXTERNAL",
-            f"--environment_config={_HERE}:{self.pools[0].port}",
+            "--runner=FlinkRunner", f"--job_endpoint={HERE}:{self.server.port}",
+            f"--flink_master={HERE}:{self.manager.port}", "--environment_type=EXTERNAL",
+            f"--environment_config={HERE}:{self.pools[0].port}",
         ]  # fmt: skip
 
     def __enter__(self) -> FlinkCluster:

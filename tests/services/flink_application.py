@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import grpc
 from apache_beam import version
 
 from tests.services import go, maven
+from tests.services.flink import HERE, MEMORY, OPENS, WorkerPool
 from tests.services.processes import Server, Service, free_port, java
 
 # Of the version whose parts Beam's job server takes.
@@ -29,27 +28,6 @@ _S3 = [f"org.apache.flink:flink-s3-fs-presto:{FLINK}"]
 _KUBERNETES = [f"org.apache.flink:flink-kubernetes:{FLINK}"]
 _BOOT = f"github.com/apache/beam/sdks/v2/python/container@v{version.__version__}"
 
-# Flink's own scripts would set them; without a script each has to be given.
-_MEMORY = {
-    "taskmanager.cpu.cores": 1,
-    "taskmanager.memory.task.heap.size": "384m",
-    "taskmanager.memory.task.off-heap.size": "0m",
-    "taskmanager.memory.managed.size": "128m",
-    "taskmanager.memory.network.min": "64m",
-    "taskmanager.memory.network.max": "64m",
-    "taskmanager.memory.framework.heap.size": "128m",
-    "taskmanager.memory.framework.off-heap.size": "128m",
-    "taskmanager.memory.jvm-metaspace.size": "256m",
-    "taskmanager.memory.jvm-overhead.min": "64m",
-    "taskmanager.memory.jvm-overhead.max": "64m",
-}
-# What Flink's libraries reach into; Java 17 has to be told.
-_OPENS = tuple(
-    f"--add-opens=java.base/java.{package}=ALL-UNNAMED"
-    for package in ("util", "lang", "time", "net", "io", "nio", "util.concurrent")
-)
-_HERE = "127.0.0.1"
-_ROOT = Path(__file__).parents[2]
 _SOURCES = Path(__file__).parent / "java"
 
 
@@ -78,36 +56,12 @@ def source(name: str, *folders: Path) -> list[str]:
         Unavailable: there is no Java 17.
     """
     path = os.pathsep.join(f"{folder}/*" for folder in folders)
-    return [java(17), *_OPENS, "-cp", path, str(_SOURCES / f"{name}.java")]
+    return [java(17), *OPENS, "-cp", path, str(_SOURCES / f"{name}.java")]
 
 
-class Workers(Server):
-    """Starts the Python workers that a TaskManager asks for, as the SDK's image does.
-
-    Attributes:
-        port: where it is asked.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.log = folder.absolute() / "workers.log"
-
-    def _prepare(self) -> Service:
-        boot = go.program(f"beam-boot-{version.__version__}", _BOOT)
-        argv = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main",
-                f"--service_port={self.port}", f"--container_executable={boot}"]  # fmt: skip
-        # It starts whatever `python` is.
-        programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = {
-            "PATH": programs,
-            "PYTHONPATH": str(_ROOT),
-            "RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT": "1",
-        }
-        return Service("worker pool", argv, self.log, environment)
-
-    def _answers(self) -> None:
-        with grpc.insecure_channel(f"{_HERE}:{self.port}") as channel:
-            grpc.channel_ready_future(channel).result(timeout=2)
+def workers(folder: Path) -> WorkerPool:
+    """What starts the Python workers that a TaskManager asks for, as the SDK's image does."""
+    return WorkerPool(folder, lambda: go.program(f"beam-boot-{version.__version__}", _BOOT))
 
 
 class _Java(Server):
@@ -141,17 +95,17 @@ class Application:
         folder.mkdir(parents=True)
         self._rest, rpc, data = free_port(), free_port(), free_port()
         lines = {
-            **_MEMORY,
-            "jobmanager.rpc.address": _HERE,
+            **MEMORY,
+            "jobmanager.rpc.address": HERE,
             "jobmanager.rpc.port": rpc,
-            "jobmanager.bind-host": _HERE,
-            "rest.address": _HERE,
-            "rest.bind-address": _HERE,
+            "jobmanager.bind-host": HERE,
+            "rest.address": HERE,
+            "rest.bind-address": HERE,
             "rest.port": self._rest,
             "rest.bind-port": self._rest,
             "blob.server.port": free_port(),
-            "taskmanager.host": _HERE,
-            "taskmanager.bind-host": _HERE,
+            "taskmanager.host": HERE,
+            "taskmanager.bind-host": HERE,
             "taskmanager.data.port": data,
             "io.tmp.dirs": folder / "tmp",
             **settings,
@@ -191,7 +145,7 @@ class Application:
         """What the cluster's REST interface answers; posts the body if there is one."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
-            f"http://{_HERE}:{self._rest}{path}", data, {"Content-Type": "application/json"}
+            f"http://{HERE}:{self._rest}{path}", data, {"Content-Type": "application/json"}
         )
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.load(answer)
