@@ -38,7 +38,7 @@ def test_no_regular_expression_is_slow_on_a_text_made_for_it(package):
 )
 def test_slow_ones_are_found(pattern, method):
     found = patterns.Found("here", re.compile(pattern), frozenset({method}))
-    assert next(patterns.slow(found, 20_000, SECONDS), None)
+    assert next(patterns.slow(found, 12_000, SECONDS), None)
 
 
 LONG = 20_000
