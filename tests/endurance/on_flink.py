@@ -122,10 +122,10 @@ def kills(on: Cluster, times: int = 20) -> dict[str, int]:
     return on.finish()
 
 
-def _killed(on: Cluster, part: object) -> None:
-    part.stop(kill=True)  # type: ignore[attr-defined]
+def _killed(on: Cluster, part: Startable) -> None:
+    part.stop(kill=True)
     time.sleep(on.rig.choose.uniform(0, 3))
-    part.start()  # type: ignore[attr-defined]
+    part.start()
 
 
 def _workers(on: Cluster) -> list[psutil.Process]:
