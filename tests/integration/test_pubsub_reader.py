@@ -25,6 +25,7 @@ from pipeline.sources.live.endless import NO_END, Numbers
 from pipeline.sources.pubsub import split
 from pipeline.sources.pubsub.outstanding import ROUNDS
 from pipeline.sources.pubsub.split import Subscription
+from tests.integration.test_pubsub import pulled
 from tests.services.fixtures import set_environment, started
 from tests.services.pubsub import PubSub
 from transforms.decode import decode
@@ -69,15 +70,13 @@ def publish(pubsub: PubSub, topic: str, count: int, first: int = 0) -> set[str]:
 
 def others_get(pubsub: PubSub, subscription: str, seconds: float = 3.0) -> set[str]:
     """The ids of the messages that somebody else is given, who gives them back."""
-    found: dict[str, str] = {}
-    until = time.monotonic() + seconds
-    with pubsub.subscriber() as subscriber:
-        while time.monotonic() < until:
-            answer = subscriber.pull(
-                subscription=subscription, max_messages=1000, timeout=2, retry=None
-            )
-            found |= {each.message.message_id: each.ack_id for each in answer.received_messages}
-        if found:
+    found = {
+        each.message.message_id: each.ack_id
+        for part in pulled(pubsub, subscription, seconds)
+        for each in part
+    }
+    if found:
+        with pubsub.subscriber() as subscriber:
             subscriber.modify_ack_deadline(
                 subscription=subscription, ack_ids=list(found.values()), ack_deadline_seconds=0
             )
