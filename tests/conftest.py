@@ -27,6 +27,8 @@ LONG_FILES = (
     "integration/test_side_by_side.py",
     "integration/test_hostile.py",
     "integration/test_engines.py",
+    "integration/test_flink_cluster.py",
+    "integration/test_pubsub_flink.py",
     "integration/test_flink_application.py",
     "integration/test_calce.py",
     "integration/test_models.py",
