@@ -58,7 +58,7 @@ FIND_PYTHON = for candidate in python3.11 python3 python; do \
 	echo "Python 3.11 was not found as python3.11, python3 or python. Install it and run this again." >&2; \
 	exit 1
 
-.PHONY: help install run models test test-long lint format bench chaos soak fuzz fuzz-doors template deploy lock audit clean
+.PHONY: help install run models test test-long proofs lint format bench chaos soak fuzz fuzz-doors template deploy lock audit clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -98,7 +98,10 @@ test: install ## Run the tests and demand 95 % branch coverage of transforms and
 
 # Minutes of a live job under fire, and the job on other engines.
 test-long: install ## Run the short forms of chaos and soak, and the tests on Prism (ARGS: pytest's)
-	@$(PYTEST) -m long $(ARGS)
+	@$(PYTEST) -m 'long and not proof' $(ARGS)
+
+proofs: install ## Run the tests that wait for minutes, which test-long leaves out (ARGS: pytest's)
+	@$(PYTEST) -m proof $(ARGS)
 
 # Every check runs, whichever fails first.
 lint: install ## Check style, format, types and SQL

@@ -151,6 +151,8 @@ def publishing(pubsub: PubSub, topic: str, rate: int) -> Iterator[Callable[[], i
         ended()
 
 
+# Minutes of it are leases that run out.
+@pytest.mark.proof
 def test_a_killed_job_that_starts_without_its_checkpoint_has_all_that_was_not_acknowledged(
     pubsub: PubSub, flags: list[str], tmp_path: Path
 ) -> None:
