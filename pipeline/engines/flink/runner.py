@@ -83,6 +83,12 @@ def check(options: PipelineOptions) -> None:
             f"--savepoint_path={found}: only a cluster starts from it, not a job server of the job's "
             "own; give --flink_master=HOST:PORT (its REST port)"
         )
+    several = options.view_as(FlinkOptions).num_concurrent_checkpoints
+    if several is not None and several > 1:
+        raise ConfigError(
+            f"--num_concurrent_checkpoints={several}: where several are taken at the same time, none "
+            "is known to have all that was over when the one before was complete; drop it"
+        )
     endpoint.answers(options)
 
 

@@ -49,6 +49,12 @@ def test_elsewhere_they_are_not_there() -> None:
     assert not {"checkpointing_interval", "max_bundle_size"} & given.keys()
 
 
+def test_checkpoints_are_taken_one_at_a_time() -> None:
+    with pytest.raises(ConfigError, match=r"--num_concurrent_checkpoints=2: .*drop it"):
+        choose.ready(parse(["--runner=FlinkRunner", "--num_concurrent_checkpoints=2"]))
+    choose.ready(parse(["--runner=FlinkRunner", "--num_concurrent_checkpoints=1"]))
+
+
 def test_a_savepoint_needs_a_cluster() -> None:
     options = parse(["--runner=FlinkRunner", "--savepoint_path=/s/1"])
     assert choose.engine(options).restored
