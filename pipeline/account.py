@@ -47,7 +47,12 @@ class Account:
     @property
     def balances(self) -> bool:
         """Whether nothing was lost and nothing counted twice."""
-        return self.read == self.written + self.duplicates + self.dead_letters
+        return self.left == 0
+
+    @property
+    def left(self) -> int:
+        """Messages that were read and have not come out; negative where some came out twice."""
+        return self.read - self.written - self.duplicates - self.dead_letters
 
     def lines(
         self, seconds: float, latency: str = "", kept: bool = True, saved: bool = False
@@ -60,8 +65,7 @@ class Account:
             kept: whether there is a sink that readings are written to.
             saved: whether a savepoint holds what was read and has not come out yet.
         """
-        left = self.read - self.written - self.duplicates - self.dead_letters
-        in_savepoint = f" + in the savepoint {left:,}" if saved and left > 0 else ""
+        in_savepoint = f" + in the savepoint {self.left:,}" if saved and self.left > 0 else ""
         sign = "=" if self.balances or in_savepoint else "≠"
         rate = self.read / seconds if seconds > 0 else 0.0
         parts = f"duplicates {self.duplicates:,} + dead letters {self.dead_letters:,}"

@@ -149,6 +149,11 @@ def shards(names: Sequence[str | None], count: int) -> npt.NDArray[np.int64]:
     return (high % np.uint64(count)).astype(np.int64)
 
 
+def shard(table: pa.Table, count: int) -> int:
+    """The shard of a table's readings, which are all of one; see `shards`."""
+    return int(shards([table.column("equipment_id")[0].as_py()], count)[0])
+
+
 def to_hex(high: U64, low: U64) -> pa.Array:
     """The identities as 32 hexadecimal digits each, shape (n,)."""
     both = np.empty((len(high), 2), dtype=">u8")

@@ -8,16 +8,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol, cast
 
-from apache_beam.options.pipeline_options import (
-    GoogleCloudOptions,
-    PipelineOptions,
-    StandardOptions,
-)
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import PipelineResult, PipelineRunner, create_runner
 
 from pipeline.engines import HERE, dataflow, prism
 from pipeline.engines.flink import ENGINE as FLINK
-from pipeline.engines.flink import jar
 from pipeline.engines.flink import runner as flink
 from pipeline.engines.local import runner as local
 from pipeline.engines.local.spill import local_shuffle
@@ -39,6 +34,9 @@ class Started(Protocol):
 
     def check(self, options: PipelineOptions, /) -> None:
         """Finds out before it starts what it needs; raises ConfigError."""
+
+    def only_written(self, options: PipelineOptions, /) -> str | None:
+        """The file that the job is only written to; None if it is to be run."""
 
     def followed(
         self, options: PipelineOptions, result: PipelineResult, stopping: Callable[[], bool], /
@@ -129,9 +127,7 @@ def choose(options: PipelineOptions, live: bool = False) -> PipelineRunner:
 
 def only_written(options: PipelineOptions) -> str | None:
     """The file that the job is only written to, for others to run: a template or a jar."""
-    if _started(options) is flink:
-        return jar.target(options)
-    return options.view_as(GoogleCloudOptions).template_location or None
+    return _started(options).only_written(options)
 
 
 def ready(options: PipelineOptions) -> None:

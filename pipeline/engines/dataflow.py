@@ -82,6 +82,11 @@ def check(options: PipelineOptions) -> None:
         _check_service(cloud)
 
 
+def only_written(options: PipelineOptions) -> str | None:
+    """The template that the job is only written to; None if it is to be run."""
+    return options.view_as(GoogleCloudOptions).template_location or None
+
+
 def _check_package(options: PipelineOptions) -> None:
     given = options.get_all_options()
     if not any(given.get(name) for name in ("setup_file", "sdk_container_image")):

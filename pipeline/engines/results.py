@@ -8,7 +8,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability import portable_runner
 from apache_beam.runners.runner import PipelineResult
 
-__all__ = ["PipelineResult", "as_it_is", "without_cache"]
+__all__ = ["PipelineResult", "as_it_is", "nowhere", "without_cache"]
 
 
 def without_cache(result: PipelineResult) -> PipelineResult:
@@ -17,6 +17,10 @@ def without_cache(result: PipelineResult) -> PipelineResult:
         # On Prism and Flink it would answer for ever what it answered first.
         result._metrics = None
     return result
+
+
+def nowhere(_options: PipelineOptions) -> None:
+    """Where the job is only written to: an engine without such files runs it."""
 
 
 def as_it_is(

@@ -92,19 +92,19 @@ class _Hold(beam.DoFn):
         now_us = self._now_us()
         durable = _durable.get((self._step, key), 0)
         there = list(waiting.read())
-        ready = [
-            number <= durable or now_us - since_us >= _LONGEST_US for number, since_us, _ in there
-        ]
-        if any(ready):
+
+        def is_early(held: tuple[int, int, PackedBatch]) -> bool:
+            number, since_us, _ = held
+            return number > durable and now_us - since_us < _LONGEST_US
+
+        early = [each for each in there if is_early(each)]
+        if len(early) < len(there):
             waiting.clear()
-            for each, is_ready in zip(there, ready, strict=True):
-                if not is_ready:
-                    waiting.add(each)
-        yield from self._tables(
-            each for each, is_ready in zip(there, ready, strict=True) if is_ready
-        )
-        if not all(ready):
+            for each in early:
+                waiting.add(each)
+        if early:
             look.set(Timestamp(micros=now_us + _LOOK_US))
+        yield from self._tables(each for each in there if not is_early(each))
 
     @on_timer(END)
     def ended(  # type: ignore[no-untyped-def]
@@ -144,8 +144,7 @@ class Stable(beam.PTransform):
         shards = self._shards
 
         def keyed(table: pa.Table) -> tuple[int, PackedBatch]:
-            name = table.column("equipment_id")[0].as_py()
-            return int(identity.shards([name], shards)[0]), PackedBatch(table)
+            return identity.shard(table, shards), PackedBatch(table)
 
         by_shard = tables | "ByShard" >> beam.Map(keyed).with_output_types(tuple[int, PackedBatch])
         return by_shard | "Hold" >> beam.ParDo(_Hold(self._clock)).with_output_types(pa.Table)

@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +86,19 @@ class Run:
             time.sleep(_LOOK_S)
 
 
+@contextlib.contextmanager
+def running(out: Path, flags: Sequence[str]) -> Iterator[Run]:
+    """A live job that reads; drained at the end."""
+    run = Run(out, flags)
+    try:
+        run.until(lambda: run.figure("read") > 0)
+        yield run
+        run.process.send_signal(signal.SIGINT)
+        run.process.wait(300)
+    finally:
+        run.process.kill()
+
+
 def _bounded(out: Path, flags: Sequence[str], source: Path) -> Cost:
     began = time.monotonic()
     run = Run(out, [f"--source={source}", *flags])
@@ -98,18 +111,11 @@ def _bounded(out: Path, flags: Sequence[str], source: Path) -> Cost:
 
 
 def _live(out: Path, flags: Sequence[str], source: str, readings: int) -> Cost:
-    run = Run(
-        out, [f"--source={source}?group={out.name}&disorder=60", "--lake_file_wait=5", *flags]
-    )
-    try:
-        run.until(lambda: run.figure("read") > 0)
+    wanted = [f"--source={source}?group={out.name}&disorder=60", "--lake_file_wait=5", *flags]
+    with running(out, wanted) as run:
         began, (python, java) = time.monotonic(), run.look()
         run.until(lambda: run.figure("written") >= readings)
         seconds, (python_now, java_now) = time.monotonic() - began, run.look()
-        run.process.send_signal(signal.SIGINT)
-        run.process.wait(300)
-    finally:
-        run.process.kill()
     return Cost(seconds, python_now - python, java_now - java, run.peak_mb)
 
 

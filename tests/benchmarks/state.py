@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from typing import Any
 
 from kafka import KafkaProducer
 
-from tests.benchmarks.engines import Run
+from tests.benchmarks.engines import running
 from tests.services.engines import flink_job_server
 from tests.services.kafka import Broker, kafka_broker
 from tests.services.processes import Unavailable, free_port
@@ -104,18 +103,12 @@ def _one(out: Path, topic: str, total: int, jar: Path) -> str:
     flags = ["--runner=FlinkRunner", f"--flink_job_server_jar={jar}", "--parallelism=1",
              f"--flink_conf_dir={conf}", "--checkpointing_interval=3000", "--lake_file_wait=5",
              f"--source={topic}?group={out.name}&disorder=60"]  # fmt: skip
-    run = Run(out, flags)
-    try:
-        run.until(lambda: run.figure("read") > 0)
+    with running(out, flags) as run:
         began = time.monotonic()
         run.until(lambda: run.figure("written") >= total)
         seconds = time.monotonic() - began
         time.sleep(10)  # what is remembered, and no more, is in the next checkpoints
         told = _checkpoints(port)
-        run.process.send_signal(signal.SIGINT)
-        run.process.wait(300)
-    finally:
-        run.process.kill()
     return f"{total / seconds:,.0f} readings/s; {told}; memory {run.peak_mb:,.0f} MiB at most"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 
 from tests.services.engines import flink_job_server
-from tests.services.processes import Server, Service, free_port, java
+from tests.services.processes import Server, Service, Together, free_port, java
 
 # Flink's own scripts would set them; without a script each has to be given.
 MEMORY: dict[str, object] = {
@@ -208,7 +208,7 @@ class JobServer(_Java):
             grpc.channel_ready_future(channel).result(timeout=2)
 
 
-class FlinkCluster:
+class FlinkCluster(Together):
     """All of it; as a context manager it is started, and gone at the end.
 
     Attributes:
@@ -238,16 +238,3 @@ class FlinkCluster:
             f"--flink_master={HERE}:{self.manager.port}", "--environment_type=EXTERNAL",
             f"--environment_config={HERE}:{self.pools[0].port}",
         ]  # fmt: skip
-
-    def __enter__(self) -> FlinkCluster:
-        try:
-            for part in self.parts:
-                part.start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for part in reversed(self.parts):
-            part.stop(kill=True)

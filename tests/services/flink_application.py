@@ -6,7 +6,7 @@ import json
 import os
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from apache_beam import version
 
 from tests.services import go, maven
 from tests.services.flink import HERE, MEMORY, OPENS, WorkerPool
-from tests.services.processes import Server, Service, free_port, java
+from tests.services.processes import Server, Service, Together, free_port, java
 
 # Of the version whose parts Beam's job server takes.
 FLINK = "1.19.0"
@@ -79,7 +79,7 @@ class _Java(Server):
         """A connection is enough."""
 
 
-class Application:
+class Application(Together):
     """A JobManager that runs a jar, and a TaskManager; as a context manager they are gone at the end.
 
     Args:
@@ -121,25 +121,17 @@ class Application:
         jvm = ["-Xmx512m", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.showDateTime=true"]
         manager = source("Application", flink)
         worker = [*manager[:-1], "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"]
-        self.parts = [
+        self._parts = [
             _Java("jobmanager", folder, [manager[0], *jvm, *manager[1:], str(folder), jar], given,
                   self._rest),
             _Java("taskmanager", folder, [worker[0], *jvm, *worker[1:], "--configDir", str(folder)],
                   given, data),
         ]  # fmt: skip
 
-    def __enter__(self) -> Application:
-        try:
-            for part in self.parts:
-                part.start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for part in reversed(self.parts):
-            part.stop(kill=True)
+    @property
+    def parts(self) -> Sequence[Server]:
+        """JobManager and TaskManager."""
+        return self._parts
 
     def get(self, path: str, body: object = None) -> Any:
         """What the cluster's REST interface answers; posts the body if there is one."""

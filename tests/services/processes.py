@@ -217,6 +217,28 @@ class Startable(ABC):
         self.stop(kill=True)
 
 
+class Together(ABC):
+    """Several services that belong together; as a context manager they are gone at the end."""
+
+    @property
+    @abstractmethod
+    def parts(self) -> Sequence[Startable]:
+        """In the order in which they start."""
+
+    def __enter__(self) -> Self:
+        try:
+            for part in self.parts:
+                part.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for part in reversed(self.parts):
+            part.stop(kill=True)
+
+
 class Server(Startable):
     """A service in a process of our own.
 

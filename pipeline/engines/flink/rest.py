@@ -19,6 +19,8 @@ _AT_ONCE = 40
 # What event time is once nothing more comes (Long.MAX_VALUE).
 _END = "9223372036854775807"
 _RUNNING = "RUNNING"
+# Flink's word for a checkpoint that is in memory alone.
+_NOWHERE = "<checkpoint-not-externally-addressable>"
 _LOOK_S = 0.5
 
 
@@ -63,7 +65,7 @@ class Rest:
 
         False where the job does not run at the moment, or nothing is known of it yet.
         """
-        if self._get(self._job())["state"] != _RUNNING:
+        if self.state() != _RUNNING:
             return False
         found = [
             str(each["value"])
@@ -77,11 +79,11 @@ class Rest:
         return int(self._get(f"{self._job()}/checkpoints")["counts"]["completed"])
 
     def checkpoint(self) -> str | None:
-        """Where the last complete checkpoint or savepoint lies; None if there is none, or it is not kept."""
+        """Where the last complete checkpoint or savepoint lies; None if there is none, or it lies nowhere."""
         latest = self._get(f"{self._job()}/checkpoints")["latest"]
         found = [each for each in (latest.get("completed"), latest.get("savepoint")) if each]
-        path = max(found, key=lambda each: int(each["id"]))["external_path"] if found else None
-        return str(path) if path and "external" not in str(path).split(":")[0] else None
+        path = max(found, key=lambda each: int(each["id"]))["external_path"] if found else _NOWHERE
+        return None if path == _NOWHERE else str(path)
 
     def state(self) -> str:
         """The job's state, such as RUNNING, RESTARTING or FAILED."""
@@ -91,12 +93,12 @@ class Rest:
         """Ends the job with a savepoint; returns where it lies.
 
         Raises:
-            Unsaved: no savepoint could be made; the job goes on.
+            Unsaved: no savepoint could be made; the job continues.
         """
         try:
             asked = self._get(f"{self._job()}/stop", "POST", {"drain": False})["request-id"]
         except urllib.error.HTTPError as error:
-            raise Unsaved(_reason(error.read())) from error
+            raise Unsaved(_reason(error.read().decode(errors="replace"))) from error
         path = f"{self._job()}/savepoints/{asked}"
         give_up = time.monotonic() + patience_s
         while (found := self._get(path))["status"]["id"] != "COMPLETED":
@@ -105,7 +107,7 @@ class Rest:
             time.sleep(_LOOK_S)
         done = found["operation"]
         if "location" not in done:
-            raise Unsaved(_reason(json.dumps(done.get("failure-cause", {})).encode()))
+            raise Unsaved(_first_cause(str(done.get("failure-cause", {}).get("stack-trace", "?"))))
         return str(done["location"])
 
     def cancel(self) -> None:
@@ -143,14 +145,17 @@ def _key(metric: str, namespaces: frozenset[str]) -> tuple[str, str] | None:
     return (namespace, name) if name and namespace in namespaces else None
 
 
-def _reason(body: bytes) -> str:
-    """The first line of what Flink says is wrong."""
-    text = body.decode(errors="replace")
+def _reason(answer: str) -> str:
+    """What a refusal says is wrong."""
     with contextlib.suppress(ValueError, AttributeError):
-        told = json.loads(text)
-        text = str(told.get("stack-trace") or " ".join(told.get("errors", ())) or text)
-    causes = re.findall(r"Caused by: (?:[\w.$]+: )?(.+)", text)
-    return (causes[-1] if causes else text.strip().splitlines()[0] if text.strip() else "?")[:300]
+        answer = " ".join(json.loads(answer)["errors"])
+    return _first_cause(answer)
+
+
+def _first_cause(trace: str) -> str:
+    """The line of a stack trace that tells what it began with."""
+    causes = re.findall(r"Caused by: (?:[\w.$]+: )?(.+)", trace)
+    return str(causes[-1] if causes else next(iter(trace.strip().splitlines()), "?"))[:300]
 
 
 def _some(names: list[str]) -> Iterator[list[str]]:

@@ -108,18 +108,23 @@ class FlinkResult(PipelineResult):
         Raises:
             EngineFailed: it has failed, or nobody knows what became of it; says where to go on.
         """
-        threading.Thread(target=self._end, name="end of the job", daemon=True).start()
+        ending = threading.Thread(target=self._end, name="end of the job", daemon=True)
+        ending.start()
         logging.getLogger().addFilter(self._is_news)
         former = threading.excepthook
 
         def ended(told: threading.ExceptHookArgs) -> None:
-            # A thread of Beam's that listens to the job server; what follows is told here.
+            # A thread of Beam's lost the job server; this one notices, too, and says so.
             if not isinstance(told.exc_value, grpc.RpcError):
                 former(told)
 
         threading.excepthook = ended
         try:
-            return str(self._result.wait_until_finish(duration))
+            state = str(self._result.wait_until_finish(duration))
+            if self._stopping() and not self._drains:
+                # The job is over a moment before Flink says where its savepoint lies.
+                ending.join(_SILENT_S)
+            return state
         except (RuntimeError, grpc.RpcError) as error:
             if self._over:
                 return str(PipelineState.DONE)
@@ -184,7 +189,7 @@ class FlinkResult(PipelineResult):
             self._save()
 
     def _save(self) -> None:
-        """Ends the job with a savepoint; where none can be made it goes on, and says so."""
+        """Ends the job with a savepoint; where none can be made it warns and tries again."""
         told = False
         while not self._over:
             try:
@@ -200,7 +205,7 @@ class FlinkResult(PipelineResult):
                 if not told:
                     told = True
                     _log.warning(
-                        "no savepoint could be made (%s), so the job goes on; trying again. Flink's "
+                        "no savepoint could be made (%s); the job continues, trying again. Flink's "
                         "own configuration has to name a folder: state.savepoints.dir", error,
                     )  # fmt: skip
             except _NO_ANSWER as error:

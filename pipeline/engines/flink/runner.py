@@ -78,7 +78,7 @@ def check(options: PipelineOptions) -> None:
         return
     found = options.view_as(FlinkOptions).savepoint_path
     if found and _is_own(options):
-        # Beam would begin anew without a word.
+        # Beam would ignore it and not say so.
         raise ConfigError(
             f"--savepoint_path={found}: only a cluster starts from it, not a job server of the job's "
             "own; give --flink_master=HOST:PORT (its REST port)"
@@ -90,6 +90,9 @@ def check(options: PipelineOptions) -> None:
             "is known to have all that was over when the one before was complete; drop it"
         )
     endpoint.answers(options)
+
+
+only_written = jar.target
 
 
 def followed(

@@ -13,7 +13,7 @@ from pipeline.engines.local import ENGINE as LOCAL
 from pipeline.engines.local import live as streaming_live
 from pipeline.engines.local import patches
 from pipeline.engines.properties import Engine
-from pipeline.engines.results import as_it_is
+from pipeline.engines.results import as_it_is, nowhere
 
 NAMES = ("DirectRunner", "apache_beam.runners.DirectRunner", "FnApiRunner")
 
@@ -51,4 +51,5 @@ def check(_options: PipelineOptions) -> None:
     """Nothing can be missing: it is this process."""
 
 
+only_written = nowhere
 followed = as_it_is

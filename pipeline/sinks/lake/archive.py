@@ -8,7 +8,6 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Set
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.sinks.lake.cuts import by_number
-from pipeline.sinks.lake.files import read, usable, write_parquet
+from pipeline.sinks.lake.files import look_into, read, usable, write_parquet
 from pipeline.stores import Store, Stored, store_at
 from transforms.batch import MESSAGES
 
@@ -29,8 +28,6 @@ _FILES = 8
 _RANGES = b"offsets"
 # What a message is known by.
 _IDENTITY = ("payload", "position")
-# So many footers are read at once where a server has to be asked.
-_LOOKERS = 8
 
 
 def hour_folder(arrived_us: int) -> str:
@@ -64,14 +61,14 @@ class _Known:
         """Gets to know the files that are new, which others may have written."""
         there = [each for each in store.files(self._folder) if each.path not in self._paths]
         self._paths.update(each.path for each in there)
-        with ThreadPoolExecutor(1 if store.near else _LOOKERS) as pool:
-            for stored, told in zip(there, pool.map(partial(_told_by, store), there), strict=True):
-                if told is None:
-                    continue
-                if told.ranges is not None:
-                    self.add_ranges(told.ranges, stored.path)
-                else:
-                    self._ids |= _messages(store.uri, stored.path)
+        found = look_into(store, there, partial(_footer, store))
+        for stored, told in zip(there, found, strict=True):
+            if told is None:
+                continue
+            if told.ranges is not None:
+                self.add_ranges(told.ranges, stored.path)
+            else:
+                self._ids |= _messages(store.uri, stored.path)
 
     def add_ranges(self, ranges: Mapping[str, tuple[int, int]], path: str) -> None:
         self._paths.add(path)
@@ -101,18 +98,13 @@ class _Footer(NamedTuple):
     ranges: Mapping[str, tuple[int, int]] | None
 
 
-def _told_by(store: Store, stored: Stored) -> _Footer | None:
-    """None for a file that can't be used."""
-
-    def look() -> _Footer:
-        with store.open(stored.path, stored.size) as file:
-            found = (pq.read_schema(file).metadata or {}).get(_RANGES)
-        if found is None:
-            return _Footer(None)
-        told = json.loads(found)
-        return _Footer({name: (int(first), int(last)) for name, (first, last) in told.items()})
-
-    return usable(store, stored.path, look)
+def _footer(store: Store, stored: Stored) -> _Footer:
+    with store.open(stored.path, stored.size) as file:
+        found = (pq.read_schema(file).metadata or {}).get(_RANGES)
+    if found is None:
+        return _Footer(None)
+    told = json.loads(found)
+    return _Footer({name: (int(first), int(last)) for name, (first, last) in told.items()})
 
 
 def _identities(table: pa.Table) -> set[tuple[str, int]]:

@@ -7,19 +7,23 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import BinaryIO, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import LakeFailed
-from pipeline.stores import Store
+from pipeline.stores import Store, Stored
 from transforms import identity
 from transforms.decode import MEASURED
 
 _T = TypeVar("_T")
 
 _LENGTH = 200
+# So many files are looked into at once where a server has to be asked.
+_LOOKERS = 8
 # What Arrow, and what looks at values it has read, raise for a file that is damaged or foreign.
 _UNREADABLE = (
     pa.ArrowException, KeyError, ValueError, TypeError, AttributeError, OverflowError
@@ -286,6 +290,16 @@ def read(
                 raise Damaged(f"has {kind} in column {field.name}, not {field.type}")
         more = [name for name in if_there if name in there.names]
         return parquet.read(columns=[*(field.name for field in columns), *more])
+
+
+def look_into(
+    store: Store, there: Sequence[Stored], look: Callable[[Stored], _T]
+) -> list[_T | None]:
+    """What `look` finds in each of some files, in their order; None for one that can't be used."""
+    with ThreadPoolExecutor(1 if store.near else _LOOKERS) as pool:
+        return list(
+            pool.map(lambda stored: usable(store, stored.path, partial(look, stored)), there)
+        )
 
 
 def usable(store: Store, path: str, look: Callable[[], _T]) -> _T | None:

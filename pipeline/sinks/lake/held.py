@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -29,12 +28,10 @@ PART = b"part"
 _FOLDERS = 16
 # Files whose keys are kept: the newest are asked for again and again where readings come late.
 _FILES = 8
-# So many footers are read at once where a server has to be asked.
-_LOOKERS = 8
 
 
 class _Footer(NamedTuple):
-    """What is told of a file: the first and last time of its rows, and their part; None: any."""
+    """First and last time of a file's rows, and the part they are of; None where that is not known."""
 
     first: int | None
     last: int | None
@@ -111,33 +108,27 @@ def _footers(store: Store, folder: str, when: str) -> dict[str, _Footer | None]:
         _folders.move_to_end((store.uri, folder))
         if len(_folders) > _FOLDERS:
             _folders.popitem(last=False)
-    # Listed anew each time: others write, too.
+    # Listed at each write, because other workers write, too.
     there = list(store.files(folder))
     with kept.lock:
         new = [stored for stored in there if stored.path not in kept.footers]
-        with ThreadPoolExecutor(1 if store.near else _LOOKERS) as pool:
-            told = list(pool.map(partial(_footer, store, when), new))
+        told = files.look_into(store, new, partial(_footer, store, when))
         kept.footers |= {each.path: footer for each, footer in zip(new, told, strict=True)}
         return {stored.path: kept.footers[stored.path] for stored in there}
 
 
-def _footer(store: Store, when: str, stored: Stored) -> _Footer | None:
-    def look() -> _Footer:
-        with store.open(stored.path, stored.size) as file:
-            parquet = pq.ParquetFile(file)
-            part = (parquet.schema_arrow.metadata or {}).get(PART)
-            column = parquet.schema_arrow.get_field_index(when)
-            groups = [
-                parquet.metadata.row_group(at) for at in range(parquet.metadata.num_row_groups)
-            ]
-            found = [group.column(column).statistics for group in groups] if column >= 0 else [None]
-            if any(each is None or not each.has_min_max or each.null_count for each in found):
-                return _Footer(None, None, part)
-            first = min((each.min for each in found), default=None)
-            last = max((each.max for each in found), default=None)
-            return _Footer(_us(first), _us(last), part)
-
-    return files.usable(store, stored.path, look)
+def _footer(store: Store, when: str, stored: Stored) -> _Footer:
+    with store.open(stored.path, stored.size) as file:
+        parquet = pq.ParquetFile(file)
+        part = (parquet.schema_arrow.metadata or {}).get(PART)
+        column = parquet.schema_arrow.get_field_index(when)
+        groups = [parquet.metadata.row_group(at) for at in range(parquet.metadata.num_row_groups)]
+        found = [group.column(column).statistics for group in groups] if column >= 0 else [None]
+        if any(each is None or not each.has_min_max or each.null_count for each in found):
+            return _Footer(None, None, part)
+        first = min((each.min for each in found), default=None)
+        last = max((each.max for each in found), default=None)
+        return _Footer(_us(first), _us(last), part)
 
 
 def _us(moment: object) -> int | None:

@@ -76,8 +76,8 @@ class Parts:
 
     def of(self, rows: pa.Table, key: str) -> int:
         """The part of a table's rows, which are of one shard or have no equipment."""
-        if "equipment_id" in rows.column_names and (name := rows.column("equipment_id")[0].as_py()):
-            return int(identity.shards([name], self.shards)[0]) % self.count
+        if "equipment_id" in rows.column_names and rows.column("equipment_id")[0].is_valid:
+            return identity.shard(rows, self.shards) % self.count
         return crc32(rows.column(key)[0].as_py().encode()) % self.count
 
 
