@@ -28,31 +28,34 @@ from apache_beam.transforms.userstate import (
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import Timestamp
 
+from pipeline.engines.checkpointed import Checkpointed
 from transforms import identity
 from transforms.batch import PackedBatch, PackedBatchCoder
 from transforms.clock import Clock
 
 # So often it is looked whether a checkpoint is complete.
 _LOOK_US = 1_000_000
-# The word of a checkpoint that was complete just before a failure never comes. What has waited so
-# long is given on.
-_LONGEST_US = 20_000_000
+# Where no checkpoint is complete for so long, readings are worth more than windows in one piece.
+_LONGEST_US = 120_000_000
 
 # Number of the table, since when it waits (µs since 1970), the table.
 _WAITING = coders.TupleCoder((coders.VarIntCoder(), coders.VarIntCoder(), PackedBatchCoder()))
 
-# Per process: the number of the last table that is durable, by step and key.
-_durable: dict[tuple[str, int], int] = {}
+# Asks for the engine's word, in the same bundle: a timer can't.
+_ASK = "ask"
+
+# Per process and step and key: which tables a checkpoint has.
+_known: dict[tuple[str, int], Checkpointed] = {}
 _lock = threading.Lock()
 
 
-def _is_durable(step: str, key: int, number: int) -> None:
+def _checkpointed(step: str, key: int) -> Checkpointed:
     with _lock:
-        _durable[step, key] = max(number, _durable.get((step, key), 0))
+        return _known.setdefault((step, key), Checkpointed())
 
 
 class _Hold(beam.DoFn):
-    """(key, table) → tables, in the order in which they came."""
+    """(key, table) → tables, in the order in which they came; keys whose word is to be asked for."""
 
     WAITING = BagStateSpec("waiting", _WAITING)
     NUMBER = ReadModifyWriteStateSpec("number", coders.VarIntCoder())
@@ -60,25 +63,27 @@ class _Hold(beam.DoFn):
     # A job that is drained comes to its end.
     END = TimerSpec("end", TimeDomain.WATERMARK)
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, step: str, clock: Clock) -> None:
+        self._step = step
         self._clock = clock
-        self._step = uuid.uuid4().hex
 
     def process(  # type: ignore[no-untyped-def]
         self,
         element: tuple[int, PackedBatch],
-        finalizer=beam.DoFn.BundleFinalizerParam,
         waiting=beam.DoFn.StateParam(WAITING),
         number=beam.DoFn.StateParam(NUMBER),
         look=beam.DoFn.TimerParam(LOOK),
         end=beam.DoFn.TimerParam(END),
-    ) -> None:
+    ) -> Iterator[beam.pvalue.TaggedOutput]:
         key, batch = element
-        mine = (number.read() or 0) + 1
-        number.write(mine)
+        former = number.read() or 0
+        known = _checkpointed(self._step, key)
+        known.begin(former)
+        known.did(former + 1)
+        number.write(former + 1)
         now_us = self._now_us()
-        waiting.add((mine, now_us, batch.packed()))
-        finalizer.register(partial(_is_durable, self._step, key, mine))
+        waiting.add((former + 1, now_us, batch.packed()))
+        yield beam.pvalue.TaggedOutput(_ASK, key)
         look.set(Timestamp(micros=now_us + _LOOK_US))
         end.set(GlobalWindow().max_timestamp())
 
@@ -87,15 +92,18 @@ class _Hold(beam.DoFn):
         self,
         key=beam.DoFn.KeyParam,
         waiting=beam.DoFn.StateParam(WAITING),
+        number=beam.DoFn.StateParam(NUMBER),
         look=beam.DoFn.TimerParam(LOOK),
-    ) -> Iterator[pa.Table]:
+    ) -> Iterator[pa.Table | beam.pvalue.TaggedOutput]:
         now_us = self._now_us()
-        durable = _durable.get((self._step, key), 0)
+        known = _checkpointed(self._step, key)
+        known.begin(number.read() or 0)
+        durable = known.through
         there = list(waiting.read())
 
         def is_early(held: tuple[int, int, PackedBatch]) -> bool:
-            number, since_us, _ = held
-            return number > durable and now_us - since_us < _LONGEST_US
+            mine, since_us, _ = held
+            return mine > durable and now_us - since_us < _LONGEST_US
 
         early = [each for each in there if is_early(each)]
         if len(early) < len(there):
@@ -104,6 +112,7 @@ class _Hold(beam.DoFn):
                 waiting.add(each)
         if early:
             look.set(Timestamp(micros=now_us + _LOOK_US))
+            yield beam.pvalue.TaggedOutput(_ASK, key)
         yield from self._tables(each for each in there if not is_early(each))
 
     @on_timer(END)
@@ -124,6 +133,19 @@ class _Hold(beam.DoFn):
 
     def _now_us(self) -> int:
         return int(self._clock.now_s() * 1e6)
+
+
+class _Ask(beam.DoFn):
+    """Keys → nothing; has the engine say when the bundle is finished."""
+
+    def __init__(self, step: str) -> None:
+        self._step = step
+
+    def process(  # type: ignore[no-untyped-def]
+        self, key: int, finalizer=beam.DoFn.BundleFinalizerParam
+    ) -> None:
+        known = _checkpointed(self._step, key)
+        finalizer.register(partial(known.heard, known.word()))
 
 
 class Stable(beam.PTransform):
@@ -147,4 +169,8 @@ class Stable(beam.PTransform):
             return identity.shard(table, shards), PackedBatch(table)
 
         by_shard = tables | "ByShard" >> beam.Map(keyed).with_output_types(tuple[int, PackedBatch])
-        return by_shard | "Hold" >> beam.ParDo(_Hold(self._clock)).with_output_types(pa.Table)
+        step = uuid.uuid4().hex
+        hold = beam.ParDo(_Hold(step, self._clock)).with_output_types(pa.Table)
+        held = by_shard | "Hold" >> hold.with_outputs(_ASK, main="tables")
+        _ = held[_ASK] | "Ask" >> beam.ParDo(_Ask(step))
+        return held.tables

@@ -35,6 +35,7 @@ CONFIGURATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
         (_KAFKA, _GCS, _BIGQUERY, "--bigquery_method=file_loads"),
     ),
     "flink_kafka_bigquery": (FLINK, (_KAFKA, _GCS, _BIGQUERY, _ONCE, _LETTERS_KAFKA)),
+    "flink_pubsub": (FLINK, (_PUBSUB, _GCS, _BIGQUERY, _LETTERS_PUBSUB)),
     "flink_kafka_file_loads": (FLINK, (_KAFKA, _GCS, _BIGQUERY, "--bigquery_method=file_loads")),
     "flink_kafka_own_stores": (
         FLINK,

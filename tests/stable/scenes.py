@@ -178,7 +178,7 @@ def _loads_after(scene: Scene, kept: Kept) -> Any:
         return state.read()
 
 
-# --- Kafka: what is left to read -----------------------------------------------------------------
+# --- Kafka and Pub/Sub: what is left to read --------------------------------------------------------
 
 _PARTITION, _OFFSET = 3, 41_000
 
@@ -186,9 +186,14 @@ _PARTITION, _OFFSET = 3, 41_000
 def _left_before(scene: Scene) -> Kept:
     worker = Worker(scene.built, scene.step, None)
     parts = scene.built.pipeline._root_transform().parts
-    read = next(part.transform for part in parts if part.full_label == "Kafka")
-    topic = replace(read._topic, run="20240601T120000Z-0badcafe", partitions=4)
-    element = topic if scene.name == "partitions" else (topic, _PARTITION)
+    read = next(part.transform for part in parts if part.full_label == scene.step.split("/")[0])
+    run = "20240601T120000Z-0badcafe"
+    element: Any
+    if scene.name == "messages":
+        element = (replace(read._subscription, run=run), _PARTITION)
+    else:
+        topic = replace(read._topic, run=run, partitions=4)
+        element = topic if scene.name == "partitions" else (topic, _PARTITION)
     left = (OffsetRange(_OFFSET, 2**63 - 1), Timestamp(micros=START_US))
     return {
         "element": worker.element_coder.encode_nested(element),
@@ -199,16 +204,16 @@ def _left_before(scene: Scene) -> Kept:
 def _left_after(scene: Scene, kept: Kept) -> Any:
     worker = Worker(scene.built, scene.step, None)
     element = worker.element_coder.decode_nested(kept["element"])
-    topic, number = element if isinstance(element, tuple) else (element, None)
-    decoded, _ = topic.decode(messages([_reading(5)]))
-    told = {each.name: str(getattr(topic, each.name)) for each in fields(topic)}
+    given, number = element if isinstance(element, tuple) else (element, None)
+    decoded, _ = given.decode(messages([_reading(5)]))
+    told = {each.name: str(getattr(given, each.name)) for each in fields(given)}
     restriction, state = worker.restriction_coder.decode_nested(kept["restriction"])
     signature = DoFnSignature(worker.fn)
     tracker = signature.get_restriction_provider().create_tracker(restriction)
     watermarks = signature.get_watermark_estimator_provider()
     return {
-        "topic": {**told, "decode": f"{decoded.table.num_rows} reading"},
-        "partition": number,
+        "given": {**told, "decode": f"{decoded.table.num_rows} reading"},
+        "number": number,
         "reads from": tracker.current_restriction().start,
         "may claim it": tracker.try_claim(_OFFSET),
         "watermark": watermarks.create_watermark_estimator(state).current_watermark().micros,
@@ -220,7 +225,7 @@ SCENES = {
     for scene in (
         Scene("order", "flink_kafka_bigquery", "Order/InOrder/ParDo(_OrderUnbounded)",
               _order_before, _order_after),
-        Scene("hold", "flink_kafka_bigquery", "Stable/Hold", _hold_before, _hold_after),
+        Scene("hold", "flink_kafka_bigquery", "Stable/Hold/ParDo(_Hold)", _hold_before, _hold_after),
         Scene("gather", "flink_kafka_bigquery", "LakeReadingsGather/Together",
               _gather_before, _gather_after),
         Scene("streams", "flink_kafka_bigquery", "BigQuery_readings/AppendOnce",
@@ -231,5 +236,6 @@ SCENES = {
               _left_before, _left_after),
         Scene("offsets", "flink_kafka_bigquery", "Kafka/Read",
               _left_before, _left_after),
+        Scene("messages", "flink_pubsub", "PubSub/Read", _left_before, _left_after),
     )
 }  # fmt: skip

@@ -27,7 +27,7 @@ from tests.stable.graphs import Graph
 
 _ID = "step"
 _WINDOWS, _WINDOW = GlobalWindows(), GlobalWindow()
-_TAGS = (None, "tails", "superseded")
+_TAGS = (None, "tails", "superseded", "ask")
 _bundles = itertools.count()
 
 

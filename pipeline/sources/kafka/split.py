@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,10 +22,11 @@ from kafka.errors import KafkaError
 
 from pipeline.clock import now_us
 from pipeline.connect.kafka import KafkaAddress
+from pipeline.engines.checkpointed import Checkpointed
 from pipeline.errors import SourceFailed
 from pipeline.sources.kafka.client import (
     Consumer,
-    commit_offsets,
+    committed,
     consumer,
     known_offsets,
     last_offsets,
@@ -60,7 +62,10 @@ _BATCH_ROWS = 20_000
 # one after another: so no call waits long.
 _POLL_MS = 50
 _PAUSE_S = 0.1
+_COMMIT_MS = 2_000
 _LOOK_FOR_PARTITIONS_S = 10.0
+# While nothing comes, the engine's word is asked for so often.
+_WORD_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,8 @@ class _Reader:
 
     def __init__(self, topic: Topic, number: int) -> None:
         self.part = TopicPartition(topic.address.topic, number)
-        self.client: Consumer = consumer(topic.address, topic.budget)
+        self._group = topic.group if topic.commits else None
+        self.client: Consumer = consumer(topic.address, topic.budget, group_id=self._group)
         self.client.assign([self.part])
         self.records = Records(topic.address.topic, topic.name)
         self.disorder_us = topic.disorder_us
@@ -146,6 +152,9 @@ class _Reader:
         self.gaps: list[Gap] = []
         self.lost: list[Gap] = []
         self.lock = threading.Lock()
+        self.checkpointed = Checkpointed()
+        self._committed: int | None = None
+        self._asked_s = float("-inf")
         # How far event time has come here, and since when there has been nothing left to read.
         self.reached_us = NEVER
         self._ended_us: int | None = None
@@ -176,6 +185,25 @@ class _Reader:
     def ended(self) -> bool:
         high = self.client.highwater(self.part)
         return high is not None and self.client.position(self.part) >= high
+
+    def commit(self, offset: int) -> None:
+        """Commits an offset if it is another than the last one; warns if that fails."""
+        former, self._committed = self._committed, offset
+        if former is None or former == offset:
+            return  # nothing was read since
+        try:
+            at = committed(offset, self.client.log(self.part.topic))
+            self.client.commit({self.part: at}, timeout_ms=_COMMIT_MS)
+        except KafkaError as error:
+            self._committed = former
+            _log.warning("offset of partition %d not committed (%s)", self.part.partition, error)
+
+    def is_word_due(self, now_s: float) -> bool:
+        """Whether the engine is to say when this call's bundle is finished, though it read nothing."""
+        if self.checkpointed.is_complete or now_s - self._asked_s < _WORD_S:
+            return False
+        self._asked_s = now_s
+        return True
 
     def look(self, now_us: int) -> int:
         """How far event time has come. A partition with nothing to read for long holds nothing up.
@@ -262,7 +290,7 @@ class _Read(beam.DoFn):
     def _poll(
         self, element: tuple[Topic, int], tracker: Any, watermark: Any
     ) -> Generator[TimestampedValue, None, int | None]:
-        """One poll's messages; returns the next offset if there were any, or some are lost."""
+        """One poll's messages; returns the next offset if it passed any, or some are lost."""
         topic, number = element
         reader = _reader(topic, number)
         mine: list[Any] = []
@@ -283,8 +311,12 @@ class _Read(beam.DoFn):
                 # Offsets that hold no record are passed too, or they would be fetched for ever.
                 # Not those of a record that another bundle is to read.
                 at = None if refused else reader.client.at(reader.part)
-                if at is not None and at > tracker.current_restriction().start:
-                    tracker.try_claim(at - 1)
+                if (
+                    at is not None
+                    and at > tracker.current_restriction().start
+                    and tracker.try_claim(at - 1)
+                ):
+                    following = _following[number] = at
                 lost = [] if at is None else self._lost(topic, number, reader)
                 if at is not None and lost:
                     # Told and committed though nothing follows, or the next run misses it again.
@@ -342,7 +374,7 @@ class _Read(beam.DoFn):
 
 
 class _ReadAndCommit(_Read):
-    """The same; commits offsets when the runner says that what was read is its own."""
+    """The same; commits offsets when the engine surely has what was read in a checkpoint."""
 
     @beam.DoFn.unbounded_per_element()
     def process(  # type: ignore[no-untyped-def]
@@ -352,10 +384,16 @@ class _ReadAndCommit(_Read):
         tracker=_OFFSETS,
         watermark=WATERMARK,
     ) -> Iterable[TimestampedValue]:
+        reader = _reader(*element)
+        known, start = reader.checkpointed, int(tracker.current_restriction().start)
+        with reader.lock:
+            known.begin(start)
+            reader.commit(known.through)
         following = yield from self._poll(element, tracker, watermark)
         if following is not None:
-            log = _reader(*element).client.log(element[0].address.topic)
-            finalizer.register(partial(_commit, *element, following, log))
+            known.did(following)
+        if following is not None or reader.is_word_due(time.monotonic()):
+            finalizer.register(partial(known.heard, known.word()))
 
 
 def end() -> None:
@@ -368,17 +406,10 @@ def read_to() -> dict[int, int]:
     return dict(_following)
 
 
-def _commit(topic: Topic, number: int, offset: int, log: str | None) -> None:
-    try:
-        commit_offsets(topic.address, topic.group, {number: offset}, log)
-    except KafkaError as error:
-        _log.warning("offset of partition %d not committed (%s)", number, error)
-
-
 class ReadSplit(beam.PTransform):
     """Raw batches of a topic, for runners that keep a source's position themselves.
 
-    Offsets are committed to the group when the runner has made what was read its own.
+    Offsets are committed to the group when a checkpoint surely has what was read (`checkpointed`).
     """
 
     def __init__(self, topic: Topic) -> None:

@@ -1,12 +1,4 @@
-"""Which of the messages that a reader gave to its engine are surely in a checkpoint.
-
-An engine says that a bundle is finished when some checkpoint is complete. Beam's runner says it
-then of every bundle that is over, also of one that ended after the checkpoint was taken and is not
-in it: the messages of that one would be lost if they were acknowledged and the engine went back.
-But a bundle that is worked on after such a word was heard is finished by the word of a later
-checkpoint, and a later checkpoint has all that was over when the former was complete. So ROUNDS
-words are waited for, each of work that began after the word before was heard.
-"""
+"""Which of the messages that a reader gave to its engine are surely in a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,27 +6,9 @@ import threading
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
+from pipeline.engines.checkpointed import Checkpointed, Word
 from pipeline.sources.pubsub.leases import Key
-
-# The first may be of a checkpoint without these messages. The next one may be taken before all
-# workers have heard of the first; the one after it is not.
-ROUNDS = 3
-
-
-class Word(NamedTuple):
-    """What an engine is given to say once it has finished a call's bundle.
-
-    Attributes:
-        generation: how often the engine had gone back before the call.
-        following: the number behind the last message that was given by the end of the call.
-        before: by round, up to which number words had been heard when the call began.
-    """
-
-    generation: int
-    following: int
-    before: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +35,7 @@ class Outstanding:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._batches: deque[Batch] = deque()
-        self._following: int | None = None
-        self._generation = 0
-        self._heard = (0,) * ROUNDS
+        self._known = Checkpointed()
         self._heard_s = float("-inf")
 
     def __bool__(self) -> bool:
@@ -77,48 +49,35 @@ class Outstanding:
             checkpoint, or had this reader's work done elsewhere for a while.
         """
         with self._lock:
-            if self._following is None or self._following == start:
-                self._following = start
+            known = self._known.begin(start)
+            if known is None:
                 return []
-            known = start if start < self._following else -1
             lost = [batch for batch in self._batches if batch.following > known]
             self._batches = deque(batch for batch in self._batches if batch.following <= known)
-            self._following = start
-            self._generation += 1
-            self._heard = tuple(min(each, start) for each in self._heard)
             return [key for batch in lost for key in batch.keys]
 
     def gave(self, keys: Sequence[Key], now_s: float) -> None:
         """These messages go to the engine, in a bundle that is not over."""
         with self._lock:
-            assert self._following is not None
-            self._following += len(keys)
-            self._batches.append(Batch(self._following, keys, now_s))
+            assert self._known.following is not None
+            following = self._known.following + len(keys)
+            self._known.did(following)
+            self._batches.append(Batch(following, keys, now_s))
 
-    def before(self) -> tuple[int, ...]:
-        """By round, up to which number words were heard; to be asked when a call begins."""
-        with self._lock:
-            return self._heard
-
-    def word(self, before: tuple[int, ...]) -> Word:
-        """What the engine is to say of a call that began at `before` and gave what it gave."""
-        with self._lock:
-            assert self._following is not None
-            return Word(self._generation, self._following, before)
+    def word(self) -> Word:
+        """What the engine is to say of a call, as soon as that has given what it gives."""
+        return self._known.word()
 
     def heard(self, word: Word, now_s: float) -> None:
         """The engine says that a call's bundle is finished."""
         with self._lock:
-            if word.generation != self._generation:
-                return
-            self._heard_s = now_s
-            news = (word.following, *word.before[:-1])
-            self._heard = tuple(map(max, self._heard, news))
+            if self._known.heard(word):
+                self._heard_s = now_s
 
     def durable(self) -> list[Batch]:
         """What is in a checkpoint and not settled, oldest first."""
         with self._lock:
-            through = self._heard[-1]
+            through = self._known.through
             return [batch for batch in self._batches if batch.following <= through]
 
     def settled(self, done: Collection[Batch]) -> None:

@@ -21,6 +21,7 @@ from apache_beam.transforms.window import TimestampedValue
 
 from pipeline.clock import now_us
 from pipeline.connect.pubsub import PubSubAddress
+from pipeline.engines.checkpointed import Word
 from pipeline.errors import SourceFailed
 from pipeline.sources.live.endless import NUMBERS, WATERMARK, advance, go_on, moment
 from pipeline.sources.live.offsets import Span
@@ -28,7 +29,7 @@ from pipeline.sources.live.positions import Run, table
 from pipeline.sources.live.reader import CommitFailed, Fetched, believed_times
 from pipeline.sources.live.watermark import NEVER, PATIENCE_US, Watermark
 from pipeline.sources.pubsub.broker import PubSubBroker
-from pipeline.sources.pubsub.outstanding import Batch, Outstanding, Word
+from pipeline.sources.pubsub.outstanding import Batch, Outstanding
 from transforms.batch import RawBatch
 from transforms.decoded import Decoded
 from transforms.rejects import Rejects
@@ -271,7 +272,6 @@ class _Read(beam.DoFn):
         with reader.calls:
             start = int(tracker.current_restriction().start)
             intake.begin(reader, start)
-            before = reader.outstanding.before()
             if not _ending.is_set():
                 fetched = intake.fetch()
                 keys = fetched.positions.get(0, ())
@@ -283,7 +283,7 @@ class _Read(beam.DoFn):
                     intake.broker.give_back(keys)
                 advance(watermark, intake.look(fetched, now_us()))
             if some or reader.is_word_due(time.monotonic()):
-                word = reader.outstanding.word(before)
+                word = reader.outstanding.word()
                 finalizer.register(partial(intake.heard, reader, word))
         go_on(tracker, 0 if some else _PAUSE_S, _ending)
 
