@@ -86,6 +86,7 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
         config.metrics_port,
         lambda: source.behind,
         lambda: sinks,
+        lambda: source.trouble,
     )
 
     def look_again() -> None:

@@ -206,6 +206,7 @@ class Watch(Sink):
         metrics_port: PORT or HOST:PORT at which Prometheus finds the metrics, or None.
         behind: the partition that event time waits for, if it waits for one.
         sinks: those of the job, whose accounts are shown.
+        trouble: why the source can't be read now, if so.
     """
 
     def __init__(
@@ -216,10 +217,12 @@ class Watch(Sink):
         metrics_port: str | None = None,
         behind: Callable[[], Behind | None] = lambda: None,
         sinks: Callable[[], Sequence[Sink]] = tuple,
+        trouble: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._sinks = sinks
         self._lag = lag
         self._behind = behind
+        self._trouble = trouble
         self._watermark_us = watermark_us
         self._every_s = every_s
         self._metrics_port = metrics_port
@@ -321,9 +324,9 @@ class Watch(Sink):
                 found, latency, now = self.account(), LATENCY.histogram(), time.monotonic()
                 rate = (found.read - before.read) / (now - then)
                 recent = latency.since(latency_before)
-                waits_for = self._behind()
                 age_s, by_sink = self.watermark_age_s(), self.by_sink()
-                say(line(found, rate, self.lag(), age_s, recent, waits_for, by_sink))
+                why = (self._behind(), by_sink, self._trouble())
+                say(line(found, rate, self.lag(), age_s, recent, *why))
             except Exception as error:  # noqa: BLE001 - one failed look must not end the looking
                 _log.warning("no account line (%s)", error)
                 continue
@@ -346,6 +349,7 @@ def line(
     latency: Histogram,
     behind: Behind | None = None,
     by_sink: Sequence[SinkAccount] = (),
+    trouble: str | None = None,
 ) -> str:
     """The account of a running job as a line.
 
@@ -357,6 +361,7 @@ def line(
         latency: of late.
         behind: the partition that event time waits for, if it waits for one.
         by_sink: what each sink has of what it was given.
+        trouble: why the source can't be read now, if so.
     """
     waits = [f"{waiting(found):,} for their window"]
     waits += [
@@ -369,7 +374,9 @@ def line(
         f"late {found.late:,}, corrected {found.corrected:,}; {rate:,.0f}/s, "
         f"lag {'unknown' if lag is None else f'{lag:,}'}, "
         f"watermark {'unknown' if age_s is None else f'{_seconds(age_s)} behind'}, "
-        f"{_latency(latency)}" + ("" if behind is None else f"; {_waits_for(behind)}")
+        f"{_latency(latency)}"
+        + ("" if behind is None else f"; {_waits_for(behind)}")
+        + ("" if trouble is None else f"; nothing can be read: {trouble}")
     )
 
 

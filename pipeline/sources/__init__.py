@@ -150,6 +150,10 @@ class Source(Protocol):
         """What event time waits for in a live source; None for nothing, or if not known."""
 
     @property
+    def trouble(self) -> str | None:
+        """Why a live source can't be read now, though it is asked again and again."""
+
+    @property
     def total(self) -> int | None:
         """How much there is to read, in `unit`; None if that isn't known."""
 
@@ -169,6 +173,7 @@ class Bounded:
     lag = None
     watermark_us = None
     behind = None
+    trouble = None
 
     def start(self) -> None:
         """Nothing to do: the steps read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import struct
 import threading
@@ -420,14 +421,26 @@ def test_the_hour_that_a_zone_skips_is_no_heap_of_copies(kafka: Broker, tmp_path
 class Live:
     """A live job on a topic, and what it has written so far."""
 
-    def __init__(self, broker: Broker, folder: Path, topic: str) -> None:
-        source = f"kafka://{broker.bootstrap}/{topic}?group=g"
+    def __init__(self, broker: Broker, folder: Path, topic: str, query: str = "?group=g") -> None:
+        folder.mkdir(exist_ok=True)
+        source = f"kafka://{broker.bootstrap}/{topic}{query}"
         self.job = Job("job", folder, source, "--window=2", "--runner=DirectRunner")
         self.ran = Ran(0, "", "", self.job.lake, self.job.warehouse)
 
     def has_written(self, readings: int) -> bool:
         """Whether its last account line says so."""
-        return f", written {readings:,}," in "".join(self.job.told.splitlines()[-1:])
+        return self.written == readings
+
+    @property
+    def line(self) -> str:
+        """Its last account line."""
+        return "".join(line for line in self.job.told.splitlines()[-1:] if "so far: " in line)
+
+    @property
+    def written(self) -> int:
+        """What that says is written."""
+        found = re.search(r", written ([\d,]+),", self.line)
+        return int(found[1].replace(",", "")) if found else 0
 
     def until(self, holds: Callable[[], bool], what: str, patience_s: float = 60) -> None:
         until = time.monotonic() + patience_s
@@ -452,9 +465,12 @@ def test_a_topic_deleted_and_made_anew_while_the_job_runs_is_read_from_its_start
         live.until(lambda: live.has_written(100), "the first log")
         kafka.delete_topic(topic)
         live.until(lambda: f"there is no topic {topic} any more" in live.err, "it is gone")
+        gone = f"lag unknown, watermark .*; nothing can be read: there is no topic {topic} any more"
+        live.until(lambda: re.search(gone, live.line) is not None, "each line says so")
         kafka.create_topic(topic)
         send(kafka, topic, readings(1000, 30))
         live.until(lambda: live.has_written(130), "the second log")
+        assert "nothing can be read" not in live.line
         assert f"the topic {topic} is there again" in live.err
         # At once, and longer than what was read of the one before.
         kafka.delete_topic(topic)
@@ -546,3 +562,52 @@ def test_a_live_job_passes_transactions_and_commits_to_the_end(
     for *_, read, skipped, reason in stretches(live.ran):
         found[reason] = found.get(reason, 0) + read + skipped
     assert found == {None: 8, "aborted_transaction": 7, "control": 3}
+
+
+@pytest.mark.long
+def test_two_live_jobs_of_the_default_group_share_a_topic_and_another_topic_is_its_own(
+    kafka: Broker, tmp_path: Path
+) -> None:
+    topic, other = kafka.new_topic(partitions=4), kafka.new_topic(partitions=2)
+    first, second = (Live(kafka, tmp_path / name, topic, "") for name in "ab")
+    third = Live(kafka, tmp_path / "c", other, "")
+    sent = 0
+
+    def more(rounds: int) -> None:
+        nonlocal sent
+        for _ in range(rounds):
+            for number in range(4):
+                send(kafka, topic, readings(sent, 5, f"P{number}"), partition=number)
+            for number in range(2):
+                send(kafka, other, readings(sent, 5, f"Q{number}"), partition=number)
+            sent += 5
+
+    def all_of(*jobs: Live, parts: int) -> Callable[[], bool]:
+        return lambda: sum(job.written for job in jobs) == parts * sent
+
+    with first.job, third.job:
+        more(4)
+        first.until(all_of(first, parts=4), "one job reads all")
+        with second.job:
+            second.until(lambda: "so far" in second.job.told, "the second one runs")
+            before = first.written
+            for _ in range(30):
+                more(1)
+                time.sleep(0.5)
+                if second.written and first.written > before:
+                    break
+            first.until(all_of(first, second, parts=4), "both have all together")
+            assert second.written and first.written > before, "they share the partitions"
+            assert second.job.stop() == 0
+        more(4)
+        first.until(all_of(first, second, parts=4), "what the second one has left")
+        third.until(all_of(third, parts=2), "the other topic's")
+        assert first.job.stop() == 0
+        assert third.job.stop() == 0
+    for topic_, parts, jobs in ((topic, 4, (first, second)), (other, 2, (third,))):
+        own = f"battery-pipeline.{topic_}"
+        assert committed(kafka, topic_, own) == dict.fromkeys(range(parts), sent)
+        ids = [each for job in jobs for (each,) in job.ran.sql("SELECT reading_id FROM readings")]
+        assert len(ids) == len(set(ids)) == parts * sent
+    for job in (first, second, third):
+        assert "ERROR" not in job.err and "WARNING" not in job.err, job.err

@@ -202,6 +202,11 @@ class LiveReader:
         self._lag: int | None = None
 
     @property
+    def trouble(self) -> str | None:
+        """Why nothing can be read now."""
+        return self._broker.trouble
+
+    @property
     def lag(self) -> int | None:
         """Messages that the pipeline has not taken; None where that is not known."""
         left = self._lag
@@ -521,6 +526,11 @@ class LiveSource:
     def behind(self) -> Behind | None:
         """What event time waits for; None for nothing, or where that is not known."""
         return None if self.reader is None else self.reader.behind
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it can't be read now; None if it can, or where that is not known."""
+        return None if self.reader is None else self.reader.trouble
 
     def start(self) -> None:
         """Begins to read, where this process does; called when the graph is built."""

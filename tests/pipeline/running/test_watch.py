@@ -150,6 +150,8 @@ def test_the_line_of_a_running_job() -> None:
 def test_the_line_says_what_is_not_known() -> None:
     told = line(Account(), 0, None, None, histogram(np.array([])))
     assert told.endswith("; 0/s, lag unknown, watermark unknown, latency unknown")
+    told = line(Account(), 0, None, None, histogram(np.array([])), trouble="there is no topic x")
+    assert told.endswith(", latency unknown; nothing can be read: there is no topic x")
     assert "over 3,600 s" in line(Account(), 0, 0, 0, histogram(np.array([9e4])))
 
 
