@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--large", type=int, default=10_000_000, help="readings, memory run")
     parser.add_argument(
-        "--only", choices=("speed", "memory", "live", "engines", "state", "bigquery")
+        "--only", choices=("backlog", "speed", "memory", "live", "engines", "state", "bigquery")
     )
     parser.add_argument("--one", nargs=3, metavar=("KIND", "SOURCE", "OUT"), help=argparse.SUPPRESS)
     flags = parser.parse_args()
@@ -158,6 +158,12 @@ def main() -> None:
     print(f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
+        if flags.only in (None, "backlog"):
+            from tests.benchmarks import backlog
+
+            backlog.speed(
+                scratch / "backlog", flags.readings, flags.rounds, (50, 5_000), list(backlog.KINDS)
+            )
         if flags.only in (None, "speed"):
             _speed(scratch, flags.readings, flags.naive_readings, flags.rounds)
         if flags.only in (None, "memory"):

@@ -10,12 +10,12 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 _TIMEOUT_S = 5.0
-# Names in one question, so that its address stays short.
-_AT_ONCE = 40
+# Flink refuses a question whose address is longer than 4,096 characters; a name can have a path in it.
+_LONGEST = 2_000
 # What event time is once nothing more comes (Long.MAX_VALUE).
 _END = "9223372036854775807"
 _RUNNING = "RUNNING"
@@ -52,8 +52,7 @@ class Rest:
                 for each in self._get(path)
                 if (key := _key(each["id"], namespaces)) is not None
             }
-            for names in _some(list(named)):
-                asked = ",".join(urllib.parse.quote(name, safe="") for name in names)
+            for asked in _questions(named):
                 for each in self._get(f"{path}?get={asked}"):
                     if (value := str(each.get("value") or 0)).isdigit():
                         key = named[each["id"]]
@@ -158,6 +157,14 @@ def _first_cause(trace: str) -> str:
     return str(causes[-1] if causes else next(iter(trace.strip().splitlines()), "?"))[:300]
 
 
-def _some(names: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(names), _AT_ONCE):
-        yield names[start : start + _AT_ONCE]
+def _questions(names: Iterable[str]) -> Iterator[str]:
+    """Names as a question's address has them, in parts that are short enough."""
+    part = ""
+    for name in names:
+        quoted = urllib.parse.quote(name, safe="")
+        if part and len(part) + len(quoted) >= _LONGEST:
+            yield part
+            part = ""
+        part = f"{part},{quoted}" if part else quoted
+    if part:
+        yield part

@@ -8,6 +8,7 @@ with a savepoint, which holds what was read and not written yet.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -76,6 +77,7 @@ class FlinkResult(PipelineResult):
         self._lock = threading.Lock()
         self._found: dict[tuple[str, str], int] = {}
         self._asked_s = -_GOOD_S
+        self._silent_s: float | None = None
         self._kept: str | None = None
         self._over = False
 
@@ -93,14 +95,23 @@ class FlinkResult(PipelineResult):
         """The counters of the account; those of the last answer where none comes."""
         with self._lock:
             if not self._over and time.monotonic() - self._asked_s >= _GOOD_S:
-                try:
-                    self._found = self._rest.counters(_NAMESPACES)
-                    self._kept = self._rest.checkpoint() or self._kept
-                except _NO_ANSWER as error:
-                    # Not begun yet, or too busy to answer.
-                    _log.info("no figures of the job (%s)", error)
+                self._look()
                 self._asked_s = time.monotonic()
             return _Counters(self._found)
+
+    def _look(self) -> None:
+        try:
+            self._found = self._rest.counters(_NAMESPACES)
+            self._kept = self._rest.checkpoint() or self._kept
+        except _NO_ANSWER as error:
+            # Not begun yet, or too busy to answer.
+            now = time.monotonic()
+            self._silent_s = self._silent_s or now
+            if now - self._silent_s > _SILENT_S:
+                _log.warning("no figures of the job for %.0f s (%s)", _SILENT_S, error)
+                self._silent_s = now
+        else:
+            self._silent_s = None
 
     def wait_until_finish(self, duration: int | None = None) -> str:
         """Waits for the job's end; after a stop it is ended from here.
@@ -193,9 +204,11 @@ class FlinkResult(PipelineResult):
         told = False
         while not self._over:
             try:
-                found = self._rest.counters(_NAMESPACES)
+                # The last figures; without them the job is to end all the same.
+                with contextlib.suppress(*_NO_ANSWER):
+                    self._found = self._rest.counters(_NAMESPACES)
                 self._kept = self._rest.stop()
-                self._found, self._over = found, True
+                self._over = True
                 _log.warning(
                     "stopped with a savepoint, which holds what was read and not written yet; go on "
                     "with --savepoint_path=%s", self._kept,
@@ -209,7 +222,11 @@ class FlinkResult(PipelineResult):
                         "own configuration has to name a folder: state.savepoints.dir", error,
                     )  # fmt: skip
             except _NO_ANSWER as error:
-                _log.info("the job does not answer (%s)", error)
+                if not told:
+                    told = True
+                    _log.warning(
+                        "Flink does not answer (%s), so the job continues; trying again", error
+                    )
             time.sleep(_AGAIN_S)
 
     def _drain(self) -> None:
