@@ -91,6 +91,8 @@ class LakeSink(Sink):
         self.label, self.shown = LABEL, f"lake {address(uri)}"
         # Nothing is tried again there, and nothing travels.
         self._here = engine.here and not engine.repeats_bundles
+        # One that goes back to a checkpoint goes back with its shuffles.
+        self._keeps_shuffled = not (self._here or engine.goes_back)
         self._file_bytes = file_bytes if self._here else min(file_bytes, _MOST_BYTES)
         self._file_wait_s = file_wait_s
         self._shards = shards
@@ -199,8 +201,7 @@ class LakeSink(Sink):
         """Tables of a file's size, which stay the same when a step is tried again."""
         gather = Gather(self._file_bytes, self._file_wait_s, time.time)
         gathered = pieces | f"{label}Gather" >> gather
-        # Here nothing is tried again.
-        return gathered if self._here else gathered | f"{label}Stable" >> beam.Reshuffle()
+        return gathered | f"{label}Stable" >> beam.Reshuffle() if self._keeps_shuffled else gathered
 
     def _archive_messages(self, raw: beam.PCollection) -> None:
         # Such a source gives the same batches whenever it is read.
