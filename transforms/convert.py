@@ -370,7 +370,8 @@ def _parse_texts(array: pa.Array, zone: ZoneInfo, day_first: bool | None) -> Con
 
 def _parse_unique(words: pa.Array, zone: ZoneInfo, day_first: bool | None) -> Placed:
     """Times of distinct texts; null where none can be read."""
-    found = stamps.parse(words, _order(words, day_first))
+    order = None if day_first is None else Order.DAY_FIRST if day_first else Order.MONTH_FIRST
+    found = stamps.parse(words, order, by_values=day_first is None)
     micros, known = found.micros - found.offset_us, found.known.copy()
     local = known & ~found.zoned
     for position in np.flatnonzero(~known).tolist():
@@ -395,12 +396,6 @@ def _parse_unique(words: pa.Array, zone: ZoneInfo, day_first: bool | None) -> Pl
     # By the same function as a uniform column, so that a time means the same in every company.
     placed = in_zone(out.cast(pa.timestamp("us")), zone)
     return _local_only(placed, local, out.cast(UTC_MICROSECONDS))
-
-
-def _order(words: pa.Array, day_first: bool | None) -> Order | None:
-    if day_first is None:
-        return stamps.order_of(words)
-    return Order.DAY_FIRST if day_first else Order.MONTH_FIRST
 
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -509,13 +504,17 @@ def _each_time(values: Values, zone: ZoneInfo, day_first: bool | None) -> Conver
     )
 
 
+# A zone of hours alone (PostgreSQL, DuckDB) stands behind a time only: else it is the day.
+_ZONED = re.compile(r"(?:[zZ]|[+-]\d\d:?\d\d|:\d\d(?:\.\d+)?[+-]\d\d)$")
+
+
 def _text_times(array: pa.Array, zone: ZoneInfo, day_first: bool | None) -> Converted:
     blanked = blank_to_null(array.cast(pa.string()))
     first = next((item.as_py() for item in blanked if item.is_valid), None)
     if first is None:
         return Converted(pa.nulls(len(array), UTC_MICROSECONDS))
     # Arrow parses a uniform ISO column fast; anything else goes by unique value.
-    zoned = bool(re.search(r"(?:[zZ]|[+-]\d\d:?\d\d)$", first))
+    zoned = bool(_ZONED.search(first))
     try:
         if zoned:
             return Converted(blanked.cast(UTC_MICROSECONDS))

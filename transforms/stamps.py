@@ -93,7 +93,10 @@ def _is_maybe_named(array: pa.Array) -> bool:
 
 def ambiguous_parts(array: pa.Array) -> tuple[I64, I64] | None:
     """First and second part of the dates with the year at the end; None if there are none."""
-    groups = _groups(array, _NUMERIC)
+    return _ambiguous_parts(_groups(array, _NUMERIC))
+
+
+def _ambiguous_parts(groups: dict[str, Any] | None) -> tuple[I64, I64] | None:
     if groups is None:
         return None
     a, b = groups["a"], groups["b"]
@@ -110,7 +113,10 @@ def order_of(array: pa.Array) -> Order | None:
 
     One that fits neither way (14/15/2024) decides nothing by itself: the majority does.
     """
-    parts = ambiguous_parts(array)
+    return _order_of(ambiguous_parts(array))
+
+
+def _order_of(parts: tuple[I64, I64] | None) -> Order | None:
     if parts is None:
         return None
     first, second = parts
@@ -125,7 +131,7 @@ def _lengths(texts: pa.Array) -> I64:
     return np.asarray(pc.fill_null(pc.utf8_length(texts), 0).cast(pa.int64()))
 
 
-def parse(array: pa.Array, order: Order | None = None) -> Stamps:
+def parse(array: pa.Array, order: Order | None = None, by_values: bool = False) -> Stamps:
     """The times that the texts of a column name.
 
     Args:
@@ -133,18 +139,22 @@ def parse(array: pa.Array, order: Order | None = None) -> Stamps:
         order: of dates like 03/04/2024 and 03-04-2024; None means month first, and that a date
             which can only be the other way round is taken so. Dates with points have the day first
             unless they can't.
+        by_values: whether the column's own values decide the order first, as `order_of` says.
     """
     rows = len(array)
     micros = np.zeros(rows, dtype=np.int64)
     known = np.zeros(rows, dtype=bool)
     offset = np.zeros(rows, dtype=np.int64)
     zoned = np.zeros(rows, dtype=bool)
-    for pattern in (_NUMERIC, _DAY_NAMED, _NAMED_FIRST, _NUMERIC):
+    for turn, pattern in enumerate((_NUMERIC, _DAY_NAMED, _NAMED_FIRST, _NUMERIC)):
         if known.all():
             break
+        if turn == 1:
+            # Only now: a minus behind a time is a zone's as a rule.
+            array = pc.replace_substring_regex(array, _HYPHENED, r"\1:\2:\3")
         groups = _groups(array, pattern) if pattern is _NUMERIC or _is_maybe_named(array) else None
-        # Only now: a minus behind a time is a zone's as a rule.
-        array = pc.replace_substring_regex(array, _HYPHENED, r"\1:\2:\3")
+        if turn == 0 and by_values:
+            order = _order_of(_ambiguous_parts(groups))
         if groups is None:
             continue
         days, fits = _days(groups, order, numeric=pattern is _NUMERIC)

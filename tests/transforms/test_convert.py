@@ -312,3 +312,13 @@ def test_python_objects_of_columns_python_cannot_hold():
     assert convert.items((1, "a")) == [1, "a"]
     assert convert.items(pa.array([[2**60]], pa.list_(pa.timestamp("s")))) == [None]
     assert values_and_bad(convert.doubles(huge)) == ([None, None], [0])
+
+
+@pytest.mark.parametrize("company", [[], ["3 Jan 2024 04:05:06"]])
+def test_a_zone_of_hours_alone_is_one_behind_a_time_and_a_day_elsewhere(company: list[str]) -> None:
+    texts = ["2024-01-01 00:00:01+00", "2024-01-01 00:00:01.25-05", "2024-01-02 00:00:01+0530"]
+    found = convert.timestamps([*texts, *company], ZoneInfo("UTC"))
+    assert found.bad is None
+    assert found.array.to_pylist()[:3] == [dt.datetime.fromisoformat(text) for text in texts]
+    days = convert.timestamps(["2024-01-05", "2024-02-05"], ZoneInfo("America/New_York"))
+    assert [each.hour for each in days.array.to_pylist()] == [5, 5]
