@@ -1,4 +1,4 @@
-"""python -m tests.benchmarks: the pipeline, bounded and live, against its limits and others."""
+"""python -m tests.benchmarks: the job, bounded and live, against what else one could write."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-KINDS = ("limit", "packed", "naive")
+KINDS = ("loop", "job", "naive")
 
 
 def _make_input(folder: Path, equipment: int, readings: int) -> Path:
@@ -52,7 +52,7 @@ def _one(kind: str, source: str, out: Path) -> dict[str, Any]:
 
         return bigquery.one(kind, source, out)
     stages: dict[str, float] = {}
-    if kind == "limit":
+    if kind == "loop":
         from tests.benchmarks import plain_loop
 
         started = time.perf_counter()
@@ -111,18 +111,18 @@ def _speed(scratch: Path, readings: int, naive_readings: int, rounds: int) -> No
         for kind in KINDS:
             count = naive_readings if kind == "naive" else readings
             rates[kind, equipment] = _median(runs[kind], count)
-        limit, packed, naive = (rates[kind, equipment] for kind in KINDS)
+        loop, job, naive = (rates[kind, equipment] for kind in KINDS)
         print(
-            f"{equipment:>6} equipments, {readings:,} readings: limit {limit:,.0f}/s, "
-            f"pipeline {packed:,.0f}/s = {packed / limit:.2f} of the limit; naive "
-            f"{naive:,.0f}/s ({naive_readings:,} readings): pipeline = {packed / naive:.1f} x naive"
+            f"{equipment:>6} equipments, {readings:,} readings: loop {loop:,.0f}/s, "
+            f"job {job:,.0f}/s = {job / loop:.2f} of the loop; naive "
+            f"{naive:,.0f}/s ({naive_readings:,} readings): job = {job / naive:.1f} x naive"
         )
-        stages = runs["limit"][0]["stages"]
+        stages = runs["loop"][0]["stages"]
         told = ", ".join(f"{n} {s / readings * 1e6:.2f}" for n, s in stages.items())
         print(f"       the loop's stages, µs a reading: {told}")
-        overhead = 1e6 / packed - 1e6 / limit
+        overhead = 1e6 / job - 1e6 / loop
         print(f"       what Beam adds: {overhead:.2f} µs a reading")
-    few, many = rates["packed", 50], rates["packed", 50_000]
+    few, many = rates["job", 50], rates["job", 50_000]
     print(f"50,000 equipments run at {many / few:.2f} of the speed of 50")
 
 
@@ -130,7 +130,7 @@ def _memory(scratch: Path, small: int, large: int) -> None:
     peaks = {}
     for readings in (small, large):
         source = f"simulator:?equipment=50&interval=1&readings={readings}"
-        result = _spawn("packed", source, scratch)
+        result = _spawn("job", source, scratch)
         peaks[readings] = result["peak_mb"]
         print(
             f"{readings:,} readings: peak {result['peak_mb']:,.0f} MiB, "
@@ -147,7 +147,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--large", type=int, default=10_000_000, help="readings, memory run")
     parser.add_argument(
-        "--only", choices=("backlog", "speed", "memory", "live", "engines", "state", "bigquery")
+        "--only",
+        choices=("backlog", "files", "speed", "memory", "live", "engines", "state", "bigquery"),
     )
     parser.add_argument("--one", nargs=3, metavar=("KIND", "SOURCE", "OUT"), help=argparse.SUPPRESS)
     flags = parser.parse_args()
@@ -163,6 +164,15 @@ def main() -> None:
 
             backlog.speed(
                 scratch / "backlog", flags.readings, flags.rounds, (50, 5_000), list(backlog.KINDS)
+            )
+        if flags.only in (None, "files"):
+            from tests.benchmarks import files
+
+            files.speed(
+                scratch / "files",
+                flags.readings,
+                flags.rounds,
+                lambda readings: _make_input(scratch, 50, readings),
             )
         if flags.only in (None, "speed"):
             _speed(scratch, flags.readings, flags.naive_readings, flags.rounds)

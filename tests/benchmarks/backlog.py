@@ -44,7 +44,8 @@ def _job(servers: str, topic: str, out: Path) -> list[str]:
 KINDS: Mapping[str, Callable[[str, str, Path], list[str]]] = {"limit": _best, "job": _job}
 
 
-def _measured(command: Sequence[str], log: Path) -> Cost:
+def measured(command: Sequence[str], log: Path) -> Cost:
+    """Runs a Python module to its end; ends this process where it fails."""
     began = time.perf_counter()
     with log.open("wb") as told:
         process = subprocess.Popen(
@@ -57,7 +58,8 @@ def _measured(command: Sequence[str], log: Path) -> Cost:
     return Cost(time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
-def _check(warehouse: Path, readings: int) -> None:
+def check(warehouse: Path, readings: int) -> None:
+    """Finds out whether a warehouse has all readings, with their power."""
     with duckdb.connect(str(warehouse), read_only=True) as database:
         query = "SELECT count(*), count(power_watt) FROM readings WHERE recorded_at < '2025-01-01'"
         found = database.execute(query).fetchall()[0]
@@ -91,14 +93,15 @@ def speed(
                 for kind, done in runs.items():
                     out = Path(tempfile.mkdtemp(prefix=kind, dir=scratch))
                     command = KINDS[kind](broker.bootstrap, topic, out)
-                    done.append(_measured(command, scratch / f"{kind}.log"))
-                    _check(out / "warehouse.duckdb", readings)
+                    done.append(measured(command, scratch / f"{kind}.log"))
+                    check(out / "warehouse.duckdb", readings)
                     shutil.rmtree(out)
-            _tell(equipment, readings, runs)
+            tell(f"{equipment:>7,} equipments, {readings:,} readings:", readings, runs)
 
 
-def _tell(equipment: int, readings: int, runs: Mapping[str, Sequence[Cost]]) -> None:
-    print(f"{equipment:>7,} equipments, {readings:,} readings:")
+def tell(what: str, readings: int, runs: Mapping[str, Sequence[Cost]]) -> None:
+    """Prints medians, and how the first of the kinds compares with each."""
+    print(what)
     wall, cpu = (
         {
             kind: statistics.median(getattr(each, name) for each in done)

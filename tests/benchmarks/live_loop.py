@@ -15,7 +15,7 @@ from kafka import KafkaConsumer, TopicPartition
 from pipeline.connect.kafka import KafkaAddress
 from pipeline.sinks.duckdb import DuckDBSink, insert_new, warehouse
 from pipeline.sinks.lake.archive import write_messages
-from pipeline.sinks.lake.files import digest, write_parquet
+from pipeline.sinks.lake.files import write_parquet
 from pipeline.sinks.lake.tables import by_day
 from pipeline.sources.kafka.client import committed, consumer
 from pipeline.sources.kafka.records import Records
@@ -122,8 +122,7 @@ class _Sinks:
         readings, stats = pa.concat_tables(self._readings), pa.concat_tables(self._stats)
         with self._stages.of("parquet"):
             for day, rows in by_day(readings, "recorded_at"):
-                name = f"{digest([rows.column('reading_id')])}.parquet"
-                write_parquet(self._lake, f"readings/dt={day}/{name}", rows)
+                write_parquet(self._lake, f"readings/dt={day}", rows, ["reading_id"])
         with self._stages.of("duckdb"), warehouse(self._path).borrowed() as database:
             database.begin()
             insert_new(database, READING, readings)
@@ -157,7 +156,7 @@ class _Positions:
                 self._watermark.saw(part.partition, int(mine.max()))
             first += len(records)
         offsets = {part: records[-1].offset + 1 for part, records in found.items()}
-        self._under_way.append((int(times.dated.max(initial=NEVER)), offsets))
+        self._under_way.append((int(times.latest.max(initial=NEVER)), offsets))
 
     def border(self) -> int:
         """The end of the last window that the watermark has passed, µs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -139,16 +140,16 @@ class LakeSink(Sink):
             _ = produced.files | "ArchiveFiles" >> beam.ParDo(ArchiveFile(self._store))
         if self._archive and produced.raw is not None:
             self._archive_messages(produced.raw)
-        readings = produced.readings
+        versions = {"LakeReadings": produced.readings}
         if produced.superseded is not None:
             # The lake keeps every version.
-            lost = produced.superseded | "LakeSuperseded" >> beam.Map(
+            versions["LakeSuperseded"] = produced.superseded | "LakeSuperseded" >> beam.Map(
                 lambda rows: rows.select(READING.names).cast(READING_SCHEMA)
             ).with_output_types(pa.Table)
-            readings = (readings, lost) | "LakeVersions" >> beam.Flatten()
-        self._write(readings, READINGS, "LakeReadings")
+        self._write(versions, READINGS, "LakeReadings")
         if WINDOW_STATS in self._kinds:
-            self._write(produced.window_stats, WINDOW_STATS, "LakeWindowStats")
+            stats = {"LakeWindowStats": produced.window_stats}
+            self._write(stats, WINDOW_STATS, "LakeWindowStats")
         if produced.dialects is not None:
             self._write_few(produced.dialects, TEST_DIALECTS, "LakeTestDialects", once=True)
         if produced.summaries is not None:
@@ -168,7 +169,7 @@ class LakeSink(Sink):
             together = WriteBundles(self._store, kind, _BUNDLE_BYTES, by_key=True, once=once)
             _ = tables | label >> beam.ParDo(together)
         else:
-            self._gathered(tables, kind, label)
+            self._gathered({label: tables}, kind, label)
 
     def complete(self) -> None:
         """Finds out whether what was written is still there."""
@@ -180,21 +181,30 @@ class LakeSink(Sink):
         for kind in self._kinds:
             recent.look(self._store, kind.root, since_s)
 
-    def _write(self, tables: beam.PCollection, kind: Kind, label: str) -> None:
-        if self._here and not tables.is_bounded:
+    def _write(self, given: Mapping[str, beam.PCollection], kind: Kind, label: str) -> None:
+        """Adds the steps that write tables of one kind; `given` has them by where they come from."""
+        if self._here and not given[label].is_bounded:
+            tables = _together(list(given.values()), f"{label}Versions")
             together = WriteBundles(self._store, kind, _BUNDLE_BYTES)
             _ = tables | label >> beam.ParDo(together)
         else:
-            self._gathered(tables, kind, label)
+            self._gathered(given, kind, label)
 
-    def _gathered(self, tables: beam.PCollection, kind: Kind, label: str) -> None:
+    def _gathered(self, given: Mapping[str, beam.PCollection], kind: Kind, label: str) -> None:
+        is_bounded = given[label].is_bounded
         # Bounded input gives the same tables again, which their names tell.
-        again = not self._here and not tables.is_bounded
+        again = not self._here and not is_bounded
         parts = Parts(1 if self._here else _SPREAD, self._shards, again)
-        pieces = tables | f"{label}Days" >> beam.ParDo(
-            ToPieces(kind, parts, Sizes(packed=not self._here))
-        ).with_output_types(tuple[str, Piece])
-        stable = self._stable(pieces, label)
+        cut = [
+            tables
+            | f"{name}Days"
+            >> beam.ParDo(ToPieces(kind, parts, Sizes(packed=not self._here))).with_output_types(
+                tuple[str, Piece]
+            )
+            for name, tables in given.items()
+        ]
+        # Not the tables: they would travel once more, to where they come together.
+        stable = self._stable(_together(cut, f"{label}Pieces"), label)
         _ = stable | label >> beam.ParDo(WriteTables(self._store, kind, parts))
 
     def _stable(self, pieces: beam.PCollection, label: str) -> beam.PCollection:
@@ -222,6 +232,10 @@ class LakeSink(Sink):
             ).with_output_types(tuple[str, Piece])
             stable = self._stable(pieces, "ArchiveStream")
             _ = stable | "ArchiveStream" >> beam.ParDo(WriteMessages(self._store, self._source))
+
+
+def _together(given: Sequence[beam.PCollection], label: str) -> beam.PCollection:
+    return given[0] if len(given) == 1 else tuple(given) | label >> beam.Flatten()
 
 
 def _lies_in(source: str, lake: str) -> bool:
