@@ -105,16 +105,22 @@ def states(done: subprocess.CompletedProcess[str]) -> str:
     return str(found[-1]).lower()
 
 
+# What is of a run and not of the data. Each run tells what it has read: the same is told again.
+OF_A_RUN = {
+    "pipeline_runs": "* EXCLUDE finished_at",
+    "source_positions": "DISTINCT * EXCLUDE (position_id, run_id, began_at, ended_at)",
+}
+
+
 def tables(warehouse: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """Every table's rows but the time at which a run ended."""
+    """Every table's rows, without what is of a run."""
     with duckdb.connect(str(warehouse), read_only=True) as database:
         names = database.execute(
             "SELECT table_name FROM duckdb_tables() ORDER BY table_name"
         ).fetchall()
         return {
             name: database.execute(
-                f"SELECT * {'EXCLUDE finished_at' if name == 'pipeline_runs' else ''} FROM {name} "
-                "ORDER BY ALL"
+                f"SELECT {OF_A_RUN.get(name, '*')} FROM {name} ORDER BY ALL"
             ).fetchall()
             for (name,) in names
         }

@@ -184,7 +184,7 @@ def built(ran: Ran, cell: str, full_refresh: bool = False) -> dict[str, list[Row
 OF_THE_FILE = (
     "equipment_id", "reading_id", "test_id", "test_key", "source_file", "source_files", "source_row",
     "joined_parts", "ingested_at", "step_key", "cycle_key", "witnesses", "columns_used",
-    "deliveries",
+    "deliveries", "content_hash",
 )  # fmt: skip
 
 
