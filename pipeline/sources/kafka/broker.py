@@ -139,6 +139,7 @@ class KafkaBroker:
         self._begun: dict[TopicPartition, int] = {}
         self._fresh: set[TopicPartition] = set()
         self.joined = 0
+        self._leaving: frozenset[TopicPartition] = frozenset()
         # The next offset of each partition that is this member's.
         self._following: dict[int, int] = {}
         # What was passed behind that without a message.
@@ -203,14 +204,20 @@ class KafkaBroker:
 
     def revoked(self, revoked: Collection[TopicPartition]) -> None:
         """Before partitions go to another member: lets the pipeline finish what it has taken."""
+        # The client has taken them out of its assignment by now, but not out of the group's.
+        self._leaving = frozenset(revoked)
+        self._give(revoked)
+        self._leaving = frozenset()
+
+    def _give(self, parts: Collection[TopicPartition]) -> None:
         with self._told:
-            self._gone |= {part.partition for part in revoked}
+            self._gone |= {part.partition for part in parts}
         self._hand_over()
 
     def lost(self, lost: Collection[TopicPartition]) -> None:
         """The group gave this member up; others read these partitions from what was committed."""
         _log.warning("the group %s gave %d partitions to other members", self._group, len(lost))
-        self.revoked(lost)
+        self._give(lost)
 
     def refused(self, fetched: Fetched) -> None:
         """Remembers where to fetch again."""
@@ -504,7 +511,7 @@ class KafkaBroker:
             newest |= {n: span.following for n, span in each.items() if span.log == self._log}
         mine = {
             part: committed(newest[part.partition], self._log)
-            for part in self.consumer.assignment()
+            for part in self.consumer.assignment() | self._leaving
             if part.partition in newest
         }
         if not mine:
