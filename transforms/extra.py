@@ -30,6 +30,10 @@ def of_messages(
     if not unknown and not doubled and not others:
         return None
     names = sorted({*unknown, *(name for name, _ in doubled)})
+    columns = {
+        name: convert.items(columns[name])
+        for name in {*names, *(b for _, bs in doubled for b in bs)}
+    }
     better = {name: [columns[other] for other in others] for name, others in doubled}
     out: list[str | None] = []
     rows = (
