@@ -41,9 +41,8 @@ FEWEST = 256
 _MOST_TEMPLATES = 8
 # No longer template: what stands between values is compared message by message.
 _LONGEST_TEMPLATE = 1 << 16
-# Longer numbers are left to the strict way. With the whole numbers of at most 18 digits all fit
-# into 64 bits.
-_LONGEST_NUMBER, _MOST_DIGITS = 24, 18
+# Whole numbers of more digits may not fit into 64 bits, and are left to the strict way.
+_MOST_DIGITS = 18
 
 _SPACE = rb"[ \t\n\r]*"
 _NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
@@ -52,8 +51,6 @@ _VALUE = rb"(" + _TEXT + rb"|" + _NUMBER.encode() + rb"|null|true|false)"
 _PAIR = re.compile(_SPACE + _TEXT + _SPACE + rb":" + _SPACE + _VALUE + _SPACE)
 
 _QUOTE, _BACKSLASH, _MINUS, _PLUS, _POINT, _ZERO = b'"\\-+.0'
-_IN_NUMBER = np.zeros(256, dtype=bool)
-_IN_NUMBER[list(b"0123456789+-.eE")] = True
 
 
 class Kind(IntEnum):
@@ -366,7 +363,6 @@ def _checked(tokens: _Tokens) -> tuple[Mask, Mask]:
     data, starts, ends = tokens.data, tokens.offsets[:-1], tokens.offsets[1:]
     first, length = data[starts], ends - starts
     null = first == ord("n")
-    bad = length > _LONGEST_NUMBER
     is_digit = (data - _ZERO) < 10  # bytes wrap around
     if null.any():
         at = starts[null]
@@ -375,10 +371,6 @@ def _checked(tokens: _Tokens) -> tuple[Mask, Mask]:
         for place, byte in enumerate(b"null"):
             whole &= data[np.minimum(at + place, len(data) - 1)] == byte
         null[null] = whole
-    other = ~_IN_NUMBER[data]
-    if other.any():
-        bad[tokens.of(other)] = True
-        bad &= ~null
     # It begins with a digit, or with a minus and a digit; of a zero alone no more digits follow.
     minus = first == _MINUS
     lead = starts + minus
@@ -386,7 +378,7 @@ def _checked(tokens: _Tokens) -> tuple[Mask, Mask]:
     digit = is_digit[inside] & (lead < ends)
     more = np.minimum(lead + 1, len(data) - 1)
     zero = digit & (data[inside] == _ZERO)
-    bad |= ~null & (~digit | ~is_digit[ends - 1])
+    bad = ~null & (~digit | ~is_digit[ends - 1])
     bad |= zero & (lead + 1 < ends) & is_digit[more]
     # The strict way reads it as the whole number 0, which has no sign.
     bad |= minus & zero & (length == 2)

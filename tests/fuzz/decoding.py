@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import sys
 import time
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -49,7 +51,7 @@ ODD = (
     b"123456789012345678", b"1717243200.5", b"1717243200", b"1717243200000", b"45444.5",
     b"NaN", b"nan", b"Infinity", b"-Infinity", b"inf", b"01", b"-01", b"00", b"+1", b"1.", b".5",
     b"-.5", b"-", b"--1", b"1-2", b"1e", b"1e+", b"1.e5", b"1.2.3", b"0x10", b"1_0", b"1,5", b"e5",
-    b" 1", b"1 ", b"\t1", b"1\n", b"null", b"nul", b"nulll", b"Null", b"None", b"true", b"false",
+    b" 1", b"1 ", b"\t1", b"1\n", b"null", b"nul", b"nulx", b"nope", b"nulll", b"Null", b"None", b"true", b"false",
     b"tru", b"True", b"truefalse", b"", b" ", b'""', b'" "', b'"NaN"', b'"n/a"', b'"-"', b'"3,7"',
     b'"1,234"', b'"1.5"', b'" 3.7 "', b'"1_0"', b'"0x10"', b'"1e5"', b'"+1"', b'"Infinity"',
     b'"true"', b'"null"', b'"abc"', b'"charge"', b'"rest"', b'"battery_cell"', b'"toaster"',
@@ -80,7 +82,7 @@ class Shape:
 
 def _shape(rng: random.Random, told: bool) -> Shape:
     pairs = [
-        *((name, rng.choice(("float", "float", "float", "mixed", "whole", "textual")))
+        *((name, rng.choice(("float", "float", "float", "mixed", "whole", "textual", "long")))
           for name in rng.sample(NUMBERS, rng.randint(1, 9))),
         *((name, rng.choice(("whole", "whole", "whole", "mixed", "float")))
           for name in rng.sample(WHOLE, rng.randint(0, 3))),
@@ -91,6 +93,8 @@ def _shape(rng: random.Random, told: bool) -> Shape:
         *((name, rng.choice(("epoch", "float", "whole", "zoned")))
           for name in rng.sample(TOLD, rng.randint(1, 2) if told else 0)),
     ]  # fmt: skip
+    if rng.random() < 0.03:
+        pairs.append(rng.choice(pairs))
     rng.shuffle(pairs)
     return Shape(*map(tuple, zip(*pairs, strict=True)), rng.choice(_STYLES))  # type: ignore[arg-type]
 
@@ -100,6 +104,11 @@ def _value(kind: str, name: str, row: int, rng: random.Random) -> bytes:
         kind = rng.choice(("float", "whole"))
     if kind == "float":
         return repr(round(rng.uniform(-5, 50), rng.randint(1, 6))).encode()
+    if kind == "long":
+        # Of many digits, and near the middle between two doubles, where rounding is decided.
+        double = rng.uniform(0, 1) * 10 ** rng.randint(-300, 300)
+        middle = (Decimal(double) + Decimal(math.nextafter(double, math.inf))) / 2
+        return format(middle, f".{rng.randint(15, 40)}{rng.choice('eg')}").encode()
     if kind == "whole":
         return str(rng.randint(0, 10 ** rng.randint(1, 5))).encode()
     if kind == "textual":
