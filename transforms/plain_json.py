@@ -18,11 +18,11 @@ As JSON can be read in one way only, this is its reading. Everything else is lef
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
-from itertools import compress
+from itertools import compress, pairwise
 
 import msgspec
 import numpy as np
@@ -30,14 +30,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.convert import Mask, Values
+from transforms.convert import Mask, Values, items
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 
 # Fewer messages are not worth the fixed costs of their columns.
-FEWEST = 256
-# So many kinds of messages of a batch are looked for; each costs a look at all that are left.
+FEWEST = 128
+# So many bytes at a time, which a processor's second cache holds with what is found in them.
+_AT_ONCE = 3 << 19
+# So many kinds of messages of a part are looked for; each costs a look at all that are left.
 _MOST_TEMPLATES = 8
 # No longer template: what stands between values is compared message by message.
 _LONGEST_TEMPLATE = 1 << 16
@@ -112,42 +114,101 @@ def cut(
         a column is an Arrow array as `pa.array` makes it of the values, of type double where only
         the number counts; a list of the values where whole numbers and others are mixed.
     """
-    if len(payloads) < FEWEST or (whole := _whole(payloads)) is None:
+    if len(payloads) < FEWEST or payloads.type != pa.binary():
         return []
-    starts, data = whole
-    quotes = np.flatnonzero(data == _QUOTE)
-    first = np.searchsorted(quotes, starts)
-    count = np.diff(first)
-    left = np.arange(len(payloads))
-    found: list[Plain] = []
-    for _ in range(_MOST_TEMPLATES):
-        if len(left) < FEWEST:
-            break
-        sample = int(left[0])
-        template = template_of(data[starts[sample] : starts[sample + 1]].tobytes())
-        rows = left[:0]
-        if template is not None and allowed(template.names):
-            alike = left[count[left] == template.all_quotes]
-            cuts = _cuts(template, alike, starts, quotes, first, data)
-            plain = cuts and _plain(template, is_measured(template.names), cuts, data)
-            if plain:
-                rows = plain.rows
-                found.append(plain)
-        keep = np.ones(len(payloads), dtype=bool)
-        keep[rows] = False
-        keep[sample] = False
-        left = left[keep[left]]
-    return found
+    found: dict[Template, list[Plain]] = {}
+    for start, stop in _parts(payloads):
+        block = _block(payloads.slice(start, stop - start))
+        if block is None:
+            continue
+        left = np.arange(stop - start)
+        for known in list(found):
+            left = _take_out(known, left, block, start, found, is_measured)
+        for _ in range(_MOST_TEMPLATES):
+            if len(left) < FEWEST:
+                break
+            sample, others = left[0], left[1:]
+            template = template_of(block.message(sample))
+            if template is not None and template not in found and allowed(template.names):
+                others = _take_out(template, left, block, start, found, is_measured)
+            left = others[others != sample]
+    return [_joined(parts) for parts in found.values()]
 
 
-def _whole(payloads: pa.Array) -> tuple[I64, U8] | None:
-    """Where each message starts and the last one ends, and the bytes; None if there are none."""
+def _take_out(
+    template: Template,
+    rows: I64,
+    block: _Block,
+    start: int,
+    found: dict[Template, list[Plain]],
+    is_measured: Callable[[tuple[str, ...]], list[bool]],
+) -> I64:
+    """Adds those of a block's rows that are plain to `found`, and gives back the others."""
+    cuts = _cuts(template, rows, block)
+    plain = cuts and _plain(template, is_measured(template.names), cuts, block.data)
+    if not plain:
+        return rows
+    found.setdefault(template, []).append(Plain(start + plain.rows, plain.columns))
+    return np.setdiff1d(rows, plain.rows, assume_unique=True)
+
+
+def _parts(payloads: pa.Array) -> Iterator[tuple[int, int]]:
+    """First and last row of parts of about _AT_ONCE bytes; equal ones, so that none is small."""
+    size = int(pc.sum(pc.binary_length(payloads)).as_py() or 0)
+    parts = max(1, min(round(size / _AT_ONCE), len(payloads) // (4 * FEWEST)))
+    return pairwise(np.linspace(0, len(payloads), parts + 1).astype(int).tolist())
+
+
+def _joined(parts: list[Plain]) -> Plain:
+    """The messages of one template of all parts."""
+    if len(parts) == 1:
+        return parts[0]
+    columns: dict[str, Values] = {}
+    for name in parts[0].columns:
+        mine = [part.columns[name] for part in parts]
+        arrays = [column for column in mine if isinstance(column, pa.Array)]
+        kinds = {array.type for array in arrays} - {pa.null()}
+        if len(arrays) < len(mine) or len(kinds) > 1:
+            # Whole numbers here and others there.
+            columns[name] = [item for column in mine for item in items(column)]
+        else:
+            kind = kinds.pop() if kinds else pa.null()
+            columns[name] = pa.concat_arrays([array.cast(kind) for array in arrays])
+    return Plain(np.concatenate([part.rows for part in parts]), columns)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """The bytes of some messages.
+
+    Attributes:
+        starts: where each begins, and the last one ends, shape (n + 1,).
+        data: the bytes.
+        quotes: where there are quotes.
+        first: which of these is each message's first, shape (n + 1,).
+    """
+
+    starts: I64
+    data: U8
+    quotes: I64
+    first: I64
+
+    def message(self, row: int) -> bytes:
+        """The bytes of one."""
+        return self.data[self.starts[row] : self.starts[row + 1]].tobytes()
+
+
+def _block(payloads: pa.Array) -> _Block | None:
+    """The bytes of messages; None if they have none."""
     _, offsets, data = payloads.buffers()
-    if data is None or payloads.type != pa.binary():
-        return None
     places = np.frombuffer(offsets, np.int32)[payloads.offset :][: len(payloads) + 1]
-    # Behind the last one there may be others: a slice's bytes are those of the whole array.
-    return places.astype(np.int64), np.frombuffer(data, np.uint8)[: places[-1]]
+    if data is None or places[0] == places[-1]:
+        return None
+    # Before the first and behind the last one there may be others, if it is a slice of an array.
+    inside = np.frombuffer(data, np.uint8)[places[0] : places[-1]]
+    starts = places.astype(np.int64) - places[0]
+    quotes = np.flatnonzero(inside == _QUOTE)
+    return _Block(starts, inside, quotes, np.searchsorted(quotes, starts))
 
 
 @lru_cache(maxsize=256)
@@ -215,10 +276,10 @@ class _Cuts:
         )
 
 
-def _cuts(
-    template: Template, rows: I64, starts: I64, quotes: I64, first: I64, data: U8
-) -> _Cuts | None:
-    """Those of `rows`, which have the template's number of quotes, that have its literals."""
+def _cuts(template: Template, rows: I64, block: _Block) -> _Cuts | None:
+    """Those of `rows` that have the template's literals, and as many quotes as it has."""
+    starts, first = block.starts, block.first
+    rows = rows[first[rows + 1] - first[rows] == template.all_quotes]
     if len(rows) < FEWEST:
         return None
     # Where each literal begins: the first with the message, the last where it must end with it, and
@@ -228,7 +289,7 @@ def _cuts(
     begins[0] = starts[rows]
     mine = first[rows]
     for place in range(1, fields):
-        begins[place] = quotes[mine + template.quotes[place]] - template.before[place]
+        begins[place] = block.quotes[mine + template.quotes[place]] - template.before[place]
     begins[fields] = starts[rows + 1] - len(template.literals[-1])
     lengths = np.array([len(literal) for literal in template.literals])[:, None]
     found = _Cuts(rows, begins[:-1] + lengths[:-1], begins[1:])
@@ -239,7 +300,7 @@ def _cuts(
     for place, literal in enumerate(template.literals):
         if len(found.rows) < FEWEST:
             return None
-        mask = _is_at(begins[place], literal, data)
+        mask = _is_at(begins[place], literal, block.data)
         if not mask.all():
             found, begins = found.only(mask), begins[:, mask]
     return found if len(found.rows) >= FEWEST else None
