@@ -70,8 +70,9 @@ class Template:
     Attributes:
         names: the fields' names, in the messages' order.
         kinds: what their values are.
-        literals: the bytes before each value and those behind the last one.
-        before: of each literal but the last: the place of its name's first quote in it.
+        literals: the bytes before each value and those behind the last one; a text's quotes belong
+            to them.
+        before: of each literal but the last: where in it its name's first quote is.
         quotes: which of a message's quotes that is.
         all_quotes: how many quotes a message has.
     """
@@ -213,19 +214,20 @@ def _block(payloads: pa.Array) -> _Block | None:
 
 @lru_cache(maxsize=256)
 def _template(literals: tuple[bytes, ...], kinds: tuple[Kind, ...]) -> Template | None:
-    empty = b"".join(literal + b"0" for literal in literals[:-1]) + literals[-1]
+    values = (b"" if kind is Kind.TEXT else b"0" for kind in (*kinds, Kind.TEXT))
+    empty = b"".join(b"%b%b" % pair for pair in zip(literals, values, strict=True))
     try:
         message = msgspec.json.decode(empty)
     except (msgspec.MsgspecError, UnicodeError):
         return None
     if not isinstance(message, dict) or len(message) != len(kinds):
         return None  # a name that comes twice
-    seen, quotes = 0, []
-    for kind in kinds:
+    seen, quotes, before = 0, [], []
+    for literal, kind, last in zip(literals, kinds, (None, *kinds), strict=False):
         quotes.append(seen)
+        before.append(literal.index(b'"', 1 if last is Kind.TEXT else 0))
         seen += 4 if kind is Kind.TEXT else 2
-    before = tuple(literal.index(b'"') for literal in literals[:-1])
-    return Template(tuple(message), kinds, literals, before, tuple(quotes), seen)
+    return Template(tuple(message), kinds, literals, tuple(before), tuple(quotes), seen)
 
 
 def template_of(message: bytes) -> Template | None:
@@ -233,7 +235,7 @@ def template_of(message: bytes) -> Template | None:
 
     >>> found = template_of(b'{"a": 1, "b":"x"}')
     >>> found.names, found.literals
-    (('a', 'b'), (b'{"a": ', b', "b":', b'}'))
+    (('a', 'b'), (b'{"a": ', b', "b":"', b'"}'))
     """
     bare = message.lstrip(b" \t\n\r")
     if bare[:1] != b"{" or len(message) > _LONGEST_TEMPLATE:
@@ -243,16 +245,15 @@ def template_of(message: bytes) -> Template | None:
     at = len(message) - len(bare) + 1
     behind = 0
     while (pair := _PAIR.match(message, at)) is not None:
-        literals.append(message[behind : pair.start(1)])
-        value = pair.group(1)
-        kinds.append(
-            Kind.TEXT if value[:1] == b'"' else Kind.TRUTH if value[:1] in b"tf" else Kind.NUMBER
-        )
-        behind, at = pair.end(1), pair.end() + 1
+        first = pair.group(1)[:1]
+        kinds.append(Kind.TEXT if first == b'"' else Kind.TRUTH if first in b"tf" else Kind.NUMBER)
+        quote = kinds[-1] is Kind.TEXT
+        literals.append(message[behind : pair.start(1) + quote])
+        behind, at = pair.end(1) - quote, pair.end() + 1
         if message[pair.end() : at] != b",":
             break
     literals.append(message[behind:])
-    if not kinds or literals[-1].strip(b" \t\n\r") != b"}":
+    if not kinds or literals[-1].strip(b'" \t\n\r') != b"}":
         return None
     return _template(tuple(literals), tuple(kinds))
 
@@ -294,7 +295,8 @@ def _cuts(template: Template, rows: I64, block: _Block) -> _Cuts | None:
     lengths = np.array([len(literal) for literal in template.literals])[:, None]
     found = _Cuts(rows, begins[:-1] + lengths[:-1], begins[1:])
     # Now every literal is within its message, too.
-    mask: Mask = np.all(found.starts < found.ends, axis=0)
+    least = np.array([kind is not Kind.TEXT for kind in template.kinds])[:, None]
+    mask: Mask = np.all(found.starts + least <= found.ends, axis=0)
     if not mask.all():
         found, begins = found.only(mask), begins[:, mask]
     for place, literal in enumerate(template.literals):
@@ -307,38 +309,32 @@ def _cuts(template: Template, rows: I64, block: _Block) -> _Cuts | None:
 
 
 def _is_at(places: I64, literal: bytes, data: U8) -> Mask:
-    """Whether the literal is at these places of the data, eight bytes at a time."""
-    same = np.ones(len(places), dtype=bool)
+    """Whether the literal is at these places of the data."""
     length = len(literal)
-    if length < 8:
-        for at, byte in enumerate(literal):
-            same &= data[places + at] == byte
-        return same
-    words = np.ndarray((len(data) - 7,), np.uint64, buffer=data, strides=(1,))
-    for at in (*range(0, length - 7, 8), *((length - 8,) if length % 8 else ())):
-        same &= words[places + at] == np.frombuffer(literal, np.uint64, 1, at)[0]
-    return same
+    # Every place of the data as one item of the literal's length, of which some are taken.
+    items_at = np.ndarray((len(data) - length + 1,), f"V{length}", buffer=data, strides=(1,))
+    found = items_at[places].tobytes()
+    if found == literal * len(places):
+        return np.ones(len(places), dtype=bool)
+    each = np.frombuffer(found, np.uint8).reshape(-1, length)
+    return np.asarray((each == np.frombuffer(literal, np.uint8)).all(axis=1))
 
 
 def _plain(template: Template, is_measured: Sequence[bool], cuts: _Cuts, data: U8) -> Plain | None:
     """The columns of those messages of which all values are plain."""
     kinds, measured = np.array(template.kinds), np.array(is_measured)
-    texts = np.flatnonzero(kinds == Kind.TEXT)
-    cuts = cuts.only(_are_quoted(cuts, texts, data))
     rows = len(cuts.rows)
-    if rows < FEWEST:
-        return None
     bad = np.zeros(rows, dtype=bool)
     found: dict[int, Values] = {}
     number = kinds == Kind.NUMBER
     for places, read in (
         (np.flatnonzero(number & measured), _doubles),
         (np.flatnonzero(number & ~measured), _numbers),
-        (texts, _texts),
+        (np.flatnonzero(kinds == Kind.TEXT), _texts),
         (np.flatnonzero(kinds == Kind.TRUTH), _truths),
     ):
         if len(places):
-            columns, mask = read(_taken(cuts, places, data, read is _texts), rows)
+            columns, mask = read(_taken(cuts, places, data), rows)
             bad |= mask.reshape(-1, rows).any(axis=0)
             found |= zip(places.tolist(), columns, strict=True)
     if bad.any():
@@ -354,15 +350,6 @@ def _plain(template: Template, is_measured: Sequence[bool], cuts: _Cuts, data: U
         }
         cuts = cuts.only(good)
     return Plain(cuts.rows, {name: found[at] for at, name in enumerate(template.names)})
-
-
-def _are_quoted(cuts: _Cuts, texts: I64, data: U8) -> Mask:
-    """Which messages have their texts in quotes."""
-    mask = np.ones(len(cuts.rows), dtype=bool)
-    for column in texts.tolist():
-        starts, ends = cuts.starts[column], cuts.ends[column]
-        mask &= (ends - starts > 1) & (data[starts] == _QUOTE) & (data[ends - 1] == _QUOTE)
-    return mask
 
 
 @dataclass(frozen=True)
@@ -398,13 +385,13 @@ class _Tokens:
         return np.searchsorted(self.offsets, np.flatnonzero(mask), side="right") - 1
 
 
-def _taken(cuts: _Cuts, columns: I64, data: U8, in_quotes: bool) -> _Tokens:
-    """The bytes of some columns' values, without their quotes."""
+def _taken(cuts: _Cuts, columns: I64, data: U8) -> _Tokens:
+    """The bytes of some columns' values."""
     fields, rows = len(columns), len(cuts.rows)
     # An array of which every other item is a value, and those between are what is between.
     places = np.empty((rows, fields, 2), dtype=np.int32)
-    places[:, :, 0] = cuts.starts[columns].T + in_quotes
-    places[:, :, 1] = cuts.ends[columns].T - in_quotes
+    places[:, :, 0] = cuts.starts[columns].T
+    places[:, :, 1] = cuts.ends[columns].T
     offsets = np.append(places.reshape(-1), places[-1, -1, 1])
     whole = pa.Array.from_buffers(
         pa.binary(), len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(data)]
