@@ -526,18 +526,17 @@ _ZONED = re.compile(r"(?:[zZ]|[+-]\d\d:?\d\d|:\d\d(?:\.\d+)?[+-]\d\d)$")
 
 
 def _text_times(array: pa.Array, zone: ZoneInfo, day_first: bool | None) -> Converted:
-    blanked = blank_to_null(array.cast(pa.string()))
-    first = next((item.as_py() for item in blanked if item.is_valid), None)
-    if first is None:
+    texts = array.cast(pa.string())
+    # What Arrow takes as it is has nothing around it, and is no word for nothing.
+    uniform = _uniform_times(texts, zone)
+    if uniform is not None:
+        return uniform
+    blanked = blank_to_null(texts)
+    if blanked.null_count == len(blanked):
         return Converted(pa.nulls(len(array), UTC_MICROSECONDS))
-    # Arrow parses a uniform ISO column fast; anything else goes by unique value.
-    zoned = bool(_ZONED.search(first))
-    try:
-        if zoned:
-            return Converted(blanked.cast(UTC_MICROSECONDS))
-        return _placed(in_zone(blanked.cast(pa.timestamp("us")), zone))
-    except pa.ArrowInvalid:
-        pass
+    uniform = _uniform_times(blanked, zone)
+    if uniform is not None:
+        return uniform
     try:
         numbers = blanked.cast(pa.float64())
     except pa.ArrowInvalid:
@@ -545,3 +544,16 @@ def _text_times(array: pa.Array, zone: ZoneInfo, day_first: bool | None) -> Conv
     out = _numeric_times(numbers.to_numpy(zero_copy_only=False), zone)
     bad = np.asarray(pc.and_(blanked.is_valid(), out.array.is_null()))
     return _placed(out, bad if bad.any() else None)
+
+
+def _uniform_times(texts: pa.Array, zone: ZoneInfo) -> Converted | None:
+    """Times of a column of ISO 8601, which Arrow parses fast; None if it is anything else."""
+    first = next((item.as_py() for item in texts if item.is_valid), None)
+    if first is None:
+        return None
+    try:
+        if _ZONED.search(first):
+            return Converted(texts.cast(UTC_MICROSECONDS))
+        return _placed(in_zone(texts.cast(pa.timestamp("us")), zone))
+    except pa.ArrowInvalid:
+        return None

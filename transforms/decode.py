@@ -177,14 +177,17 @@ def _own_columns(
     `around` is what came with messages; None for rows of a table.
     """
     if around is not None:
-        arrived = around.column("arrived_at").combine_chunks()
-        default_file = around.column("source_file").combine_chunks()
+        arrived = _as_column(around.column("arrived_at"), rows)
+        default_file = _as_column(around.column("source_file"), rows)
         if origin.source_file is not None:
             default_file = default_file.fill_null(origin.source_file)
         named = {"source_file": default_file}
         _refuse_long(named, budget, rejects)
         default_file = named["source_file"]
-        ids = [_envelope_ids(around), *_path_ids(default_file)]
+        said = found.get("equipment_id")
+        # Where all messages name their equipment themselves, nobody asks the others.
+        is_open = said is None or said.null_count > 0
+        ids = [_envelope_ids(around), *_path_ids(default_file)] if is_open else []
     else:
         arrived = pa.nulls(rows, UTC_MICROSECONDS)
         default_file = pa.repeat(pa.scalar(origin.source_file, pa.string()), rows)
@@ -207,7 +210,10 @@ def _own_columns(
 def _as_column(value: Any, rows: int) -> pa.Array:
     if isinstance(value, pa.Scalar):
         return pa.repeat(value, rows)
-    return value.combine_chunks() if isinstance(value, pa.ChunkedArray) else value
+    if isinstance(value, pa.ChunkedArray):
+        # Of one chunk no copy is made.
+        return value.chunk(0) if value.num_chunks == 1 else value.combine_chunks()
+    return value
 
 
 def _told_ids(files: Any, origin: Origin) -> list[pa.Array]:
@@ -482,6 +488,8 @@ def _readings_of_messages(
 
 def _binary_ids(ids: pa.Array, said: pa.Array | None) -> Mask | None:
     """Which ids are made of a key's or header's bytes that are no text; None for none."""
+    if said is not None and said.null_count == 0:
+        return None  # the messages' own word is text
     encoded = ids.dictionary_encode()
     binary = [framing.is_binary(name) for name in encoded.dictionary.to_pylist()]
     if not any(binary):
@@ -489,7 +497,7 @@ def _binary_ids(ids: pa.Array, said: pa.Array | None) -> Mask | None:
     found = pc.fill_null(pa.array(binary).take(encoded.indices), False)
     mask = np.asarray(found).astype(bool)
     if said is not None:
-        mask &= np.asarray(said.is_null())  # the message's own word is text
+        mask &= np.asarray(said.is_null())
     return mask
 
 
