@@ -38,7 +38,7 @@ U8 = npt.NDArray[np.uint8]
 # Fewer messages are not worth the fixed costs of their columns.
 FEWEST = 128
 # So many bytes at a time, which a processor's second cache holds with what is found in them.
-_AT_ONCE = 3 << 19
+AT_ONCE = 3 << 19
 # So many kinds of messages of a part are looked for; each costs a look at all that are left.
 _MOST_TEMPLATES = 8
 # No longer template: what stands between values is compared message by message.
@@ -154,9 +154,9 @@ def _take_out(
 
 
 def _parts(payloads: pa.Array) -> Iterator[tuple[int, int]]:
-    """First and last row of parts of about _AT_ONCE bytes; equal ones, so that none is small."""
+    """First and last row of parts of about AT_ONCE bytes; equal ones, so that none is small."""
     size = int(pc.sum(pc.binary_length(payloads)).as_py() or 0)
-    parts = max(1, min(round(size / _AT_ONCE), len(payloads) // (4 * FEWEST)))
+    parts = max(1, min(round(size / AT_ONCE), len(payloads) // (4 * FEWEST)))
     return pairwise(np.linspace(0, len(payloads), parts + 1).astype(int).tolist())
 
 

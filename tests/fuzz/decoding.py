@@ -22,6 +22,7 @@ from tests.messages import ARRIVED_US, SECOND, messages
 from transforms import plain_json
 from transforms.batch import RawBatch
 from transforms.decode import decode
+from transforms.plain_json import AT_ONCE, FEWEST
 from transforms.rejects import dead_letters
 
 # Names for each kind of value, of the reading and of nothing it knows.
@@ -240,14 +241,14 @@ def batch(rng: random.Random, size: int) -> RawBatch:
 
 
 @contextmanager
-def _cut_from(fewest: int) -> Iterator[None]:
-    """Batches, and parts of them, with fewer messages than these are not cut."""
-    before = plain_json.FEWEST
-    plain_json.FEWEST = fewest
+def _cutting(fewest: int, at_once: int) -> Iterator[None]:
+    """Fewer messages than `fewest` are not cut; the others in parts of `at_once` bytes."""
+    before = plain_json.FEWEST, plain_json.AT_ONCE
+    plain_json.FEWEST, plain_json.AT_ONCE = fewest, at_once
     try:
         yield
     finally:
-        plain_json.FEWEST = before
+        plain_json.FEWEST, plain_json.AT_ONCE = before
 
 
 def _bits(column: pa.ChunkedArray) -> list[Any]:
@@ -268,8 +269,16 @@ class Differs(AssertionError):
     """The two ways gave something else; the message says what."""
 
 
-def compare(raw: RawBatch, fewest: int = plain_json.FEWEST, zone: str = "UTC") -> tuple[int, int]:
+def compare(
+    raw: RawBatch, fewest: int = FEWEST, at_once: int = AT_ONCE, zone: str = "UTC"
+) -> tuple[int, int]:
     """Decodes a batch on both ways.
+
+    Args:
+        raw: the batch.
+        fewest: messages of one kind that are cut.
+        at_once: bytes that are cut at once.
+        zone: of times without one.
 
     Returns:
         how many readings and how many dead letters came of it.
@@ -277,9 +286,9 @@ def compare(raw: RawBatch, fewest: int = plain_json.FEWEST, zone: str = "UTC") -
     Raises:
         Differs: not the same of both.
     """
-    with _cut_from(1 << 60):
+    with _cutting(1 << 60, at_once):
         wanted, refused = decode(raw, zone)
-    with _cut_from(fewest):
+    with _cutting(fewest, at_once):
         found, also = decode(raw, zone)
     payloads = raw.table.column("payload")
 
@@ -306,7 +315,7 @@ def compare(raw: RawBatch, fewest: int = plain_json.FEWEST, zone: str = "UTC") -
     return found.table.num_rows, len(also.rows)
 
 
-def run(count: int, seed: int, size: int, fewest: int = plain_json.FEWEST) -> Counter[str]:
+def run(count: int, seed: int, size: int, fewest: int = FEWEST) -> Counter[str]:
     """Compares `count` messages in batches of about `size`; what came of them.
 
     Raises:
@@ -318,10 +327,11 @@ def run(count: int, seed: int, size: int, fewest: int = plain_json.FEWEST) -> Co
         rng = random.Random(f"{seed}:{number}")
         raw = batch(rng, rng.randint(size // 2, size + size // 2))
         payloads = raw.table.column("payload").combine_chunks()
-        with _cut_from(fewest):
+        at_once = rng.choice((AT_ONCE, 30_000))
+        with _cutting(fewest, at_once):
             cut = plain_json.cut(payloads, lambda names: True, lambda names: [False] * len(names))
         try:
-            readings, letters = compare(raw, fewest, rng.choice(("UTC", "Europe/Berlin")))
+            readings, letters = compare(raw, fewest, at_once, rng.choice(("UTC", "Europe/Berlin")))
         except Differs as why:
             raise Differs(f"batch {number} of seed {seed}, size {size}: {why}") from None
         done["messages"] += raw.table.num_rows
