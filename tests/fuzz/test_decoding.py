@@ -50,6 +50,22 @@ def test_what_is_broken_is_found(part, monkeypatch):
         decoding.run(20_000, seed=3, size=600, fewest=30)
 
 
+@pytest.mark.parametrize(
+    "name", ["voltage_v", "record_index", "pressure", "test_id", "recorded_at"]
+)
+def test_every_odd_value_becomes_the_same_on_both_ways(name):
+    good = [b"3.5", b"4", b'"b"', b"null"]
+    for odd in decoding.ODD:
+        for values in (
+            [odd] * 4,
+            [odd, odd, good[0], good[1]],
+            [*good, odd, *good, odd],
+            [*good[:2] * 3, odd],
+        ):
+            lines = [b'{"current_a":1.5,"%b":%b}' % (name.encode(), value) for value in values]
+            decoding.compare(messages(lines), fewest=2)
+
+
 _NUMBERS = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False).map(repr),
     st.integers(-(10**22), 10**22).map(str),
