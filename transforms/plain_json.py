@@ -36,11 +36,11 @@ I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 
 # Fewer messages are not worth the fixed costs of their columns.
-FEWEST = 128
+FEWEST = 256
 # So many bytes at a time, which a processor's second cache holds with what is found in them.
 AT_ONCE = 3 << 19
-# So many kinds of messages of a part are looked for; each costs a look at all that are left.
-_MOST_TEMPLATES = 8
+# So many kinds of messages of a batch are looked for in vain; each costs a look at all that are left.
+_MOST_MISSES = 8
 # No longer template: what stands between values is compared message by message.
 _LONGEST_TEMPLATE = 1 << 16
 # Whole numbers of more digits may not fit into 64 bits, and are left to the strict way.
@@ -118,6 +118,7 @@ def cut(
     if len(payloads) < FEWEST or payloads.type != pa.binary():
         return []
     found: dict[Template, list[Plain]] = {}
+    misses = 0
     for start, stop in _parts(payloads):
         block = _block(payloads.slice(start, stop - start))
         if block is None:
@@ -125,14 +126,13 @@ def cut(
         left = np.arange(stop - start)
         for known in list(found):
             left = _take_out(known, left, block, start, found, is_measured)
-        for _ in range(_MOST_TEMPLATES):
-            if len(left) < FEWEST:
-                break
-            sample, others = left[0], left[1:]
-            template = template_of(block.message(sample))
+        while len(left) >= FEWEST and misses < _MOST_MISSES:
+            template = template_of(block.message(left[0]))
+            rest = left
             if template is not None and template not in found and allowed(template.names):
-                others = _take_out(template, left, block, start, found, is_measured)
-            left = others[others != sample]
+                rest = _take_out(template, left, block, start, found, is_measured)
+            misses += len(rest) == len(left)
+            left = rest[rest != left[0]]
     return [_joined(parts) for parts in found.values()]
 
 
