@@ -120,6 +120,8 @@ def cut(
     found: dict[Template, list[Plain]] = {}
     misses = 0
     for start, stop in _parts(payloads):
+        if misses >= _MOST_MISSES and not found:
+            break
         block = _block(payloads.slice(start, stop - start))
         if block is None:
             continue
