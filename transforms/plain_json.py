@@ -39,8 +39,9 @@ U8 = npt.NDArray[np.uint8]
 FEWEST = 256
 # So many bytes at a time, which a processor's second cache holds with what is found in them.
 AT_ONCE = 3 << 19
-# So many kinds of messages of a batch are looked for in vain; each costs a look at all that are left.
-_MOST_MISSES = 8
+# So many kinds of messages of a batch are found, and looked for in vain; each costs a look at all
+# that are left.
+_MOST_KINDS, _MOST_MISSES = 16, 8
 # No longer template: what stands between values is compared message by message.
 _LONGEST_TEMPLATE = 1 << 16
 # Whole numbers of more digits may not fit into 64 bits, and are left to the strict way.
@@ -128,7 +129,7 @@ def cut(
         left = np.arange(stop - start)
         for known in list(found):
             left = _take_out(known, left, block, start, found, is_measured)
-        while len(left) >= FEWEST and misses < _MOST_MISSES:
+        while len(left) >= FEWEST and misses < _MOST_MISSES and len(found) < _MOST_KINDS:
             template = template_of(block.message(left[0]))
             rest = left
             if template is not None and template not in found and allowed(template.names):
