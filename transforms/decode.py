@@ -344,7 +344,7 @@ def _decode(raw: RawBatch, dates: Dates, budget: Budget) -> tuple[Decoded, Rejec
         table, start = _readings_of_rows(raw, how, dates, rejects, budget)
         return Decoded(table, raw, start, how), rejects
     _refuse_unread(raw, budget, rejects)
-    payloads = _as_column(raw.table.column("payload"), raw.table.num_rows)
+    payloads = _as_column(raw.table.column("payload"), raw.table.num_rows).cast(pa.binary())
     places = np.arange(raw.table.num_rows)
     if rejects.rows:
         places = np.delete(places, list(rejects.rows))
@@ -395,7 +395,7 @@ def _unframed(payloads: pa.Array) -> tuple[dict[int, framing.Frame], pa.Array]:
 
     And the messages, with JSON that stands in one taken out of it.
     """
-    if not any(pc.any(pc.starts_with(payloads, magic)).as_py() for magic in framing.MAGIC):
+    if not _may_be_framed(payloads):
         return {}, payloads
     found = {}
     bare: list[bytes | None] = payloads.to_pylist()
@@ -405,6 +405,16 @@ def _unframed(payloads: pa.Array) -> tuple[dict[int, framing.Frame], pa.Array]:
             if framed.is_json:
                 bare[row] = framed.content
     return found, pa.array(bare, pa.binary())
+
+
+def _may_be_framed(payloads: pa.Array) -> bool:
+    """Whether a message begins like a frame, or there is one without a first byte."""
+    _, offsets, data = payloads.buffers()
+    if not len(payloads) or data is None or not data.size:
+        return False
+    starts = np.frombuffer(offsets, np.int32)[payloads.offset :][: len(payloads)]
+    first = np.frombuffer(data, np.uint8)[np.minimum(starts, data.size - 1)]
+    return any((first == magic[0]).any() for magic in framing.MAGIC)
 
 
 def _refuse_unread(raw: RawBatch, budget: Budget, rejects: Rejects) -> None:
