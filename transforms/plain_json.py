@@ -164,9 +164,11 @@ def _parts(payloads: pa.Array) -> Iterator[tuple[int, int]]:
 
 
 def _joined(parts: list[Plain]) -> Plain:
-    """The messages of one template of all parts."""
-    if len(parts) == 1:
-        return parts[0]
+    """The messages of one template of all parts.
+
+    Each column has its own memory: several are pieces of one before, and a table that is pickled
+    would take all of it along for each of them.
+    """
     columns: dict[str, Values] = {}
     for name in parts[0].columns:
         mine = [part.columns[name] for part in parts]
@@ -177,7 +179,9 @@ def _joined(parts: list[Plain]) -> Plain:
             columns[name] = [item for column in mine for item in items(column)]
         else:
             kind = kinds.pop() if kinds else pa.null()
-            columns[name] = pa.concat_arrays([array.cast(kind) for array in arrays])
+            # Of one array alone no copy would be made.
+            same = [array.cast(kind) for array in (*arrays, arrays[0].slice(0, 0))]
+            columns[name] = pa.concat_arrays(same)
     return Plain(np.concatenate([part.rows for part in parts]), columns)
 
 

@@ -1,5 +1,6 @@
 """The short form of `python -m tests.fuzz.decoding`, and that it finds what is broken."""
 
+import pickle
 import random
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from tests.fuzz import decoding
 from tests.messages import messages
 from transforms import plain_json
+from transforms.decode import decode
 
 
 def test_messages_become_the_same_on_both_ways():
@@ -116,3 +118,10 @@ def test_the_messages_of_several_producers_are_cut_but_for_those_of_which_there_
     assert [part.columns.keys() for part in found] == [
         {"voltage_v", "cell"}, {"temp", "note"},
     ]  # fmt: skip
+
+
+def test_a_pickled_table_holds_each_value_once():
+    lines = [b'{"voltage_v":%d.5,"current_a":1.25,"temp":2,"test_id":"%d"}' % (row, row)
+             for row in range(plain_json.FEWEST)]  # fmt: skip
+    table = decode(messages(lines))[0].table
+    assert len(pickle.dumps(table)) < table.nbytes + 4_000
