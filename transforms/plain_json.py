@@ -179,9 +179,7 @@ def _joined(parts: list[Plain]) -> Plain:
             columns[name] = [item for column in mine for item in items(column)]
         else:
             kind = kinds.pop() if kinds else pa.null()
-            # Of one array alone no copy would be made.
-            same = [array.cast(kind) for array in (*arrays, arrays[0].slice(0, 0))]
-            columns[name] = pa.concat_arrays(same)
+            columns[name] = pa.concat_arrays([array.cast(kind) for array in arrays])
     return Plain(np.concatenate([part.rows for part in parts]), columns)
 
 

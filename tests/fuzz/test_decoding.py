@@ -125,3 +125,12 @@ def test_a_pickled_table_holds_each_value_once():
              for row in range(plain_json.FEWEST)]  # fmt: skip
     table = decode(messages(lines))[0].table
     assert len(pickle.dumps(table)) < table.nbytes + 4_000
+
+
+@pytest.mark.parametrize("first", [b"%d", b"%d.0", b"null", b'"%d"', b"true"])
+def test_values_of_another_kind_further_on_in_a_batch_become_the_same_on_both_ways(first):
+    for second in (b"%d", b"%d.0", b"null", b'"%d"', b"true"):
+        # In two parts, each of one kind.
+        values = [part.replace(b"%d", b"%d" % row) for part in (first, second) for row in range(80)]
+        lines = [b'{"voltage_v":3.5,"cyc":1,"pressure":%b}' % value for value in values]
+        decoding.compare(messages(lines), fewest=20, at_once=1_000)
