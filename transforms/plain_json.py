@@ -53,7 +53,7 @@ _TEXT = rb'"[^"\\\x00-\x1f]*"'
 _VALUE = rb"(" + _TEXT + rb"|" + _NUMBER.encode() + rb"|null|true|false)"
 _PAIR = re.compile(_SPACE + _TEXT + _SPACE + rb":" + _SPACE + _VALUE + _SPACE)
 
-_QUOTE, _BACKSLASH, _MINUS, _PLUS, _POINT, _ZERO = b'"\\-+.0'
+_QUOTE, _BACKSLASH, _MINUS, _POINT, _ZERO = b'"\\-.0'
 
 
 class Kind(IntEnum):
