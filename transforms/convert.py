@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -148,13 +149,18 @@ def blank_to_null(array: pa.Array) -> pa.Array:
     return pc.if_else(missing, pa.scalar(None, trimmed.type), trimmed)
 
 
-def _each(values: Values, convert: Callable[[Any], Any], kind: pa.DataType) -> Converted:
+def _each(
+    values: Values,
+    convert: Callable[[Any], Any],
+    kind: pa.DataType,
+    missing: frozenset[str] = MISSING,
+) -> Converted:
     """Converts value by value; for the rare column whose values do not all fit."""
     out: list[Any] = []
     found = items(values)
     bad = np.zeros(len(found), dtype=bool)
     for row, item in enumerate(found):
-        if item is None or (isinstance(item, str) and item.strip().casefold() in MISSING):
+        if item is None or (isinstance(item, str) and item.strip().casefold() in missing):
             out.append(None)
             continue
         try:
@@ -270,6 +276,9 @@ def integers(values: Values, scale: float = 1.0, notation: Notation | None = Non
     array = as_array(values)
     if array is not None and pa.types.is_integer(array.type) and array.type != pa.uint64():
         return Converted(array.cast(pa.int64()))
+    if array is None and scale == 1.0:
+        # Of mixed types: no double, which has 53 digits, comes between.
+        return _each(values, _to_whole, pa.int64())
     numbers = doubles(values if array is None else array, scale, notation=notation)
     raw = numbers.array.to_numpy(zero_copy_only=False)
     valid = np.asarray(numbers.array.is_valid())
@@ -280,6 +289,13 @@ def integers(values: Values, scale: float = 1.0, notation: Notation | None = Non
         bad |= numbers.bad
     whole = np.floor(np.where(fits, raw, 0.0)).astype(np.int64)
     return Converted(pa.array(whole, mask=~(valid & fits)), bad if bad.any() else None)
+
+
+def _to_whole(item: Any) -> int:
+    whole = item if type(item) is int else math.floor(_to_float(item))
+    if not -(2**63) <= whole < 2**63:
+        raise OverflowError("no integer of 64 bits")
+    return whole
 
 
 def _to_text(item: Any) -> str:
@@ -305,7 +321,8 @@ def texts(values: Values) -> Converted:
             return Converted(pc.if_else(blank, pa.scalar(None, pa.string()), trimmed))
         if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
             return _each(array, lambda item: item.decode().strip() or None, pa.string())
-    return _each(array if array is not None else values, _to_text, pa.string())
+    # As in a column of texts alone, where `n/a` is a name like others.
+    return _each(array if array is not None else values, _to_text, pa.string(), frozenset({""}))
 
 
 def _numeric_times(raw: npt.NDArray[np.float64], zone: ZoneInfo) -> Placed:
@@ -509,18 +526,17 @@ _ZONED = re.compile(r"(?:[zZ]|[+-]\d\d:?\d\d|:\d\d(?:\.\d+)?[+-]\d\d)$")
 
 
 def _text_times(array: pa.Array, zone: ZoneInfo, day_first: bool | None) -> Converted:
-    blanked = blank_to_null(array.cast(pa.string()))
-    first = next((item.as_py() for item in blanked if item.is_valid), None)
-    if first is None:
+    texts = array.cast(pa.string())
+    # What Arrow takes as it is has nothing around it, and is no word for nothing.
+    uniform = _uniform_times(texts, zone)
+    if uniform is not None:
+        return uniform
+    blanked = blank_to_null(texts)
+    if blanked.null_count == len(blanked):
         return Converted(pa.nulls(len(array), UTC_MICROSECONDS))
-    # Arrow parses a uniform ISO column fast; anything else goes by unique value.
-    zoned = bool(_ZONED.search(first))
-    try:
-        if zoned:
-            return Converted(blanked.cast(UTC_MICROSECONDS))
-        return _placed(in_zone(blanked.cast(pa.timestamp("us")), zone))
-    except pa.ArrowInvalid:
-        pass
+    uniform = _uniform_times(blanked, zone)
+    if uniform is not None:
+        return uniform
     try:
         numbers = blanked.cast(pa.float64())
     except pa.ArrowInvalid:
@@ -528,3 +544,16 @@ def _text_times(array: pa.Array, zone: ZoneInfo, day_first: bool | None) -> Conv
     out = _numeric_times(numbers.to_numpy(zero_copy_only=False), zone)
     bad = np.asarray(pc.and_(blanked.is_valid(), out.array.is_null()))
     return _placed(out, bad if bad.any() else None)
+
+
+def _uniform_times(texts: pa.Array, zone: ZoneInfo) -> Converted | None:
+    """Times of a column of ISO 8601, which Arrow parses fast; None if it is anything else."""
+    first = next((item.as_py() for item in texts if item.is_valid), None)
+    if first is None:
+        return None
+    try:
+        if _ZONED.search(first):
+            return Converted(texts.cast(UTC_MICROSECONDS))
+        return _placed(in_zone(texts.cast(pa.timestamp("us")), zone))
+    except pa.ArrowInvalid:
+        return None

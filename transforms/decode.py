@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import gc
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -41,10 +40,6 @@ EVENT_TIME_ASSUMED = 1 << QUALITY_FLAGS.index("event_time_assumed")
 
 # What becomes of a reading whose equipment only a key or header names that is no text.
 BINARY_KEYS = ("hex", "refuse")
-
-# A bare `time` is a date for a gateway and elapsed seconds for a cycler: its values tell.
-_AMBIGUOUS_TIME = "time"
-_BARE_TIME = re.compile(r"time(_(s|sec|seconds?|min|minutes|h|hr|hours|ms))?")
 
 # What of a table's columns is stored under a name of the reading.
 _STORED = {*READING.names, CLOCK, "date"}
@@ -98,15 +93,18 @@ def _match(columns: dict[str, Values]) -> tuple[dict[str, list[tuple[str, Alias]
     for name in sorted(columns):
         alias = resolve(name)
         rank = 0 if alias == Alias(name) else 1 + (meant.rank if (meant := meaning(name)) else 0)
-        if alias is None and normalise(name) == _AMBIGUOUS_TIME:
+        if alias is None and normalise(name) == messages.AMBIGUOUS_TIME:
             alias = _what_time_means(columns[name])
         if alias is None or READING.field(alias.field).derived or alias.field == "ingested_at":
             unknown.append(name)
         else:
             ranked.setdefault(alias.field, []).append((rank, name, alias))
+    # In one order whatever the names: of two things wrong with a message always the same is told.
     fields = {
-        field: [(name, alias) for _, name, alias in sorted(found, key=lambda item: item[:2])]
-        for field, found in ranked.items()
+        field: [
+            (name, alias) for _, name, alias in sorted(ranked[field], key=lambda item: item[:2])
+        ]
+        for field in sorted(ranked)
     }
     _time_beside_total(fields)
     return fields, unknown
@@ -125,7 +123,7 @@ def _what_time_means(values: Values) -> Alias:
 def _time_beside_total(fields: dict[str, list[tuple[str, Alias]]]) -> None:
     """Beside a column of the test's time, one that is only called time is the step's (Neware)."""
     elapsed = fields.get("test_time_s", [])
-    bare = [source for source in elapsed if _BARE_TIME.fullmatch(normalise(source[0]))]
+    bare = [source for source in elapsed if messages.BARE_TIME.fullmatch(normalise(source[0]))]
     if bare and len(bare) < len(elapsed) and "step_time_s" not in fields:
         fields["test_time_s"] = [source for source in elapsed if source not in bare]
         fields["step_time_s"] = [(name, replace(a, field="step_time_s")) for name, a in bare]
@@ -168,23 +166,28 @@ def _known_columns(
 
 def _own_columns(
     found: dict[str, pa.Array],
-    raw: RawBatch,
-    messages: bool,
+    origin: Origin,
+    around: pa.Table | None,
     rows: int,
     budget: Budget,
     rejects: Rejects,
 ) -> dict[str, pa.Array]:
-    """Fills what the rows do not say themselves from the message's envelope or the origin."""
-    origin = raw.origin
-    if messages:
-        arrived = raw.table.column("arrived_at").combine_chunks()
-        default_file = raw.table.column("source_file").combine_chunks()
+    """Fills what the rows do not say themselves from the message's envelope or the origin.
+
+    `around` is what came with messages; None for rows of a table.
+    """
+    if around is not None:
+        arrived = _as_column(around.column("arrived_at"), rows)
+        default_file = _as_column(around.column("source_file"), rows)
         if origin.source_file is not None:
             default_file = default_file.fill_null(origin.source_file)
         named = {"source_file": default_file}
         _refuse_long(named, budget, rejects)
         default_file = named["source_file"]
-        ids = [_envelope_ids(raw), *_path_ids(default_file)]
+        said = found.get("equipment_id")
+        # Where all messages name their equipment themselves, nobody asks the others.
+        is_open = said is None or said.null_count > 0
+        ids = [_envelope_ids(around), *_path_ids(default_file)] if is_open else []
     else:
         arrived = pa.nulls(rows, UTC_MICROSECONDS)
         default_file = pa.repeat(pa.scalar(origin.source_file, pa.string()), rows)
@@ -207,7 +210,10 @@ def _own_columns(
 def _as_column(value: Any, rows: int) -> pa.Array:
     if isinstance(value, pa.Scalar):
         return pa.repeat(value, rows)
-    return value.combine_chunks() if isinstance(value, pa.ChunkedArray) else value
+    if isinstance(value, pa.ChunkedArray):
+        # Of one chunk no copy is made.
+        return value.chunk(0) if value.num_chunks == 1 else value.combine_chunks()
+    return value
 
 
 def _told_ids(files: Any, origin: Origin) -> list[pa.Array]:
@@ -229,10 +235,10 @@ def _path_ids(files: pa.Array) -> list[pa.Array]:
     return [pa.array(names, pa.string()).take(encoded.indices)]
 
 
-def _envelope_ids(raw: RawBatch) -> pa.Array | None:
+def _envelope_ids(around: pa.Table) -> pa.Array | None:
     """The equipment that a message's attributes or key name, where its payload names none."""
-    keys = raw.table.column("key").combine_chunks()
-    attributes = raw.table.column("attributes").combine_chunks()
+    keys = around.column("key").combine_chunks()
+    attributes = around.column("attributes").combine_chunks()
     found: list[pa.Array] = []
     if attributes.null_count < len(attributes):
         encoded = attributes.dictionary_encode()
@@ -338,59 +344,77 @@ def _decode(raw: RawBatch, dates: Dates, budget: Budget) -> tuple[Decoded, Rejec
         table, start = _readings_of_rows(raw, how, dates, rejects, budget)
         return Decoded(table, raw, start, how), rejects
     _refuse_unread(raw, budget, rejects)
-    payloads = raw.table.column("payload").to_pylist()
-    some = None
+    payloads = _as_column(raw.table.column("payload"), raw.table.num_rows).cast(pa.binary())
+    places = np.arange(raw.table.num_rows)
     if rejects.rows:
-        some = [row for row in range(len(payloads)) if row not in rejects.rows]
-        payloads = [payloads[row] for row in some]
-
-    frames = _unframed(raw, payloads)
+        places = np.delete(places, list(rejects.rows))
+        payloads = payloads.take(pa.array(places))
+    frames, payloads = _unframed(payloads)
 
     def refuse(row: int, rule: str, message: str) -> None:
         if (framed := frames.get(row)) is not None and rule in _NO_JSON:
             rule, message = framing.SCHEMA_REGISTRY, framed.why_not
-        rejects.add(row if some is None else some[row], rule, None, message)
+        rejects.add(int(places[row]), rule, None, message)
 
     parts = []
     for alike in messages.parse(payloads, refuse, budget):
-        if alike.rows is None and some is None:
-            table = _readings_of_messages(raw, alike, dates, rejects, budget)
+        numbers = places if alike.rows is None else places[alike.rows]
+        if len(numbers) == raw.table.num_rows:
+            table = _readings_of_messages(raw.table, raw.origin, alike, dates, rejects, budget)
         else:
-            mine = range(len(payloads)) if alike.rows is None else alike.rows
-            numbers = list(mine) if some is None else [some[row] for row in mine]
-            rows = pa.array(numbers, pa.int64())
-            part = RawBatch(raw.table.take(rows), raw.kind, raw.origin)
+            rows = pa.array(numbers)
+            around = raw.table.drop_columns("payload").take(rows)
             noted = Rejects()
-            table = _readings_of_messages(part, alike, dates, noted, budget)
+            table = _readings_of_messages(around, raw.origin, alike, dates, noted, budget)
             for row, reason in noted.rows.items():
-                rejects.add(numbers[row], *reason)
-            places = rows.take(table.column("row").combine_chunks())
-            table = table.set_column(table.column_names.index("row"), "row", places)
+                rejects.add(int(numbers[row]), *reason)
+            own = rows.take(table.column("row").combine_chunks())
+            table = table.set_column(table.column_names.index("row"), "row", own)
         parts.append(table)
     if not parts:
         return Decoded(NOTHING, raw, None), rejects
-    return Decoded(stack(parts), raw, None), rejects
+    return Decoded(_in_order(parts), raw, None), rejects
+
+
+def _in_order(parts: Sequence[pa.Table]) -> pa.Table:
+    """The parts' readings as one table, in the messages' order, whichever part they were in."""
+    table = stack(parts)
+    if len(parts) == 1:
+        return table
+    names = (name for name in (*READING.names, "flags", "row") if name in table.column_names)
+    order = np.argsort(table.column("row").to_numpy())
+    return table.select(list(names)).take(pa.array(order)).combine_chunks()
 
 
 # What is wrong with a message whose frame holds something else than JSON.
 _NO_JSON = ("malformed_json", "bad_encoding", "not_an_object")
 
 
-def _unframed(raw: RawBatch, payloads: list[bytes | None]) -> dict[int, framing.Frame]:
+def _unframed(payloads: pa.Array) -> tuple[dict[int, framing.Frame], pa.Array]:
     """The frames of those messages that a schema registry's serializer has put into one.
 
-    JSON that stands in one is taken out of it in `payloads`.
+    And the messages, with JSON that stands in one taken out of it.
     """
-    column = raw.table.column("payload")
-    if not any(pc.any(pc.starts_with(column, magic)).as_py() for magic in framing.MAGIC):
-        return {}
+    if not _may_be_framed(payloads):
+        return {}, payloads
     found = {}
-    for row, payload in enumerate(payloads):
+    bare: list[bytes | None] = payloads.to_pylist()
+    for row, payload in enumerate(bare):
         if payload and payload[:1] in framing.MAGIC and (framed := framing.frame(payload)):
             found[row] = framed
             if framed.is_json:
-                payloads[row] = framed.content
-    return found
+                bare[row] = framed.content
+    return found, pa.array(bare, pa.binary())
+
+
+def _may_be_framed(payloads: pa.Array) -> bool:
+    """Whether a message begins like a frame, or there is one without a first byte."""
+    _, offsets, data = payloads.buffers()
+    if not len(payloads) or data is None or not data.size:
+        return False
+    starts = np.frombuffer(offsets, np.int32)[payloads.offset :][: len(payloads)]
+    first = np.frombuffer(data, np.uint8)[np.minimum(starts, data.size - 1)]
+    return any((first == magic[0]).any() for magic in framing.MAGIC)
 
 
 def _refuse_unread(raw: RawBatch, budget: Budget, rejects: Rejects) -> None:
@@ -423,10 +447,24 @@ def _refuse_long(found: dict[str, pa.Array], budget: Budget, rejects: Rejects) -
 
 
 def _readings_of_messages(
-    raw: RawBatch, alike: messages.Alike, dates: Dates, rejects: Rejects, budget: Budget
+    around: pa.Table,
+    origin: Origin,
+    alike: messages.Alike,
+    dates: Dates,
+    rejects: Rejects,
+    budget: Budget,
 ) -> pa.Table:
-    """The table of `Decoded` from messages' fields as their senders named them."""
-    rows, columns = raw.table.num_rows, alike.columns
+    """The table of `Decoded` from messages' fields as their senders named them.
+
+    Args:
+        around: what came with the messages: columns of `MESSAGES`.
+        origin: where they are from.
+        alike: their fields.
+        dates: how times are read.
+        rejects: takes what is refused.
+        budget: what a message may take.
+    """
+    rows, columns = around.num_rows, alike.columns
     fields, unknown = _match(columns)
     found, doubtful = _known_columns(columns, fields, dates, rejects)
     doubled = [
@@ -440,7 +478,7 @@ def _readings_of_messages(
         found["extra"] = extras.unnested(extra) if "extra" in unknown else extra
     _refuse_long(found, budget, rejects)
     said = found.get("equipment_id")
-    found = _own_columns(found, raw, True, rows, budget, rejects)
+    found = _own_columns(found, origin, around, rows, budget, rejects)
     _refuse_long(found, budget, rejects)
     found["recorded_at"], assumed = event_time(found, rows, messages=True)
     flags = np.where(assumed, EVENT_TIME_ASSUMED, 0).astype(np.int64)
@@ -460,6 +498,8 @@ def _readings_of_messages(
 
 def _binary_ids(ids: pa.Array, said: pa.Array | None) -> Mask | None:
     """Which ids are made of a key's or header's bytes that are no text; None for none."""
+    if said is not None and said.null_count == 0:
+        return None  # the messages' own word is text
     encoded = ids.dictionary_encode()
     binary = [framing.is_binary(name) for name in encoded.dictionary.to_pylist()]
     if not any(binary):
@@ -467,7 +507,7 @@ def _binary_ids(ids: pa.Array, said: pa.Array | None) -> Mask | None:
     found = pc.fill_null(pa.array(binary).take(encoded.indices), False)
     mask = np.asarray(found).astype(bool)
     if said is not None:
-        mask &= np.asarray(said.is_null())  # the message's own word is text
+        mask &= np.asarray(said.is_null())
     return mask
 
 
@@ -517,7 +557,7 @@ def _readings_of_rows(
         found["extra"] = extras.unnested(extra) if "extra" in unknown else extra
     one_test = "equipment_id" not in found
     _refuse_long(found, budget, rejects)
-    found = _own_columns(found, raw, False, rows, budget, rejects)
+    found = _own_columns(found, raw.origin, None, rows, budget, rejects)
     _refuse_long(found, budget, rejects)
     found["recorded_at"], assumed = event_time(found, rows, False, raw.origin.last_s)
     if "source_row" not in found:

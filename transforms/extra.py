@@ -30,6 +30,10 @@ def of_messages(
     if not unknown and not doubled and not others:
         return None
     names = sorted({*unknown, *(name for name, _ in doubled)})
+    if not others and (spelled := _of_plain(columns, names, dict(doubled))) is not None:
+        return spelled
+    needed = {*names, *(other for _, others in doubled for other in others)}
+    columns = {name: convert.items(columns[name]) for name in needed}
     better = {name: [columns[other] for other in others] for name, others in doubled}
     out: list[str | None] = []
     rows = (
@@ -48,6 +52,67 @@ def of_messages(
             kept |= {name: value for name, value in others[row].items() if value is not None}
         out.append(dump(kept) if kept else None)
     return pa.array(out, pa.string())
+
+
+def _of_plain(
+    columns: dict[str, Values], names: list[str], better: dict[str, list[str]]
+) -> pa.Array | None:
+    """The same column by column, for columns of a plain type each; None where some are of none."""
+    pieces: list[pa.Array] = []
+    for name in names:
+        text = _spelled(columns[name])
+        if text is None:
+            return None
+        if name in better:
+            taken = [_known(columns[other]) for other in better[name]]
+            text = pc.if_else(np.logical_or.reduce(taken), text, pa.scalar(None, pa.string()))
+        if text.null_count < len(text):
+            pair = pc.binary_join_element_wise(f",{orjson.dumps(name).decode()}:", text, "")
+            pieces.append(pair.fill_null(""))
+    if not pieces:
+        return pa.nulls(len(columns[names[0]]), pa.string())
+    joined = pc.binary_join_element_wise(*pieces, "") if len(pieces) > 1 else pieces[0]
+    # The first comma makes place for the brace.
+    whole = pc.binary_join_element_wise("{", pc.binary_replace_slice(joined, 0, 1, ""), "}", "")
+    return pc.if_else(pc.equal(joined, ""), pa.scalar(None, pa.string()), whole)
+
+
+def _known(values: Values) -> convert.Mask:
+    if isinstance(values, pa.Array):
+        return np.asarray(values.is_valid())
+    return np.array([value is not None for value in values])
+
+
+def _spelled(values: Values) -> pa.Array | None:
+    """A column's values as `dump` spells them; null where there is none.
+
+    None where they are of another type than numbers, texts or truth values, or it does not show.
+    """
+    if not isinstance(values, pa.Array):
+        if not set(map(type, values)) <= {int, float, type(None)}:
+            return None
+        try:
+            found = orjson.dumps(values)
+        except TypeError:
+            return None  # a number beyond 64 bits
+        texts = pa.array(found[1:-1].split(b","), pa.binary()).cast(pa.string())
+        return pc.if_else(pc.equal(texts, "null"), pa.scalar(None, pa.string()), texts)
+    if pa.types.is_null(values.type):
+        return values.cast(pa.string())
+    if pa.types.is_boolean(values.type):
+        return pc.if_else(values, "true", "false")
+    if pa.types.is_integer(values.type):
+        return values.cast(pa.string())
+    if pa.types.is_float64(values.type):
+        numbers = values.fill_null(0.0).to_numpy(zero_copy_only=False)
+        found = orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)
+        texts = pa.array(found[1:-1].split(b","), pa.binary()).cast(pa.string())
+        return pc.if_else(values.is_valid(), texts, pa.scalar(None, pa.string()))
+    if pa.types.is_string(values.type):
+        encoded = values.dictionary_encode()
+        words = [dump(word) for word in encoded.dictionary.to_pylist()]
+        return pa.array(words, pa.string()).take(encoded.indices)
+    return None
 
 
 def unnested(extra: pa.Array) -> pa.Array:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
-from schemas.aliases import meaning
+from schemas.aliases import meaning, normalise, resolve
+from schemas.reading import READING, Kind
+from transforms import plain_json
 from transforms.budget import TOO_LARGE, USUAL, Budget
 from transforms.convert import Values
 
 # Reports one refused row: its number, the rule's name, what was wrong.
 Refuse = Callable[[int, str, str], None]
+
+# A bare `time` is a date for a gateway and elapsed seconds for a cycler: its values tell, and other
+# names beside it.
+AMBIGUOUS_TIME = "time"
+BARE_TIME = re.compile(r"time(_(s|sec|seconds?|min|minutes|h|hr|hours|ms))?")
 
 _decode = msgspec.json.decode
 _ERRORS = (msgspec.MsgspecError, UnicodeError, ValueError, RecursionError, TypeError)
@@ -34,13 +46,13 @@ class Alike:
     """Messages that are decoded together.
 
     Attributes:
-        rows: their rows in the batch; None for all of them.
+        rows: their rows in the batch, rising; None for all of them.
         columns: a value per message for every field name; None where a message has none.
         others: a message's further fields, whose names mean nothing to the reading; None where
             all are in `columns`.
     """
 
-    rows: list[int] | None
+    rows: npt.NDArray[np.int64] | list[int] | None
     columns: dict[str, Values]
     others: list[dict[str, Any]] | None = None
 
@@ -79,15 +91,83 @@ def _sampled_names(payloads: Sequence[bytes | None]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def parse(payloads: Sequence[bytes | None], refuse: Refuse, budget: Budget = USUAL) -> list[Alike]:
+def parse(payloads: pa.Array, refuse: Refuse, budget: Budget = USUAL) -> list[Alike]:
     """The messages' values as columns, for each set of messages that are decoded together.
 
     Every payload is a row of one of the sets, or was refused. What a message becomes does not
-    depend on its company. All takes time and memory by the messages' size, whatever their names.
+    depend on its company, but for times of which only the company tells what they are: a batch with
+    such is decoded on one way. All takes time and memory by the messages' size, whatever their
+    names.
+
+    Args:
+        payloads: the messages, an array of type binary.
+        refuse: is told what is refused.
+        budget: what a message may take.
     """
+    plain = plain_json.cut(payloads, lambda names: _is_usual(names, budget), _measured)
+    if not plain:
+        return _parse_strictly(payloads.to_pylist(), refuse, budget)
+    if len(plain[0].rows) == len(payloads):
+        return [Alike(None, plain[0].columns)]
+    strict = np.ones(len(payloads), dtype=bool)
+    for part in plain:
+        strict[part.rows] = False
+    rows = np.flatnonzero(strict)
+
+    def refuse_strict(row: int, rule: str, message: str) -> None:
+        refuse(int(rows[row]), rule, message)
+
+    left = _parse_strictly(payloads.take(pa.array(rows)).to_pylist(), refuse_strict, budget)
+    found = [Alike(part.rows, part.columns) for part in plain]
+    found += [replace(a, rows=rows if a.rows is None else rows[a.rows]) for a in left]
+    if len(found) > 1 and any(_depends_on_others(name) for part in found for name in part.columns):
+        return _parse_strictly(payloads.to_pylist(), refuse, budget)
+    return found
+
+
+def _is_usual(names: Collection[str], budget: Budget) -> bool:
+    return 0 < len(names) <= min(_MOST_NAMES, budget.names) and not _too_long(names, budget)
+
+
+@lru_cache(maxsize=256)
+def _measured(names: tuple[str, ...]) -> list[bool]:
+    """Which of a message's fields are only asked for their number, as a double.
+
+    Not those that may be kept as they are spelled: unknown ones, and second names of a field.
+    """
+    meant = [_field_of(name) for name in names]
+    count = Counter(meant)
+    return [
+        field is not None and count[field] == 1 and READING.field(field).kind is Kind.DOUBLE
+        for field in meant
+    ]
+
+
+def _field_of(name: str) -> str | None:
+    """The field of the reading that a name may stand for; None if there is none."""
+    alias = resolve(name)
+    if alias is None:
+        return "test_time_s" if normalise(name) == AMBIGUOUS_TIME else None
+    return None if READING.field(alias.field).derived else alias.field
+
+
+@lru_cache(maxsize=1024)
+def _depends_on_others(name: str) -> bool:
+    """Whether other messages' names and values decide what the values of that name are."""
+    if BARE_TIME.fullmatch(normalise(name)):
+        return True
+    alias = resolve(name)
+    if alias is None or alias.scale == 1.0:
+        return False
+    return READING.field(alias.field).kind is Kind.TIMESTAMP
+
+
+def _parse_strictly(
+    payloads: Sequence[bytes | None], refuse: Refuse, budget: Budget
+) -> list[Alike]:
+    """The same by a decoder that makes objects, and finds out what is wrong with which message."""
     names = _sampled_names(payloads)
-    usual = 0 < len(names) <= min(_MOST_NAMES, budget.names) and not _too_long(names, budget)
-    layout = _layout(names) if usual else None
+    layout = _layout(names) if _is_usual(names, budget) else None
     if layout is None:
         return _parse_singly(payloads, range(len(payloads)), refuse, budget)
     decode, take = layout

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from schemas import aliases
@@ -76,7 +77,9 @@ def test_names_cost_what_they_are_not_their_number_times_the_messages() -> None:
         return [{**reading(record_index=at), **{f"n{at}_{k}": k for k in range(40)}}
                 for at in range(count)]  # fmt: skip
 
-    found = parsing.parse([json.dumps(each).encode() for each in sent(400)], lambda *_: None)
+    found = parsing.parse(
+        pa.array([json.dumps(each).encode() for each in sent(400)]), lambda *_: None
+    )
     cells = sum(len(alike.columns) * len(alike.rows or ()) for alike in found)
     assert cells <= 400 * len(reading())
     took = []
@@ -93,7 +96,7 @@ def test_known_names_in_very_many_spellings_cost_no_more() -> None:
     spelled = ["".join(c.upper() if at >> bit & 1 else c for bit, c in enumerate("voltage"))
                for at in range(128)]  # fmt: skip
     sent = [{**reading(), "voltage_v": None, f"{name} ": 3.7} for name in spelled]
-    found = parsing.parse([json.dumps(each).encode() for each in sent], lambda *_: None)
+    found = parsing.parse(pa.array([json.dumps(each).encode() for each in sent]), lambda *_: None)
     cells = sum(len(alike.columns) * len(alike.rows or ()) for alike in found)
     assert cells <= 16 * sum(map(len, sent))
     decoded, rejects = decode(messages(sent))
