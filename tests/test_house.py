@@ -19,7 +19,7 @@ RUNNERS = re.compile(
 )
 ENGINES = ROOT / "pipeline" / "engines"
 # What others may ask the engines' room for; its other files are one engine's own.
-ASKED = {"choose", "logs", "polling", "properties", "results", "stable"}
+ASKED = {"checkpointed", "choose", "logs", "polling", "properties", "results", "stable"}
 
 
 def drawn() -> Drawing:

@@ -1,7 +1,7 @@
 """The same job on the local runner and on Flink: what the engine adds, bounded and live.
 
-Live it is a backlog's middle that counts: from when a fifth of it is written until four fifths are.
-How long an engine takes to start, and to release the last windows, is no throughput.
+What a large input takes beyond a small one: how long an engine takes to start, and to release the
+last windows, is no throughput.
 """
 
 from __future__ import annotations
@@ -116,23 +116,11 @@ def _bounded(out: Path, flags: Sequence[str], source: Path) -> Cost:
 
 def _live(out: Path, flags: Sequence[str], source: str, readings: int) -> Cost:
     wanted = [f"--source={source}?group={out.name}&disorder=60", "--lake_file_wait=5", *flags]
-
-    def written(share: float) -> tuple[float, int, float, float]:
-        run.until(lambda: run.figure("written") >= share * readings)
-        # What was written by then may be much more.
-        return time.monotonic(), run.figure("written"), *run.look()
-
     with running(out, wanted) as run:
-        began, first, python, java = written(0.2)
-        ended, last, python_now, java_now = written(0.8)
+        began, (python, java) = time.monotonic(), run.look()
         run.until(lambda: run.figure("written") >= readings)
-    scale = readings / (last - first)
-    return Cost(
-        (ended - began) * scale,
-        (python_now - python) * scale,
-        (java_now - java) * scale,
-        run.peak_mb,
-    )
+        seconds, (python_now, java_now) = time.monotonic() - began, run.look()
+    return Cost(seconds, python_now - python, java_now - java, run.peak_mb)
 
 
 def speed(scratch: Path, readings: int, rounds: int, make: Callable[[int], Path]) -> None:
@@ -140,7 +128,7 @@ def speed(scratch: Path, readings: int, rounds: int, make: Callable[[int], Path]
 
     Args:
         scratch: an empty folder.
-        readings: of the larger input; the smaller has a quarter, so that starting does not count.
+        readings: of the larger input; the smaller has a quarter.
         rounds: how often each runs, in turn.
         make: an NDJSON file of so many readings.
     """
@@ -154,26 +142,27 @@ def speed(scratch: Path, readings: int, rounds: int, make: Callable[[int], Path]
         "local": ["--runner=DirectRunner"],
         "flink": ["--runner=FlinkRunner", f"--flink_job_server_jar={jar}", "--parallelism=1"],
     }
-    small, large = make(readings // 4), make(readings)
-    cost: dict[str, list[Cost]] = {name: [] for name in engines}
-    for turn in range(rounds):
-        for name, flags in engines.items():
-            few = _bounded(scratch / f"{name}-{turn}-few", flags, small)
-            many = _bounded(scratch / f"{name}-{turn}-many", flags, large)
-            cost[name].append(
-                Cost(many.seconds - few.seconds, many.python - few.python, many.java - few.java,
-                     many.peak_mb)
-            )  # fmt: skip
-    _tell("bounded, NDJSON", cost, readings - readings // 4)
-    with broker:
-        topic = publish(broker, 50, readings)
-        cost = {name: [] for name in engines}
+    few = readings // 4
+
+    def rounds_of(what: str, run: Callable[[str, list[str], int], Cost]) -> None:
+        cost: dict[str, list[Cost]] = {name: [] for name in engines}
         for turn in range(rounds):
             for name, flags in engines.items():
+                small = run(f"{what}-{name}-{turn}-few", flags, few)
+                large = run(f"{what}-{name}-{turn}-many", flags, readings)
                 cost[name].append(
-                    _live(scratch / f"{name}-{turn}-live-{os.getpid()}", flags, topic, readings)
-                )
-        _tell("live, Kafka", cost, readings)
+                    Cost(large.seconds - small.seconds, large.python - small.python,
+                         large.java - small.java, large.peak_mb)
+                )  # fmt: skip
+        _tell(what, cost, readings - few)
+
+    files = {count: make(count) for count in (few, readings)}
+    rounds_of("bounded", lambda out, flags, count: _bounded(scratch / out, flags, files[count]))
+    with broker:
+        topics = {count: publish(broker, 50, count) for count in (few, readings)}
+        rounds_of(
+            "live", lambda out, flags, count: _live(scratch / out, flags, topics[count], count)
+        )
 
 
 def _tell(what: str, cost: dict[str, list[Cost]], readings: int) -> None:
