@@ -7,7 +7,6 @@ last windows, is no throughput.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import signal
 import statistics
