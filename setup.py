@@ -26,6 +26,7 @@ INSTALL_REQUIRES = [
     # nine times faster; lz4, snappy and zstd read topics compressed that way. 3.x is a new major
     # whose behaviour the source relies on.
     "kafka-python[crc32c,lz4,snappy,zstd]>=3.0.12,<3.1",
+    "confluent-kafka>=2.16,<3",  # librdkafka, which fetches a topic's messages several times faster
     "boto3>=1.40,<2",  # the client behind s3:// lakes; Beam's aws extra leaves its age open
     "duckdb>=2.0,<3",  # the local warehouse, and MotherDuck (md:)
     "cassandra-driver>=3.30,<4",  # the Cassandra sink: the project's own driver, compiled wheels

@@ -284,12 +284,13 @@ def test_a_start_may_be_a_time(start: str) -> None:
         ("?isolation=x", "isolation=x must be read_committed or read_uncommitted"),
         ("?transaction_wait=-1", "transaction_wait=-1 must be 0 to 3600 seconds"),
         ("?transaction_wait=x", "transaction_wait=x must be 0 to 3600 seconds"),
+        ("?client=x", "client=x must be librdkafka or kafka-python"),
         ("?reader=go", "reader=go must be python or java"),
         ("?reader=java", "reader=java is for live reading on Dataflow or Flink; drop it"),
         (
             "?offset=3",
             (
-                "no such parameter 'offset'; valid are disorder, group, isolation, reader, secret, "
+                "no such parameter 'offset'; valid are client, disorder, group, isolation, reader, secret, "
                 "start, transaction_wait"
             ),
         ),
