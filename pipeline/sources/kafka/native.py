@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from kafka import TopicPartition
@@ -155,20 +156,16 @@ class Fast(Consumer):
         """Messages of the next offsets, `most` at the most."""
         self._size = 0
         self._share_out()
-        group = self._coordinator
-        joining = (
-            self.config["group_id"] is not None
-            and (group.rejoining or group.need_rejoin())
-            and bool(self._subscription.subscription)
-        )
-        if not self._at or joining:
+        if not self._at or self._joins():
+            # As kafka-python has it: nothing is given while the group shares out, for nothing can
+            # be committed then.
             found = super().columns(timeout_ms, most)
             self._seen(found)
-            if joining and not found and self._at:
-                found = self._take(0.0, most)
             return found
         found = super().columns(0, most)
         self._seen(found)
+        if self._joins():
+            return found
         # Positions may have moved, or partitions gone, meanwhile.
         self._share_out()
         left_s = 0.0 if found else timeout_ms / 1000
@@ -178,6 +175,12 @@ class Fast(Consumer):
             found[part] = more
         self._look()
         return found
+
+    def _joins(self) -> bool:
+        """Whether the group shares out its partitions, or is about to."""
+        group = self._coordinator
+        member = self.config["group_id"] is not None and bool(self._subscription.subscription)
+        return member and (group.rejoining or group.need_rejoin())
 
     def _share_out(self) -> None:
         """Tells librdkafka which partitions are its own now, and from where."""
@@ -277,14 +280,8 @@ class Fast(Consumer):
         """Puts messages to those of their partitions; returns how many."""
         numbers = [message.partition() for message in got]
         first, rows, topic = 0, 0, self._address.topic
-        while first < len(got):
-            number = numbers[first]
-            if numbers[-1] == number and numbers.count(number) == len(got) - first:
-                last = len(got)
-            else:
-                last = first + 1
-                while last < len(got) and numbers[last] == number:
-                    last += 1
+        for number, stretch in groupby(numbers):
+            last = first + sum(1 for _ in stretch)
             part = TopicPartition(topic, number)
             rows += self._plain(part, got[first:last], found)
             first = last
