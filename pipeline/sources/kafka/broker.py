@@ -387,8 +387,8 @@ class KafkaBroker:
         moved = self.consumer.placed()
         for part, records in polled.items():
             if part not in found:
-                at = self._following.get(part.partition, records.offsets[0])
-                found[part] = _Found(at, self._log)
+                first = self._following.get(part.partition, records.offsets[0])
+                found[part] = _Found(first, self._log)
             found[part].records.extend(records)
         for part, each in found.items():
             at = self.consumer.at(part)

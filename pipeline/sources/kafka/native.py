@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -19,10 +20,11 @@ from pipeline.sources.kafka.columns import Columns
 from pipeline.sources.kafka.unpack import POLL_BYTES
 from transforms.budget import USUAL, Budget
 
-try:
-    import confluent_kafka as rd
-except ImportError:  # no wheel fits this machine
-    rd = None
+rd: Any = None  # where no wheel fits this machine
+with suppress(ImportError):
+    import confluent_kafka
+
+    rd = confluent_kafka
 
 _log = logging.getLogger(__name__)
 
