@@ -318,7 +318,7 @@ def test_a_client_that_is_not_installed_is_named_with_its_package(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(native, "rd", None)
-    with pytest.raises(ConfigError, match="client=librdkafka .*pip install confluent-kafka"):
+    with pytest.raises(ConfigError, match=r"client=librdkafka .*pip install confluent-kafka"):
         source("?client=librdkafka")
     assert source().live
 
