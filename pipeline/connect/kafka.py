@@ -145,6 +145,33 @@ def client_settings(environment: Mapping[str, str] = os.environ) -> dict[str, An
     return settings
 
 
+# kafka-python's names of settings in librdkafka's words.
+_NATIVE = {
+    "security_protocol": "security.protocol",
+    "sasl_mechanism": "sasl.mechanism",
+    "sasl_plain_username": "sasl.username",
+    "sasl_plain_password": "sasl.password",
+    "ssl_cafile": "ssl.ca.location",
+    "ssl_certfile": "ssl.certificate.location",
+    "ssl_keyfile": "ssl.key.location",
+    "ssl_password": "ssl.key.password",
+}
+
+
+def native_settings(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """The same for librdkafka; see `client_settings`."""
+    known = client_settings(environment)
+    settings = {name: known[of] for of, name in _NATIVE.items() if of in known}
+    if "ssl_check_hostname" in known:
+        checked = "https" if known["ssl_check_hostname"] else "none"
+        settings["ssl.endpoint.identification.algorithm"] = checked
+        # The machine's own, wherever it keeps them; and a certificate's file may hold its key.
+        settings.setdefault("ssl.ca.location", "probe")
+        if "ssl_certfile" in known:
+            settings.setdefault("ssl.key.location", known["ssl_certfile"])
+    return settings
+
+
 def _refuse_unused(
     environment: Mapping[str, str], names: Collection[str], protocol: str, used: bool, fix: str
 ) -> None:

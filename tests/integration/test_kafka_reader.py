@@ -16,13 +16,13 @@ from apache_beam.runners.sdf_utils import (
     ThreadsafeRestrictionTracker,
     ThreadsafeWatermarkEstimator,
 )
-from kafka import OffsetAndMetadata, TopicPartition
+from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition
 
 from pipeline.connect.kafka import COMMITTED, KafkaAddress
 from pipeline.engines import HERE, properties
 from pipeline.engines.flink import ENGINE as FLINK
 from pipeline.sources import Told
-from pipeline.sources.kafka import split
+from pipeline.sources.kafka import native, split
 from pipeline.sources.kafka.bounded import Range, ReadRange, There, ends, what_is_there
 from pipeline.sources.kafka.broker import KafkaBroker
 from pipeline.sources.kafka.client import Consumer, consumer
@@ -40,14 +40,29 @@ from tests.integration.test_kafka_truth import (
     send,
     transactions,
 )
+from tests.integration.test_poison_live import _NotUtf8
 from tests.services.kafka import Broker
 from transforms.decode import decode
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 
+# Every scenario of a reader that librdkafka can serve runs on both clients.
+_client = {"client": native.LIBRDKAFKA}
+both = pytest.mark.parametrize("reads", native.CLIENTS, indirect=True)
+
+
+@pytest.fixture
+def reads(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The client that fetches."""
+    before = dict(_client)
+    _client["client"] = request.param
+    yield request.param
+    _client.update(before)
+
+
 def address(broker: Broker, topic: str, **parameters: str) -> KafkaAddress:
-    return KafkaAddress((broker.bootstrap,), topic, parameters)
+    return KafkaAddress((broker.bootstrap,), topic, _client | parameters)
 
 
 def eventually(holds: Callable[[], Any], what: str, seconds: float = 40) -> None:
@@ -106,6 +121,8 @@ def has_lost_its_place(reader: KafkaBroker) -> None:
     reader._well_at -= 1_000
 
 
+@both
+@pytest.mark.usefixtures("reads")
 def test_a_member_that_joins_again_gives_what_came_meanwhile(kafka: Broker) -> None:
     topic = kafka.new_topic()
     send(kafka, topic, readings(0, 10))
@@ -125,6 +142,8 @@ def test_a_member_that_joins_again_gives_what_came_meanwhile(kafka: Broker) -> N
         assert reader.joined == 2
 
 
+@both
+@pytest.mark.usefixtures("reads")
 def test_a_member_that_joins_again_gives_again_what_was_refused(kafka: Broker) -> None:
     topic = kafka.new_topic()
     send(kafka, topic, readings(0, 10))
@@ -136,6 +155,8 @@ def test_a_member_that_joins_again_gives_again_what_was_refused(kafka: Broker) -
         assert of(fetched(reader, 10)) == list(range(10))
 
 
+@both
+@pytest.mark.usefixtures("reads")
 def test_what_retention_took_to_the_end_is_committed_though_nothing_follows(
     kafka: Broker,
 ) -> None:
@@ -161,6 +182,8 @@ def named(topic: str) -> str:
     )
 
 
+@both
+@pytest.mark.usefixtures("reads")
 def test_a_transaction_that_stays_open_is_named_and_then_what_it_held_up_is_read(
     kafka: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -240,6 +263,8 @@ def read(broker: Broker, topic: str, *pieces: Range) -> tuple[list[int], list[tu
     return found, told(pa.concat_tables(rows))
 
 
+@both
+@pytest.mark.usefixtures("reads")
 def test_a_log_that_became_shorter_ends_the_range_and_is_told(
     kafka: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -261,6 +286,8 @@ def test_a_log_that_became_shorter_ends_the_range_and_is_told(
     assert ends([Range(0, 0, 80)], source.address) == {0: 80}
 
 
+@both
+@pytest.mark.usefixtures("reads")
 def test_what_retention_takes_while_ranges_are_read_is_told_once(kafka: Broker) -> None:
     topic = kafka.new_topic()
     send(kafka, topic, readings(0, 100))
@@ -270,6 +297,58 @@ def test_what_retention_takes_while_ranges_are_read_is_told_once(kafka: Broker) 
     assert rows == [
         (10, 39, 0, 30, RETENTION), (40, 69, 0, 30, RETENTION), (70, 99, 30, 0, None)
     ]  # fmt: skip
+
+
+@both
+@pytest.mark.usefixtures("reads")
+def test_a_range_from_the_middle_is_whole_and_of_many_batches(kafka: Broker) -> None:
+    topic = kafka.new_topic()
+    send(kafka, topic, readings(0, 9_000))
+    found, rows = read(kafka, topic, Range(0, 1_234, 8_765))
+    assert found == list(range(1_234, 8_765))
+    assert rows == [(1_234, 8_764, 7_531, 0, None)]
+
+
+def given(broker: Broker, topic: str, client: str, stop: int) -> list[dict[str, Any]]:
+    """What a client's range holds, message by message, with what is refused of it."""
+    named = address(broker, topic, client=client)
+    found = []
+    for output in ReadRange(named, "s", run="r").process(Range(0, 0, stop)):
+        if not hasattr(output, "tag"):
+            whys = output.refused or {}
+            rows = output.table.to_pylist()
+            for place, row in enumerate(rows):
+                row["why"] = whys.get(place)
+                if row["why"]:
+                    del row["arrived_at"]  # when it was read
+                found.append(row)
+    return found
+
+
+@pytest.mark.parametrize("codec", [None, "gzip", "snappy", "lz4", "zstd"])
+def test_both_clients_give_the_same_bytes_and_refusals(kafka: Broker, codec: str | None) -> None:
+    topic = kafka.new_topic(configs={"max.message.bytes": str(64 << 20)})
+    at = {"timestamp_ms": 1_700_000_000_000}
+    settings = {**kafka.client_settings(), "max_request_size": 2**31 - 1, "metrics_enabled": False}
+    with KafkaProducer(**settings, compression_type=codec) as producer:
+        for value, key, headers in (
+            (b"{}", b"A", [("equipment_id", b"B"), ("n", b"")]),
+            (None, b"tombstone", []),
+            (b"", b"", [("", b"\xff")]),
+            (b"x" * 5_000_000, None, []),
+            (b"{}", b"k" * 5_000_000, []),
+            (b"\xff\x00", None, [("h", b"v" * 2_000_000)]),
+            (b"{}", None, [(_NotUtf8("x"), b"v")]),
+            (b'{"x":"' + b"A" * ((60 if codec is None else 200) << 20), None, []),
+        ):
+            producer.send(topic, value, key=key, headers=headers, **at).get(60)
+        for number in range(6_000):
+            producer.send(topic, b"%d" % number, **at)
+        producer.flush()
+    there = 6_008
+    plain = given(kafka, topic, native.KAFKA_PYTHON, there)
+    assert len(plain) == there and sum(row["why"] is not None for row in plain) == 4
+    assert given(kafka, topic, native.LIBRDKAFKA, there) == plain
 
 
 # --- an engine's reader ---------------------------------------------------------------------------
@@ -378,6 +457,8 @@ def test_an_engine_s_reader_names_a_transaction_that_stays_open(
     assert engine.found == [0, 1, 2, 3, 4, 8, 9]
 
 
+@both
+@pytest.mark.usefixtures("reads")
 def test_every_reader_takes_what_is_not_committed_where_it_is_told_to(kafka: Broker) -> None:
     topic, isolation = kafka.new_topic(), "read_uncommitted"
     with open_transaction(kafka, topic, behind=2):

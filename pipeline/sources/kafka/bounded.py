@@ -24,6 +24,7 @@ from pipeline.sources.kafka.client import (
     known_offsets,
     last_offsets,
 )
+from pipeline.sources.kafka.native import reader
 from pipeline.sources.kafka.records import Records
 from pipeline.sources.live.offsets import (
     LOST,
@@ -192,7 +193,7 @@ class ReadRange(beam.DoFn):
         began_us = now_us()
         records = Records(self._address.topic, self._name)
         part = TopicPartition(self._address.topic, piece.partition)
-        client = consumer(self._address, self._budget)
+        client = reader(self._address, self._budget)
         reads, gaps, lost, empty = 0, [], [], 0
         rows: list[Any] = []
         first, stop, done = piece.start, piece.stop, 0
@@ -202,8 +203,8 @@ class ReadRange(beam.DoFn):
             gone = Gone(client, self._address.topic)
             # The position also passes offsets that hold no record (compacted, transactional).
             while (at := client.position(part)) < stop:
-                found = client.poll(timeout_ms=500, max_records=_BATCH_ROWS).get(part, [])
-                mine = [record for record in found if record.offset < stop]
+                found = client.columns(500, _BATCH_ROWS).get(part)
+                mine = found.before(stop) if found else None
                 gaps += before(client.skipped().get(part, []), stop)
                 moved = client.placed().get(part)
                 if moved is not None and moved.gap is not None:

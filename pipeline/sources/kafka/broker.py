@@ -15,7 +15,9 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.errors import KafkaError
 
 from pipeline.connect.kafka import KafkaAddress
-from pipeline.sources.kafka.client import Consumer, committed, consumer, known_offsets
+from pipeline.sources.kafka.client import Consumer, committed, known_offsets
+from pipeline.sources.kafka.columns import Columns
+from pipeline.sources.kafka.native import reader
 from pipeline.sources.kafka.records import Records
 from pipeline.sources.kafka.transactions import WAIT_S, OpenTransactions
 from pipeline.sources.kafka.unpack import POLL_BYTES
@@ -66,7 +68,7 @@ class _Found:
 
     first: int
     log: str | None
-    records: list[Any] = field(default_factory=list)
+    records: Columns = field(default_factory=Columns)
     following: int = 0
     gaps: list[Gap] = field(default_factory=list)
 
@@ -177,7 +179,7 @@ class KafkaBroker:
     def _join(self) -> None:
         # While a broker is away the client reports every attempt; what matters is told here.
         logging.getLogger("kafka").setLevel(logging.CRITICAL)
-        client = consumer(
+        client = reader(
             self._address,
             self._budget,
             group_id=self._group,
@@ -365,7 +367,7 @@ class KafkaBroker:
             ):
                 self._go_on_joining()
                 self._go_back(found)
-                polled = self.consumer.poll(int(left * 1000), max_records=BATCH_ROWS - rows)
+                polled = self.consumer.columns(int(left * 1000), BATCH_ROWS - rows)
                 rows += sum(map(len, polled.values()))
                 size += self.consumer.polled_bytes if polled else 0
                 moved = self._take(polled, found)
@@ -383,7 +385,7 @@ class KafkaBroker:
 
     def _take(
         self,
-        polled: Mapping[TopicPartition, Sequence[Any]],
+        polled: Mapping[TopicPartition, Columns],
         found: dict[TopicPartition, _Found],
     ) -> bool:
         """Puts a poll's records to those found before; returns whether a position moved."""
@@ -392,12 +394,12 @@ class KafkaBroker:
         moved = self.consumer.placed()
         for part, records in polled.items():
             if part not in found:
-                at = self._following.get(part.partition, records[0].offset)
-                found[part] = _Found(at, self._log)
+                first = self._following.get(part.partition, records.offsets[0])
+                found[part] = _Found(first, self._log)
             found[part].records.extend(records)
         for part, each in found.items():
             at = self.consumer.at(part)
-            last = each.records[-1].offset + 1
+            last = each.records.offsets[-1] + 1
             if at is None or part in moved or part in self._fresh:
                 each.following = max(each.following, last)
                 continue
@@ -500,7 +502,7 @@ class KafkaBroker:
         self.consumer.pause(*parts)
         with self._outages_waited_for():
             self._go_on_joining()
-            self.consumer.poll(timeout_ms=0)
+            self.consumer.rest()
         self.consumer.resume(*(self.consumer.assignment() & set(parts)))
 
     def commit(self, positions: Sequence[Mapping[int, Any]], wait: bool = True) -> None:

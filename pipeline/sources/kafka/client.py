@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition, errors
@@ -14,6 +14,7 @@ from kafka.protocol.consumer import IsolationLevel
 from kafka.record import MemoryRecords
 
 from pipeline.connect.kafka import COMMITTED, KafkaAddress, client_settings
+from pipeline.sources.kafka.columns import Columns
 from pipeline.sources.kafka.unpack import POLL_BYTES, Unpacked
 from pipeline.sources.live.offsets import Gap, Placed, placed, replaced
 from transforms.budget import USUAL, Budget
@@ -57,6 +58,11 @@ class _Fetcher(Fetcher):  # type: ignore[misc,unused-ignore]
         self.ends: dict[TopicPartition, Ends] = {}
         # What was passed without a message since somebody asked for it.
         self.skipped: dict[TopicPartition, list[Gap]] = {}
+        # Which partitions somebody else fetches.
+        self.leaves: Callable[[TopicPartition], bool] = lambda _part: False
+
+    def _fetchable_partitions(self) -> list[TopicPartition]:
+        return [part for part in super()._fetchable_partitions() if not self.leaves(part)]
 
     def fetched_records(self, *args: Any, **named: Any) -> Any:
         """Records of what has come, of about POLL_BYTES at most."""
@@ -151,6 +157,15 @@ class Consumer(KafkaConsumer):  # type: ignore[misc,unused-ignore]
             self._place_behind(error.divergent_offsets)
         return {}
 
+    def columns(self, timeout_ms: int, most: int) -> dict[TopicPartition, Columns]:
+        """The same as columns, `most` messages at the most."""
+        found = self.poll(timeout_ms=timeout_ms, max_records=most)
+        return {part: Columns.of(records) for part, records in found.items()}
+
+    def rest(self) -> None:
+        """Stays what it is, while all partitions are paused."""
+        self.poll(timeout_ms=0)
+
     def position(self, *args: Any, **named: Any) -> Any:
         """The next offset of a partition; by the rule `placed` where the log was cut off."""
         try:
@@ -221,8 +236,13 @@ class Consumer(KafkaConsumer):  # type: ignore[misc,unused-ignore]
         return POLL_BYTES - int(self._fetcher.left)
 
 
-def consumer(address: KafkaAddress, budget: Budget = USUAL, **settings: Any) -> Consumer:
-    """A consumer of raw bytes that commits nothing by itself."""
+def consumer(
+    address: KafkaAddress,
+    budget: Budget = USUAL,
+    kind: type[Consumer] = Consumer,
+    **settings: Any,
+) -> Consumer:
+    """A consumer of raw bytes, of a `kind`, that commits nothing by itself."""
     chosen = {
         "enable_auto_commit": False,
         # Of partitions that a group gives, until it is known where to begin.
@@ -240,7 +260,7 @@ def consumer(address: KafkaAddress, budget: Budget = USUAL, **settings: Any) -> 
         **client_settings(address.environment),
         **settings,
     }
-    return Consumer(budget, bootstrap_servers=address.servers, **chosen)
+    return kind(budget, bootstrap_servers=address.servers, **chosen)
 
 
 def first_offsets(

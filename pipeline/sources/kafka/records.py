@@ -11,17 +11,11 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from kafka import TopicPartition
-from kafka.consumer.fetcher import ConsumerRecord
 
+from pipeline.sources.kafka.columns import Columns
 from schemas.forms import UTC_MICROSECONDS
 from transforms.batch import MESSAGES, BatchKind, Origin, RawBatch
 from transforms.framing import readable
-
-# Of a record, which is a tuple: what a message needs.
-_PLACES = [
-    ConsumerRecord._fields.index(name)
-    for name in ("offset", "timestamp", "key", "value", "headers", "checksum")
-]
 
 
 class Records:
@@ -37,16 +31,20 @@ class Records:
         self._name = name
 
     def batch(
-        self, found: Mapping[TopicPartition, Sequence[Any]]
+        self, found: Mapping[TopicPartition, Columns | Sequence[Any]]
     ) -> tuple[RawBatch, dict[int, int]]:
         """The records as one raw batch, and how many there are of each partition, in its order.
 
-        A record that has a `unpack.Refusal` for a checksum is refused in the batch.
+        Records are kafka-python's, or columns. One that has a `unpack.Refusal` for a checksum is refused in the batch.
         """
         counts = {part.partition: len(records) for part, records in found.items()}
-        # Records are tuples; turned on their side at once, which is cheaper than five loops.
-        columns = list(zip(*(record for part in found for record in found[part]), strict=True))
-        offsets, times, keys, values, headers, whys = (columns[place] for place in _PLACES)
+        parts = [each if isinstance(each, Columns) else Columns.of(each) for each in found.values()]
+        whole = parts[0]
+        if len(parts) > 1:
+            whole = Columns()
+            for each in parts:
+                whole.extend(each)
+        offsets, times, keys, values, headers, whys = whole.all
         arrived = pa.array(times, pa.int64())
         # A producer's clock may be ahead, and -1 is no time at all: arrived by now is certain.
         now_ms = time.time_ns() // 1_000_000
@@ -78,11 +76,13 @@ class Records:
         )
 
 
-def _attributes(headers: Sequence[Sequence[tuple[str, bytes | None]]]) -> tuple[pa.Array, pa.Array]:
+def _attributes(
+    headers: Sequence[Sequence[tuple[str, bytes | None]] | None],
+) -> tuple[pa.Array, pa.Array]:
     """The headers as JSON objects, and the file that a message says it was published from."""
     if not any(headers):
         return pa.nulls(len(headers), pa.string()), pa.nulls(len(headers), pa.string())
-    named = [_named(each) for each in headers]
+    named = [_named(each or ()) for each in headers]
     texts = pa.array([_text(each) for each in named], pa.string())
     return texts, pa.array([each.get("source_file") for each in named], pa.string())
 

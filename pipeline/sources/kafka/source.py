@@ -21,7 +21,7 @@ from pipeline.engines.polling import ReadLive
 from pipeline.errors import ConfigError, SourceFailed
 from pipeline.shown import address
 from pipeline.sources import Received, Told, Wanted
-from pipeline.sources.kafka import split
+from pipeline.sources.kafka import native, split
 from pipeline.sources.kafka.bounded import ReadRange, There, cut, ends, what_is_there
 from pipeline.sources.kafka.broker import KafkaBroker
 from pipeline.sources.kafka.client import adopt, before_ends, commit_offsets
@@ -36,7 +36,7 @@ from transforms.budget import USUAL, Budget
 from transforms.decoded import Decoded
 from transforms.rejects import Rejects
 
-_PARAMETERS = ("group", "start", "disorder", "reader", "isolation", "transaction_wait")
+_PARAMETERS = ("group", "start", "disorder", "reader", "client", "isolation", "transaction_wait")
 # A topic has a default group of its own: members of a group must agree on their topics.
 _DEFAULT_GROUP = "battery-pipeline.{topic}"
 # That of all topics until there was one for each.
@@ -75,6 +75,7 @@ class KafkaSource(LiveSource):
         self.group = parameters.get("group") or _DEFAULT_GROUP.format(topic=self.address.topic)
         self._former = None if "group" in parameters else _FORMER_GROUP
         _isolation(uri, parameters.get("isolation"))
+        _client(uri, parameters.get("client"))
         self._wait_s = _seconds(uri, "transaction_wait", parameters, WAIT_S)
         self._start = _start(uri, parameters.get("start") or "earliest")
         self._disorder_us = disorder_us(uri, parameters.get("disorder"))
@@ -252,6 +253,18 @@ def _isolation(uri: str, level: str | None) -> None:
     if level is not None and level not in connect.ISOLATIONS:
         raise ConfigError(
             f"--source={address(uri)}: isolation={level} must be {' or '.join(connect.ISOLATIONS)}"
+        )
+
+
+def _client(uri: str, client: str | None) -> None:
+    if client is not None and client not in native.CLIENTS:
+        raise ConfigError(
+            f"--source={address(uri)}: client={client} must be {' or '.join(native.CLIENTS)}"
+        )
+    if client == native.LIBRDKAFKA and not native.is_there():
+        raise ConfigError(
+            f"--source={address(uri)}: client={client} needs a package that is not installed: "
+            "pip install confluent-kafka; or drop client"
         )
 
 

@@ -6,6 +6,7 @@ import base64
 import json
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -18,13 +19,14 @@ from hypothesis import strategies as st
 from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
-from pipeline.connect.kafka import KafkaAddress
+from pipeline.connect.kafka import KafkaAddress, native_settings
 from pipeline.engines import HERE, Engine
 from pipeline.engines.dataflow import ENGINE as DATAFLOW
 from pipeline.engines.prism import ENGINE as PRISM
 from pipeline.errors import ConfigError
 from pipeline.shown import address
 from pipeline.sources import Told
+from pipeline.sources.kafka import native
 from pipeline.sources.kafka.bounded import Range, cut, ends
 from pipeline.sources.kafka.java import _Pack, consumer_config
 from pipeline.sources.kafka.records import Records
@@ -284,12 +286,13 @@ def test_a_start_may_be_a_time(start: str) -> None:
         ("?isolation=x", "isolation=x must be read_committed or read_uncommitted"),
         ("?transaction_wait=-1", "transaction_wait=-1 must be 0 to 3600 seconds"),
         ("?transaction_wait=x", "transaction_wait=x must be 0 to 3600 seconds"),
+        ("?client=x", "client=x must be librdkafka or kafka-python"),
         ("?reader=go", "reader=go must be python or java"),
         ("?reader=java", "reader=java is for live reading on Dataflow or Flink; drop it"),
         (
             "?offset=3",
             (
-                "no such parameter 'offset'; valid are disorder, group, isolation, reader, secret, "
+                "no such parameter 'offset'; valid are client, disorder, group, isolation, reader, secret, "
                 "start, transaction_wait"
             ),
         ),
@@ -309,6 +312,40 @@ def test_java_reads_live_and_only_where_an_engine_keeps_what_was_read() -> None:
     for engine, until_latest in ((PRISM, False), (DATAFLOW, True), (HERE, True)):
         with pytest.raises(ConfigError, match="drop it"):
             source("?reader=java", engine, until_latest)
+
+
+def test_a_client_that_is_not_installed_is_named_with_its_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(native, "rd", None)
+    with pytest.raises(ConfigError, match=r"client=librdkafka .*pip install confluent-kafka"):
+        source("?client=librdkafka")
+    assert source().live
+
+
+def test_librdkafka_is_told_the_same_login_and_certificates(tmp_path: Path) -> None:
+    file = tmp_path / "cert.pem"
+    file.write_text("")
+    assert native_settings({}) == {}
+    surroundings = {
+        "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+        "KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
+        "KAFKA_SASL_USERNAME": "reader",
+        "KAFKA_SASL_PASSWORD": "hunter2",
+        "KAFKA_SSL_CERTFILE": str(file),
+        "KAFKA_SSL_CHECK_HOSTNAME": "false",
+    }
+    found = native_settings(surroundings)
+    assert found == {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "sasl.username": "reader",
+        "sasl.password": "hunter2",
+        "ssl.certificate.location": str(file),
+        "ssl.key.location": str(file),
+        "ssl.ca.location": "probe",
+        "ssl.endpoint.identification.algorithm": "none",
+    }
 
 
 # A (topic, partition) as a job of release 1.0 hands it on, when it is updated in place.
