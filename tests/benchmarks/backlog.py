@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -33,15 +34,19 @@ def _best(servers: str, topic: str, out: Path) -> list[str]:
     return ["tests.benchmarks.best_loop", servers, topic, str(out)]
 
 
-def _job(servers: str, topic: str, out: Path) -> list[str]:
+def _job(servers: str, topic: str, out: Path, client: str = "kafka-python") -> list[str]:
     return [
         "pipeline", "--runner=DirectRunner", "--until=latest", "--no_progress",
-        f"--source=kafka://{servers}/{topic}?group={out.name}", f"--lake={out / 'lake'}",
+        f"--source=kafka://{servers}/{topic}?group={out.name}&client={client}", f"--lake={out / 'lake'}",
         f"--warehouse=duckdb:{out / 'warehouse.duckdb'}",
     ]  # fmt: skip
 
 
-KINDS: Mapping[str, Callable[[str, str, Path], list[str]]] = {"limit": _best, "job": _job}
+KINDS: Mapping[str, Callable[[str, str, Path], list[str]]] = {
+    "limit": _best,
+    "job": _job,
+    "librdkafka": partial(_job, client="librdkafka"),
+}
 
 
 def measured(command: Sequence[str], log: Path) -> Cost:
@@ -113,7 +118,7 @@ def tell(what: str, readings: int, runs: Mapping[str, Sequence[Cost]]) -> None:
     for kind, done in runs.items():
         peak = max(each.peak_mb for each in done)
         print(
-            f"        {kind:>6} {wall[kind]:6.1f} s, {cpu[kind] / readings * 1e6:6.2f} µs of CPU a "
+            f"        {kind:>10} {wall[kind]:6.1f} s, {cpu[kind] / readings * 1e6:6.2f} µs of CPU a "
             f"reading, {peak:,.0f} MiB; {first} = {wall[first] / wall[kind]:.2f} of its time, "
             f"{cpu[first] / cpu[kind]:.2f} of its CPU"
         )

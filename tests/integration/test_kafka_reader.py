@@ -48,7 +48,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 
 # Every scenario of a reader that librdkafka can serve runs on both clients.
-_client = {"client": native.LIBRDKAFKA}
+_client = {"client": native.KAFKA_PYTHON}
 both = pytest.mark.parametrize("reads", native.CLIENTS, indirect=True)
 
 

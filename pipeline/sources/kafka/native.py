@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 KAFKA_PYTHON = "kafka-python"
 LIBRDKAFKA = "librdkafka"
-CLIENTS = (LIBRDKAFKA, KAFKA_PYTHON)
+CLIENTS = (KAFKA_PYTHON, LIBRDKAFKA)
 
 # One call's messages; it ends early where they are large, so that a poll stays within its bytes.
 _TAKE = 4_000
@@ -79,14 +79,17 @@ def is_there() -> bool:
 
 
 def reader(address: KafkaAddress, budget: Budget = USUAL, **settings: Any) -> Consumer:
-    """A consumer whose messages librdkafka fetches, or kafka-python where the address asks for it.
+    """A consumer whose messages librdkafka fetches where the address asks for it, else kafka-python.
+
+    Not by itself: librdkafka makes every message of a batch before anybody sees one, so that a batch
+    of very many tiny ones takes memory that no limit here bounds.
 
     Args:
         address: brokers and topic.
         budget: what a message may take.
         settings: kafka-python's.
     """
-    if rd is None or address.parameters.get("client") == KAFKA_PYTHON:
+    if address.parameters.get("client") != LIBRDKAFKA:
         return consumer(address, budget, **settings)
     found = consumer(address, budget, Fast, **settings)
     assert isinstance(found, Fast)

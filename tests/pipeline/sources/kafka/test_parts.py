@@ -286,7 +286,7 @@ def test_a_start_may_be_a_time(start: str) -> None:
         ("?isolation=x", "isolation=x must be read_committed or read_uncommitted"),
         ("?transaction_wait=-1", "transaction_wait=-1 must be 0 to 3600 seconds"),
         ("?transaction_wait=x", "transaction_wait=x must be 0 to 3600 seconds"),
-        ("?client=x", "client=x must be librdkafka or kafka-python"),
+        ("?client=x", "client=x must be kafka-python or librdkafka"),
         ("?reader=go", "reader=go must be python or java"),
         ("?reader=java", "reader=java is for live reading on Dataflow or Flink; drop it"),
         (
