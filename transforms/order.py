@@ -37,6 +37,11 @@ RELEASE_ROWS = 100_000
 WAITS_SINCE = "waits_since"
 # What has waited almost as long as the longest is given on with it.
 _TOGETHER_US = 5_000_000
+# Input that is behind: as much is released together as comes in a second, if it comes so many times
+# faster than it was recorded. What comes in a shorter time is a burst, and tells nothing.
+_CATCH_UP_US = 1_000_000
+_FASTER = 10
+_BURST_US = 5_000_000
 
 # The earliest time of a piece that is none: what an earlier run of the job remembered; word that
 # event time goes on.
@@ -333,6 +338,7 @@ class _OrderUnbounded(_Ordering):
             )
             return
         first = earliest.read()
+        is_first = False
         if time_us != _GOES_ON:
             now_us = self._clock.steady_us()
             waiting.add((time_us, now_us, batch.packed()))
@@ -342,6 +348,7 @@ class _OrderUnbounded(_Ordering):
             if first is None or time_us < first:
                 first = time_us
                 earliest.write(first)
+                is_first = True
         if first is None:
             return
         fire_at = window_end(first, self._window_us) - 1
@@ -351,7 +358,8 @@ class _OrderUnbounded(_Ordering):
             passed = (int(at.micros) + 1) // self._window_us * self._window_us
             fire_at = max(fire_at, passed - 1)
         before = armed.read()
-        if before is None or fire_at < before or (self._leads and fire_at != before):
+        is_sooner = before is None or (is_first and fire_at < before)
+        if is_sooner or (self._leads and fire_at != before):
             armed.write(fire_at)
             due.set(Timestamp(micros=fire_at))
 
@@ -380,7 +388,7 @@ class _OrderUnbounded(_Ordering):
             armed.clear()
             overdue.clear()
         else:
-            following = window_end(first, self._window_us) - 1
+            following = window_end(first + self._ahead_us(held), self._window_us) - 1
             armed.write(following)
             due.set(Timestamp(micros=following))
         before = released.read()
@@ -430,6 +438,20 @@ class _OrderUnbounded(_Ordering):
             # Where event time stands still, what came long before these is done with all the same.
             done = max(horizon, earliest_us)
             yield from self._given(shard, ready, (horizon, done), tail, recent)
+
+    def _ahead_us(self, held: Sequence[tuple[int, int, PackedBatch]]) -> int:
+        """By how much later windows are to be released together with the next one.
+
+        0 for input that is live. Where it is behind and comes much faster than it was recorded, a
+        release per window would look through all that waits for each: then as much event time as
+        comes within _CATCH_UP_US. Where one reader reads all, its watermark tells it.
+        """
+        if self._leads:
+            return 0
+        span = max(piece[0] for piece in held) - min(piece[0] for piece in held)
+        took = max(piece[1] for piece in held) - min(piece[1] for piece in held)
+        ahead = span * _CATCH_UP_US // max(took, _BURST_US)
+        return min(ahead, span) if ahead >= _FASTER * _CATCH_UP_US else 0
 
     def _keep(
         self, held: Sequence[tuple[int, int, PackedBatch]], waiting: Any, earliest: Any, since: Any
