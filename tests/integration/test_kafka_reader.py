@@ -121,8 +121,6 @@ def has_lost_its_place(reader: KafkaBroker) -> None:
     reader._well_at -= 1_000
 
 
-@both
-@pytest.mark.usefixtures("reads")
 def test_a_member_that_joins_again_gives_what_came_meanwhile(kafka: Broker) -> None:
     topic = kafka.new_topic()
     send(kafka, topic, readings(0, 10))
