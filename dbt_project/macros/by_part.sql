@@ -61,6 +61,7 @@
     create table if not exists {{ model_parts().incorporate(path={'identifier': 'model_builds'}) }} (
         made_of varchar not null,
         leaves varchar not null,
+        told varchar not null,
         built_at timestamptz not null
     );
     delete from {{ model_parts().incorporate(path={'identifier': 'model_builds'}) }}
@@ -136,7 +137,9 @@
         md5(
             '{{ local_md5(code) }}'
             || coalesce((
-                select string_agg(sql, ';' order by view_name)
+                -- DuckDB keeps the names after EXCLUDE in no order
+                select
+                    string_agg(regexp_replace(sql, 'EXCLUDE \([^)]*\)', '', 'g'), ';' order by view_name)
                 from duckdb_views()
                 where
                     database_name = '{{ this.database }}'
@@ -225,10 +228,10 @@
         {%- set ns.all = ns.all + row[1] -%}
         {%- if row[3] -%} {%- set ns.changed = ns.changed + row[1] -%} {%- endif -%}
     {%- endfor -%}
-    {#- Where most is to be built anyway, a new table is smaller and sooner there. -#}
+    {#- Where all is to be built anyway, a new table is smaller and sooner there. -#}
     {%- set anew = (
         existing is none or not existing.is_table or should_full_refresh() or ns.lacks
-        or ns.changed * 2 > ns.all
+        or ns.changed == ns.all and ns.all > 0
     ) -%}
     {%- set changed = [] -%}
     {%- for row in states if anew or row[3] -%} {%- do changed.append(row) -%} {%- endfor -%}
