@@ -81,6 +81,14 @@
     {{ return(graph.nodes['model.' ~ project_name ~ '.' ~ name]) }}
 {%- endmacro -%}
 
+{#- Has a model any parts? One that an older version of the project built has none. -#}
+{%- macro has_parts(name) -%}
+    {%- set query -%}
+        select 1 from {{ model_parts() }} where model_name = '{{ name }}' limit 1
+    {%- endset -%}
+    {{ return(run_query(query).rows | length > 0) }}
+{%- endmacro -%}
+
 {#- The parts of an input with the readings and the version of each. -#}
 {%- macro versions_of(name, part) -%}
     {%- if part == 'day' -%}
@@ -91,7 +99,7 @@
         from {{ ref(name) }}
         where {{ is_usable_reading() }}
         group by all
-    {%- elif is_by_equipment(node_of(name)) -%}
+    {%- elif is_by_equipment(node_of(name)) and has_parts(name) -%}
         select part, readings, version
         from {{ model_parts() }}
         where model_name = '{{ name }}'
@@ -130,7 +138,9 @@
 {%- macro wanted_parts(code) -%}
     {%- set meta = model['config']['meta'] -%}
     {%- set views = [] -%}
-    {%- for view in views_below(model) | unique | sort -%} {%- do views.append("'" ~ view ~ "'") -%} {%- endfor -%}
+    {%- for view in views_below(model) | unique | sort -%}
+        {%- do views.append("'" ~ view ~ "'") -%}
+    {%- endfor -%}
     select
         input_0.part,
         input_0.readings,
@@ -191,18 +201,21 @@
     {{ return(ns.code) }}
 {%- endmacro -%}
 
-{%- materialization by_part, adapter='duckdb' -%}
+
+{#- Builds a model so. -#}
+{%- macro built_by_part() -%}
     {%- set meta = model['config']['meta'] -%}
     {%- set existing = load_cached_relation(this) -%}
     {%- set target_relation = this.incorporate(type='table') -%}
     {%- set new = make_intermediate_relation(target_relation) -%}
-    {%- set former = make_backup_relation(target_relation, 'table' if existing is none else existing.type) -%}
+    {%- set former_type = 'table' if existing is none else existing.type -%}
+    {%- set former = make_backup_relation(target_relation, former_type) -%}
     {{ drop_relation_if_exists(load_cached_relation(new)) }}
     {{ drop_relation_if_exists(load_cached_relation(former)) }}
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
 
-    {#- Which parts are not as they are to be; a part of which no reading is left has no version. -#}
+    {#- Which parts are not as they are to be; one of which no reading is left has no version. -#}
     {%- set states -%}
         select
             coalesce(wanted.part, built.part) as part,
@@ -218,10 +231,11 @@
     {%- set states = run_query(states).rows -%}
     {%- set columns = [] -%}
     {%- if existing is not none -%}
-        {%- set columns = adapter.get_columns_in_relation(existing) | map(attribute='name') | list -%}
+        {%- set there = adapter.get_columns_in_relation(existing) -%}
+        {%- set columns = there | map(attribute='name') | map('lower') | list -%}
     {%- endif -%}
     {%- set ns = namespace(all=0, changed=0, lacks=false) -%}
-    {%- for name in model['columns'] if name | lower not in columns | map('lower') -%}
+    {%- for name in model['columns'] if name | lower not in columns -%}
         {%- set ns.lacks = true -%}
     {%- endfor -%}
     {%- for row in states -%}
@@ -248,13 +262,17 @@
         {%- do fill.parts.append(row[0]) -%}
         {%- set fill.readings = fill.readings + row[1] -%}
     {%- endfor -%}
-    {%- if fill.parts or anew and not batches -%} {%- do batches.append(fill.parts) -%} {%- endif -%}
+    {%- if fill.parts or anew and not batches -%}
+        {%- do batches.append(fill.parts) -%}
+    {%- endif -%}
 
     {%- set into = new if anew else target_relation -%}
     {%- if changed and not anew -%}
-        {%- call statement('leave') -%}
-            delete from {{ target_relation }} where {{ is_of_parts(changed | map(attribute=0) | list, meta['part']) }}
-        {%- endcall -%}
+        {%- set names = changed | map(attribute=0) | list -%}
+        {%- do stated(
+            'leave',
+            'delete from ' ~ target_relation ~ ' where ' ~ is_of_parts(names, meta['part'])
+        ) -%}
     {%- endif -%}
     {%- for parts in batches -%}
         {%- set code = sql | replace("'[batch]' is not null", is_of_parts(parts, meta['part'])) -%}
@@ -266,40 +284,33 @@
             ).rows[0][0] -%}
             {%- set code = code | replace("length('[numbers]')", taken | string) -%}
         {%- endif -%}
-        {%- call statement('main' if loop.last else 'batch') -%}
-            {%- if first -%} {{ create_table_as(False, into, code) }}
-            {%- else -%} insert into {{ into }} by name select * from ({{ code }})
-            {%- endif -%}
-        {%- endcall -%}
-    {%- endfor -%}
-    {%- if not batches -%}
-        {%- call statement('main') -%} select 'nothing new' {%- endcall -%}
-    {%- endif -%}
-
-    {%- if changed or anew -%}
-        {%- set rows = [] -%}
-        {%- for row in changed if row[2] -%}
-            {%- do rows.append(
-                "('" ~ model['name'] ~ "', " ~ text_literal(row[0]) ~ ', ' ~ row[1] ~ ", '" ~ row[2] ~ "', false)"
-            ) -%}
-        {%- endfor -%}
-        {%- call statement('forget') -%}
-            delete from {{ model_parts() }}
-            where
-                model_name = '{{ model['name'] }}'
-                {% if not anew -%}
-                    and part in ({% for row in changed %}{{ text_literal(row[0]) }}{{ ', ' if not loop.last }}{% endfor %})
-                {%- endif %}
-        {%- endcall -%}
-        {%- if rows -%}
-            {%- call statement('remember') -%}
-                insert into {{ model_parts() }} values {{ rows | join(', ') }}
-            {%- endcall -%}
+        {%- if first -%} {%- set code = create_table_as(False, into, code) -%}
+        {%- else -%} {%- set code = 'insert into ' ~ into ~ ' by name select * from (' ~ code ~ ')' -%}
         {%- endif -%}
+        {%- do stated('main' if loop.last else 'batch', code) -%}
+    {%- endfor -%}
+    {%- if not batches -%} {%- do stated('main', "select 'nothing new'") -%} {%- endif -%}
+
+    {%- set rows = [] -%}
+    {%- for row in changed if row[2] -%}
+        {%- set name = text_literal(model['name']) ~ ', ' ~ text_literal(row[0]) -%}
+        {%- do rows.append('(' ~ name ~ ', ' ~ row[1] ~ ", '" ~ row[2] ~ "', false)") -%}
+    {%- endfor -%}
+    {%- if changed or anew -%}
+        {%- do stated(
+            'forget',
+            'delete from ' ~ model_parts() ~ ' where model_name = ' ~ text_literal(model['name'])
+            ~ ('' if anew else ' and ' ~ is_among('part', changed | map(attribute=0) | list))
+        ) -%}
+    {%- endif -%}
+    {%- if rows -%}
+        {%- do stated('note', 'insert into ' ~ model_parts() ~ ' values ' ~ rows | join(', ')) -%}
     {%- endif -%}
 
     {%- if anew -%}
-        {%- if existing is not none -%} {{ adapter.rename_relation(existing, former) }} {%- endif -%}
+        {%- if existing is not none -%}
+            {{ adapter.rename_relation(existing, former) }}
+        {%- endif -%}
         {{ adapter.rename_relation(new, target_relation) }}
     {%- endif -%}
     {{ run_hooks(post_hooks, inside_transaction=True) }}
@@ -308,7 +319,7 @@
     {{ drop_relation_if_exists(load_cached_relation(former)) }}
     {{ run_hooks(post_hooks, inside_transaction=False) }}
     {{ return({'relations': [target_relation]}) }}
-{%- endmaterialization -%}
+{%- endmacro -%}
 
 {#-
     Data tests look at the parts that were built since they were last tested. `python -m
@@ -321,9 +332,12 @@
 {%- macro default__is_unchecked(name, table) -%}
     {%- if not execute -%} {{ return('true') }} {%- endif -%}
     {%- set node = graph.nodes.get('model.' ~ project_name ~ '.' ~ name) -%}
-    {%- if not node or node['config']['materialized'] != 'by_part' -%} {{ return('true') }} {%- endif -%}
+    {%- if not node or node['config']['materialized'] != 'by_part' -%}
+        {{ return('true') }}
+    {%- endif -%}
     {%- set states = run_query(
-        "select part, is_checked from " ~ model_parts() ~ " where model_name = '" ~ name ~ "' order by part"
+        "select part, is_checked from " ~ model_parts() ~ " where model_name = '" ~ name ~ "'"
+        ~ " order by part"
     ).rows -%}
     {%- set parts = [] -%}
     {%- for row in states if not row[1] -%} {%- do parts.append(row[0]) -%} {%- endfor -%}
@@ -338,10 +352,13 @@
 {#- dbt's own, which gives a generic test its rows, with that condition beside the test's. -#}
 {%- macro get_where_subquery(relation) -%}
     {%- set conditions = [] -%}
-    {%- if config.get('where', '') -%} {%- do conditions.append('(' ~ config.get('where') ~ ')') -%} {%- endif -%}
+    {%- if config.get('where', '') -%}
+        {%- do conditions.append('(' ~ config.get('where') ~ ')') -%}
+    {%- endif -%}
     {%- if is_unchecked(relation.identifier) != 'true' -%}
         {%- do conditions.append(is_unchecked(relation.identifier)) -%}
     {%- endif -%}
     {%- if not conditions -%} {{ return(relation) }} {%- endif -%}
-    {{ return('(select * from ' ~ relation ~ ' where ' ~ conditions | join(' and ') ~ ') dbt_subquery') }}
+    {%- set condition = conditions | join(' and ') -%}
+    {{ return('(select * from ' ~ relation ~ ' where ' ~ condition ~ ') dbt_subquery') }}
 {%- endmacro -%}

@@ -19,8 +19,8 @@ expected as (
 
 ),
 
--- By hashes of 64 bits, for texts take many times the memory. What is missing has the hash of what is
--- there once in a million million times.
+-- By hashes of 64 bits, for texts take many times the memory. What is missing has the hash of what
+-- is there once in a million million times.
 kept as (
 
     select {{ short_hash('reading_id') }} as reading_hash

@@ -47,7 +47,7 @@ stream as (
         stream_time_delta_s
 
     from {{ ref('battery_cleaned') }}
-    where test_key in (select test_key from suspects)
+    where test_key in (select suspects.test_key from suspects)
 
 ),
 

@@ -126,5 +126,4 @@ cleaned as (
 
 )
 
-select * from cleaned
-{{ in_order_of('equipment_id') }}
+select * from cleaned {{ in_order_of('equipment_id') }}
