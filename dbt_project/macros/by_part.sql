@@ -4,7 +4,9 @@
     a build of any size fits into the memory; all in one transaction. On BigQuery, which has memory
     of its own, the same models are incremental ones or plain tables.
 
-    A model names its inputs in `meta`: the first one counts its readings. `model_parts` has, for each
+    A model names its inputs in `meta`: the first one counts its readings. With `joins` as written
+    DuckDB keeps the order and the sides of its joins, where it takes a batch for a hundredth of what
+    it is and would build the tables of its joins on the wrong side. `model_parts` has, for each
     part of each such model, the version of what it was built from: the code, and for each input the
     version of its part, or a hash of its rows. So a build that failed halfway, or one of a few models,
     leaves no model behind; and a formula that changes is built anew.
@@ -145,11 +147,16 @@
         input_0.part,
         input_0.readings,
         md5(
-            '{{ local_md5(code) }}'
+            '{{ local_md5(code | replace('"' ~ this.database ~ '".', '')) }}'
             || coalesce((
                 -- DuckDB keeps the names after EXCLUDE in no order
                 select
-                    string_agg(regexp_replace(sql, 'EXCLUDE \([^)]*\)', '', 'g'), ';' order by view_name)
+                    replace(
+                        string_agg(
+                            regexp_replace(sql, 'EXCLUDE \([^)]*\)', '', 'g'), ';' order by view_name
+                        ),
+                        '{{ this.database }}.', ''
+                    )
                 from duckdb_views()
                 where
                     database_name = '{{ this.database }}'
@@ -274,6 +281,9 @@
             'delete from ' ~ target_relation ~ ' where ' ~ is_of_parts(names, meta['part'])
         ) -%}
     {%- endif -%}
+    {%- if batches and meta.get('joins') == 'as written' -%}
+        {%- do run_query("set disabled_optimizers = 'join_order,build_side_probe_side'") -%}
+    {%- endif -%}
     {%- for parts in batches -%}
         {%- set code = sql | replace("'[batch]' is not null", is_of_parts(parts, meta['part'])) -%}
         {%- set code = through_views_of_batch(code, is_of_parts(parts, meta['part'])) -%}
@@ -289,6 +299,9 @@
         {%- endif -%}
         {%- do stated('main' if loop.last else 'batch', code) -%}
     {%- endfor -%}
+    {%- if batches and meta.get('joins') == 'as written' -%}
+        {%- do run_query('reset disabled_optimizers') -%}
+    {%- endif -%}
     {%- if not batches -%} {%- do stated('main', "select 'nothing new'") -%} {%- endif -%}
 
     {%- set rows = [] -%}
@@ -335,6 +348,7 @@
     {%- if not node or node['config']['materialized'] != 'by_part' -%}
         {{ return('true') }}
     {%- endif -%}
+    {%- if load_relation(model_parts()) is none -%} {{ return('true') }} {%- endif -%}
     {%- set states = run_query(
         "select part, is_checked from " ~ model_parts() ~ " where model_name = '" ~ name ~ "'"
         ~ " order by part"

@@ -2,7 +2,8 @@
     materialized=by_part('incremental'),
     meta={
         'part': 'equipment',
-        'inputs': ['battery_cleaned', 'int_test_parts', 'dim_equipment']
+        'inputs': ['battery_cleaned', 'int_test_parts', 'dim_equipment'],
+        'joins': 'as written'
     },
     incremental_strategy=replacement(),
     unique_key='equipment_id',
