@@ -62,6 +62,25 @@ def read(folder: Path) -> list[Found]:
     return sorted(found, key=lambda warning: (-warning.rows, warning.model, warning.what))
 
 
+def models(folder: Path) -> tuple[list[str], set[str]]:
+    """The models of dbt's last build that are in the warehouse, and those that a data test warned of."""
+    results = orjson.loads((folder / "run_results.json").read_bytes())["results"]
+    nodes = orjson.loads((folder / "manifest.json").read_bytes())["nodes"]
+    built = [
+        nodes[result["unique_id"]]["alias"]
+        for result in results
+        if result["unique_id"].startswith("model.") and result["unique_id"] in nodes
+    ]
+    again = {
+        nodes[name]["alias"]
+        for result in results
+        if result["status"] == "warn"
+        for name in nodes.get(result["unique_id"], {}).get("depends_on", {}).get("nodes", [])
+        if name in nodes
+    }
+    return built, again
+
+
 def _found(node: Mapping[str, Any], result: Mapping[str, Any]) -> Found:
     metadata = node.get("test_metadata") or {}
     arguments = metadata.get("kwargs") or {}

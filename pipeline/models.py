@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import re
 import subprocess
@@ -14,9 +13,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline import failures, model_warnings, shown
+from pipeline import failures, model_record, model_warnings, shown
 from pipeline.errors import ConfigError
-from pipeline.report.warehouse import opened
 from pipeline.shown import say
 from pipeline.sinks.duckdb.file import sign_in_name
 from pipeline.sinks.duckdb.motherduck import MotherDuck
@@ -83,13 +81,15 @@ def build(
     unit_tests: bool = False,
     full_refresh: bool = False,
     data_tests: bool = True,
+    check_all: bool = False,
 ) -> tuple[bool, dict[str, int]]:
     """Builds and tests all models, or those that dbt's `select` names.
 
-    The data tests run unless they are left out; the unit tests, which look at the formulas and not
-    at the data, only where they are asked for. With `full_refresh` the models that would add what
-    is new are built from all readings, as they must be once after their formulas or the profiles'
-    columns changed.
+    The data tests run unless they are left out, and look at the parts of the large tables that were
+    built since they last did, or with `check_all` at everything; the unit tests, which look at the
+    formulas and not at the data, only where they are asked for. With `full_refresh` the models that
+    would add what is new are built from all readings, as they must be on BigQuery after their
+    formulas or the profiles' columns changed.
 
     dbt runs in a process of its own: in ours it would keep the warehouse's file open. Where it
     fails, what it said is printed.
@@ -109,6 +109,7 @@ def build(
     if full_refresh:
         command += ["--full-refresh"]
     surroundings = os.environ | environment(warehouse) | {"DO_NOT_TRACK": "1"}
+    made = _before(warehouse, check_all)
     said: list[str] = []
     counts: dict[str, int] = {}
     with (
@@ -127,7 +128,39 @@ def build(
                 counts = {name: int(count) for name, count in _COUNTS.findall(line)}
     if dbt.returncode:
         say(*(line.rstrip("\n") for line in said), error=True)
+    elif made and data_tests and not select:
+        _after(warehouse, made)
     return dbt.returncode == 0, counts
+
+
+def _before(warehouse: str, check_all: bool) -> str | None:
+    """What a build is made of, in short; None where that is not kept."""
+    with model_record.opened(warehouse) as database:
+        if database is None:
+            return None
+        if check_all:
+            model_record.forget_checks(database)
+        return model_record.made_of(PROJECT, database)
+
+
+def _after(warehouse: str, made: str) -> None:
+    """Keeps what a complete build was made of."""
+    target = model_warnings.target(PROJECT)
+    found = model_warnings.read(target)
+    with model_record.opened(warehouse) as database:
+        if database is not None:
+            told = list(model_warnings.lines(found, database))
+            models, again = model_warnings.models(target)
+            model_record.remember(database, made, models, again, told)
+
+
+def unchanged(warehouse: str) -> model_record.Last | None:
+    """The last build of all models with their data tests, if another one would leave the same."""
+    if warehouse.startswith("bigquery:"):
+        return None
+    environment(warehouse)
+    with model_record.opened(warehouse) as database:
+        return None if database is None else model_record.last(PROJECT, database)
 
 
 def warned(warehouse: str) -> Iterator[str]:
@@ -136,10 +169,7 @@ def warned(warehouse: str) -> Iterator[str]:
     The equipments are looked up on DuckDB and MotherDuck; on BigQuery that would cost queries.
     """
     found = model_warnings.read(model_warnings.target(PROJECT))
-    with contextlib.ExitStack() as stack:
-        database = None
-        with contextlib.suppress(ConfigError):
-            database = stack.enter_context(opened(warehouse))
+    with model_record.opened(warehouse) as database:
         yield from model_warnings.lines(found, database)
 
 
@@ -151,6 +181,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipeline.models", description=__doc__)
     parser.add_argument("--warehouse", default="duckdb:data/warehouse.duckdb")
     parser.add_argument("--select", help="build only these, in dbt's own notation")
+    parser.add_argument(
+        "--check", choices=("changed", "all"), default="changed",
+        help="what the data tests look at: the equipments and days that were built since they last "
+        "did, or everything; with changed a run that has nothing new to build ends at once",
+    )  # fmt: skip
     parser.add_argument("--unit_tests", action="store_true", help="run dbt's unit tests too")
     parser.add_argument(
         "--full_refresh", action="store_true",
@@ -162,7 +197,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(argv)
     started = time.monotonic()
     try:
-        success, counts = build(flags.warehouse, flags.select, flags.unit_tests, flags.full_refresh)
+        asked = flags.select or flags.unit_tests or flags.full_refresh or flags.check == "all"
+        if not asked and (last := unchanged(flags.warehouse)):
+            say(
+                *last.told,
+                f"models: nothing new since they were built at {last.built_at:%Y-%m-%d %H:%M:%S} UTC; "
+                f"{time.monotonic() - started:.1f} s",
+            )
+            return 0
+        success, counts = build(
+            flags.warehouse, flags.select, flags.unit_tests, flags.full_refresh,
+            check_all=flags.check == "all",
+        )  # fmt: skip
     except Exception as error:  # noqa: BLE001 - each ends in one line
         return failures.ended(error, argv)
     if counts.get("WARN"):

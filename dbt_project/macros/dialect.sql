@@ -139,6 +139,15 @@
 
 {%- macro bigquery__text_hash(text) -%} to_hex(md5({{ text }})) {%- endmacro -%}
 
+{#- A hash of `text` as a number of 64 bits. -#}
+{%- macro short_hash(text) -%}
+    {{ return(adapter.dispatch('short_hash')(text)) }}
+{%- endmacro -%}
+
+{%- macro default__short_hash(text) -%} hash({{ text }}) {%- endmacro -%}
+
+{%- macro bigquery__short_hash(text) -%} farm_fingerprint({{ text }}) {%- endmacro -%}
+
 {#-
     A filter that leaves every row: the job's tables on BigQuery demand one on the column that they
     are partitioned by.

@@ -219,3 +219,15 @@
 {%- macro default__clusters(columns) -%} {{ return(none) }} {%- endmacro -%}
 
 {%- macro bigquery__clusters(columns) -%} {{ return(columns) }} {%- endmacro -%}
+
+{#-
+    Rows that are read together stand together: DuckDB skips the groups of rows that have none of what
+    is asked for. BigQuery clusters.
+-#}
+{%- macro in_order_of(column) -%}
+    {{ return(adapter.dispatch('in_order_of')(column)) }}
+{%- endmacro -%}
+
+{%- macro default__in_order_of(column) -%} order by {{ column }} {%- endmacro -%}
+
+{%- macro bigquery__in_order_of(column) -%}{%- endmacro -%}

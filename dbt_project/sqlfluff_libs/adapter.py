@@ -5,6 +5,8 @@ SQL = {
     "clusters": "",
     "current_version_of": "select * from {0}",
     "float_type": "double",
+    "in_order_of": "order by {0}",
+    "is_unchecked": "true",
     "in_every_partition": "",
     "legacy_reading_columns": "",
     "partitions": "",

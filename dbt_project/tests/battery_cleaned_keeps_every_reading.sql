@@ -6,17 +6,30 @@ with
 
 expected as (
 
-    select distinct reading_id
+    select
+        reading_id,
+        {{ short_hash('reading_id') }} as reading_hash
     from {{ ref('battery_ts') }}
     where
-        equipment_id is not null
+        {{ is_unchecked('battery_cleaned') }}
+        and equipment_id is not null
         and recorded_at is not null
         and {{ finite('voltage_v') }} is not null
         and {{ finite('current_a') }} is not null
 
+),
+
+-- By hashes of 64 bits, for texts take many times the memory. What is missing has the hash of what
+-- is there once in a million million times.
+kept as (
+
+    select {{ short_hash('reading_id') }} as reading_hash
+    from {{ ref('battery_cleaned') }}
+    where {{ is_unchecked('battery_cleaned') }}
+
 )
 
-select expected.reading_id
+select distinct expected.reading_id
 from expected
-left join {{ ref('battery_cleaned') }} as cleaned on expected.reading_id = cleaned.reading_id
-where expected.reading_id is not null and cleaned.reading_id is null
+left join kept on expected.reading_hash = kept.reading_hash
+where expected.reading_id is not null and kept.reading_hash is null

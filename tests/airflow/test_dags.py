@@ -52,15 +52,17 @@ def dags(airflow: Airflow) -> dict[str, Any]:
 
 def test_the_dags_are_sound(dags: dict[str, Any]) -> None:
     assert dags["import_errors"] == {}
-    assert set(dags["dags"]) == {"battery_pipeline", "sensor_batch"}
-    for dag in dags["dags"].values():
-        # Hourly with data intervals, one run at a time, and none for the hours that were missed.
-        assert dag["timetable"] == "CronDataIntervalTimetable 0 * * * *"
+    assert set(dags["dags"]) == {"battery_pipeline", "battery_check", "sensor_batch"}
+    once = ("quality_gate", "check_everything")
+    for its, dag in dags["dags"].items():
+        # With data intervals, one run at a time, and none for the hours that were missed.
+        times = "30 3 * * *" if its == "battery_check" else "0 * * * *"
+        assert dag["timetable"] == f"CronDataIntervalTimetable {times}"
         assert dag["catchup"] is False and dag["max_active_runs"] == 1 and dag["timeout_s"]
         assert len(dag["cycle_free"]) == len(dag["tasks"])
         for name, task in dag["tasks"].items():
             assert task["owner"] == "battery", name
-            assert task["retries"] == (0 if name == "quality_gate" else 2) and task["backoff"], name
+            assert task["retries"] == (0 if name in once else 2) and task["backoff"], name
             assert 0 < task["timeout_s"] < dag["timeout_s"], name
             assert task["alerts"], name
 

@@ -163,6 +163,7 @@ def _parsed(places: Sequence[str], asked: dict[str, Any]) -> tuple[bytes, Any] |
         manifest = Manifest.from_msgpack(kept, decoder=extended_mashumuro_decoder)
         manifest.rebuild_ref_lookup()
         manifest.rebuild_disabled_lookup()
+        manifest.build_flat_graph()
         return (target / "manifest.json").read_bytes(), manifest
 
 

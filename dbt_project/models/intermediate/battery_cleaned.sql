@@ -1,5 +1,6 @@
 {{ config(
-    materialized='incremental',
+    materialized=by_part('incremental'),
+    meta={'part': 'day', 'inputs': ['battery_ts']},
     incremental_strategy=replacement(),
     unique_key='reading_id',
     on_schema_change='append_new_columns',
@@ -16,6 +17,7 @@ readings as (
     where
         {{ is_usable_reading() }}
         and {{ is_on_days('recorded_at', days) }}
+        and {{ is_in_batch() }}
 
 ),
 
@@ -124,4 +126,4 @@ cleaned as (
 
 )
 
-select * from cleaned
+select * from cleaned {{ in_order_of('equipment_id') }}

@@ -1,11 +1,20 @@
 {{ config(
-    materialized='incremental',
+    materialized=by_part('incremental'),
+    meta={
+        'part': 'equipment',
+        'inputs': ['battery_cleaned', 'int_test_parts', 'dim_equipment'],
+        'joins': 'as written'
+    },
     incremental_strategy=replacement(),
     unique_key='equipment_id',
     on_schema_change='append_new_columns',
     partition_by=partitions('recorded_at'),
     cluster_by=clusters(['equipment_id', 'test_key'])
 ) }}
+{#- Inputs that `meta` names and the query reads through the sequence alone, as unit tests do. -#}
+{%- if model['resource_type'] == 'model' %}
+-- depends_on: {{ ref('battery_cleaned') }}, {{ ref('int_test_parts') }}, {{ ref('dim_equipment') }}
+{%- endif %}
 {#- The counters, and what may have flowed through each in the interval before a reading. -#}
 {%- set counters = {
     'charge_capacity_ah': 'flow_ah', 'discharge_capacity_ah': 'flow_ah',
@@ -19,7 +28,9 @@ with
 sequenced as (
 
     select * from {{ sequence }}
-    where {{ is_among('equipment_id', changed) }}
+    where
+        {{ is_among('equipment_id', changed) }}
+        and {{ is_in_batch() }}
 
 ),
 

@@ -1,11 +1,21 @@
-{{ config(materialized='table') }}
+{{ config(
+    materialized=by_part('table'),
+    meta={
+        'part': 'equipment',
+        'inputs': ['battery_features', 'int_ica_steps'],
+        'number': 'stage_number // 1000000'
+    }
+) }}
 {%- set tolerance = var('ica_current_tolerance') -%}
 with
 
 readings as (
 
     select * from {{ ref('battery_features') }}
-    where equipment_type = 'battery_cell' and is_impedance is not true
+    where
+        equipment_type = 'battery_cell'
+        and is_impedance is not true
+        and {{ is_in_batch() }}
 
 ),
 
@@ -14,10 +24,10 @@ steps as (
 
     select
         *,
-        row_number() over (order by step_key) as step_number
+        {{ numbers_taken() }} + row_number() over (order by step_key) as step_number
 
     from {{ ref('int_ica_steps') }}
-    where is_long_enough
+    where is_long_enough and {{ is_in_batch() }}
 
 ),
 
@@ -165,13 +175,18 @@ long_stages as (
         constant_current.step_number,
         constant_current.stage,
         steps.step_key,
+        steps.equipment_id,
         min(constant_current.charge_ah) as charge_start_ah,
         max(constant_current.charge_ah) as charge_end_ah
 
     from constant_current
     inner join steps on constant_current.step_number = steps.step_number
     group by
-        constant_current.step_number, constant_current.stage, steps.step_key, steps.capacity_ah
+        constant_current.step_number,
+        constant_current.stage,
+        steps.step_key,
+        steps.equipment_id,
+        steps.capacity_ah
     having
         max(constant_current.charge_ah) - min(constant_current.charge_ah)
         >= {{ var('ica_stage_min_share') }} * steps.capacity_ah
@@ -182,6 +197,7 @@ final as (
 
     select
         long_stages.step_key,
+        long_stages.equipment_id,
         cast(knots.step_number * 1000000 + knots.stage as bigint) as stage_number,
         cast(knots.stage + 1 as bigint) as stage,
         cast(knots.knot as bigint) as knot,

@@ -3,6 +3,7 @@ with
 readings as (
 
     select * from {{ ref('battery_cleaned') }}
+    where {{ is_in_batch() }}
 
 ),
 
@@ -25,6 +26,7 @@ clocked as (
         coalesce({{ array_has('quality_flags', "'impedance'") }}, false) as is_impedance
 
     from {{ ref('battery_cleaned') }}
+    where {{ is_in_batch() }}
 
 ),
 

@@ -1,4 +1,6 @@
 {{ config(
+    materialized=by_part('table'),
+    meta={'part': 'equipment', 'inputs': ['battery_features']},
     partition_by=partitions('started_at', 'timestamp', 'month'),
     cluster_by=clusters(['equipment_id', 'test_key'])
 ) }}
@@ -8,7 +10,10 @@ with
 readings as (
 
     select * from {{ ref('battery_features') }}
-    where equipment_type = 'battery_cell' and is_impedance is not true
+    where
+        equipment_type = 'battery_cell'
+        and is_impedance is not true
+        and {{ is_in_batch() }}
 
 ),
 

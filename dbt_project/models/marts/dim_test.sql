@@ -1,9 +1,17 @@
+{{ config(
+    materialized=by_part('table'),
+    meta={
+        'part': 'equipment',
+        'inputs': ['battery_features', 'int_test_parts', 'stg_test_dialects']
+    }
+) }}
+
 with
 
 readings as (
 
     select * from {{ ref('battery_features') }}
-    where equipment_type = 'battery_cell'
+    where equipment_type = 'battery_cell' and {{ is_in_batch() }}
 
 ),
 

@@ -1,4 +1,6 @@
 {{ config(
+    materialized=by_part('table'),
+    meta={'part': 'equipment', 'inputs': ['battery_features']},
     partition_by=partitions('day', 'date', 'month'),
     cluster_by=clusters(['equipment_id'])
 ) }}
@@ -12,6 +14,7 @@ readings as (
         {{ utc_date('recorded_at') }} as day
 
     from {{ ref('battery_features') }}
+    where {{ is_in_batch() }}
 
 ),
 

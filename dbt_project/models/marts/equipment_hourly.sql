@@ -1,4 +1,9 @@
-{{ config(partition_by=partitions('hour_at'), cluster_by=clusters(['equipment_id'])) }}
+{{ config(
+    materialized=by_part('table'),
+    meta={'part': 'equipment', 'inputs': ['battery_features']},
+    partition_by=partitions('hour_at'),
+    cluster_by=clusters(['equipment_id'])
+) }}
 
 with
 
@@ -9,6 +14,7 @@ readings as (
         {{ utc_hour('recorded_at') }} as hour_at
 
     from {{ ref('battery_features') }}
+    where {{ is_in_batch() }}
 
 ),
 
