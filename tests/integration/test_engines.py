@@ -231,6 +231,9 @@ def test_old_and_new_readings_are_written_in_time(
         job.until(lambda: job.read == len(sent), "all read")
         read_at = time.monotonic()
         job.until(lambda: job.in_lake == len(sent), "all in the lake")
+        # Its readers are in this process, and tell how far they are.
+        known = r"lag 0, watermark [\d,.]+ s behind"
+        job.until(lambda: re.search(known, job.told) is not None, "how far it is")
         # The window, what comes out of order, and 30 s besides; as much again where others work.
         assert time.monotonic() - read_at < 2 * (10 + 5 + 30)
         ran = job.drained()

@@ -214,6 +214,16 @@ class KafkaSource(LiveSource):
         told = (outputs.positions, asked) | "Positions" >> beam.Flatten()
         return Received(outputs.batches, None, None, positions=told)
 
+    @property
+    def lag(self) -> int | None:
+        """Messages known to be unread; None where readers are in other processes."""
+        return split.lag() if self.reader is None else super().lag
+
+    @property
+    def watermark_us(self) -> int | None:
+        """How far event time has come, µs since 1970; None where readers are in other processes."""
+        return split.reached_us() if self.reader is None else super().watermark_us
+
     def start(self) -> None:
         """Begins to read, where this process does; called when the graph is built."""
         if self._java:

@@ -406,6 +406,22 @@ def read_to() -> dict[int, int]:
     return dict(_following)
 
 
+def lag() -> int | None:
+    """Messages left to read in the partitions that are read in this process; None if that is unknown."""
+    left = []
+    for reader in list(_readers.values()):
+        high, at = reader.client.highwater(reader.part), reader.client.at(reader.part)
+        if high is None or at is None:
+            return None
+        left.append(max(0, high - at))
+    return sum(left) if left else None
+
+
+def reached_us() -> int | None:
+    """How far event time has come in them, µs since 1970; None where none is read here."""
+    return min((reader.reached_us for reader in list(_readers.values())), default=None)
+
+
 class ReadSplit(beam.PTransform):
     """Raw batches of a topic, for runners that keep a source's position themselves.
 
