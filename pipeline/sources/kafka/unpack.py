@@ -36,7 +36,11 @@ _MARKER = struct.Struct(">hh")
 _ABORT = 0
 _BIGGEST = 2**63 - 1
 _NO_TIME = -1
+# The length of what is not there, -1, as it is written.
+_NULL = 1
 _record = ConsumerRecord._make
+# The same of as many values as there are fields.
+_new = tuple.__new__
 
 
 class Refusal(NamedTuple):
@@ -196,7 +200,13 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
         at, before, expected = 0, base - 1, self.next_fetch_offset
         for _ in range(count):
             try:
-                length, began = decode_varint(data, at)
+                low = data[at]
+                if low < 0x80:
+                    length, began = (low >> 1) ^ -(low & 1), at + 1
+                elif not low & 1 and (high := data[at + 1]) < 0x80:
+                    length, began = (low & 0x7F | high << 7) >> 1, at + 2
+                else:
+                    length, began = decode_varint(data, at)
             except (IndexError, ValueError):
                 break
             stop = began + length
@@ -210,7 +220,8 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
             if before < expected:
                 continue  # it was asked for an offset within the batch
             self.records_read += 1
-            self._skip(self.next_fetch_offset, before - 1, COMPACTION)
+            if before != self.next_fetch_offset:
+                self._skip(self.next_fetch_offset, before - 1, COMPACTION)
             self.next_fetch_offset = before + 1
             yield record
         else:
@@ -242,12 +253,18 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
         self.bytes_read += stop - at
         if before >= last:
             return None
-        try:
-            offset, time_ms, key, value, headers, bad = _fields(
-                data, at, stop, self.budget.message_bytes
-            )
-        except (_Broken, IndexError, ValueError) as error:
-            return self._refused(UNREADABLE, str(error), before + 1, data[at:stop])
+        headers: list[tuple[str, bytes | None]] = []
+        bad = None
+        plain = _plain(data, at, stop)
+        if plain is not None:
+            offset, time_ms, key, value = plain
+        else:
+            try:
+                offset, time_ms, key, value, headers, bad = _fields(
+                    data, at, stop, self.budget.message_bytes
+                )
+            except (_Broken, IndexError, ValueError) as error:
+                return self._refused(UNREADABLE, str(error), before + 1, data[at:stop])
         offset += base
         if not before < offset <= last:
             what = f"it says that its offset is {offset:,}, in a batch of {base:,} to {last:,}"
@@ -260,9 +277,10 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
             time_ms = _NO_TIME
         why = None if bad is None else Refusal(UNREADABLE, f"a header's name is not UTF-8: {bad!r}")
         tp = self.topic_partition
-        return _record(
+        return _new(
+            ConsumerRecord,
             (tp.topic, tp.partition, self.leader_epoch, offset, time_ms, int(sent_ms is not None),
-             key, value, headers, why, -1, -1, -1)
+             key, value, headers, why, -1, -1, -1),
         )  # fmt: skip
 
     def _of_legacy(self, base: int, batch: memoryview) -> Iterator[Any]:
@@ -336,6 +354,55 @@ class _Legacy(LegacyRecordBatch):  # type: ignore[misc,unused-ignore]
         if not whole:
             raise _Broken(f"more than {self.most:,} bytes when it is unpacked")
         return found
+
+
+def _plain(data: bytes, at: int, stop: int) -> tuple[int, int, bytes | None, bytes] | None:
+    """What `_fields` gives of a usual record: a short key or none, a value below 8 KiB, no headers.
+
+    None for any other, and for what is none. It is for speed alone: a record costs half as much.
+    """
+    try:
+        low, high = data[at + 1], data[at + 2]
+        if low < 0x80:
+            time_ms, at = (low >> 1) ^ -(low & 1), at + 2
+        elif high < 0x80:
+            zigzag = low & 0x7F | high << 7
+            time_ms, at = (zigzag >> 1) ^ -(zigzag & 1), at + 3
+        else:
+            time_ms, at = decode_varint(data, at + 1)
+        low, high = data[at], data[at + 1]
+        if low & 1:
+            return None
+        if low < 0x80:
+            offset, at = low >> 1, at + 1
+        elif high < 0x80:
+            offset, at = (low & 0x7F | high << 7) >> 1, at + 2
+        else:
+            return None
+        size = data[at]
+        at += 1
+        if size == _NULL:
+            key = None
+        elif size & 0x81:
+            return None
+        else:
+            size >>= 1
+            key, at = data[at : at + size], at + size
+        low, high = data[at], data[at + 1]
+        if low & 1:
+            return None
+        if low < 0x80:
+            size, at = low >> 1, at + 1
+        elif high < 0x80:
+            size, at = (low & 0x7F | high << 7) >> 1, at + 2
+        else:
+            return None
+        value, at = data[at : at + size], at + size
+        if at + 1 != stop or data[at]:
+            return None
+    except (IndexError, ValueError):
+        return None
+    return offset, time_ms, key, value
 
 
 def _fields(data: bytes, at: int, stop: int, most: int) -> tuple[Any, ...]:
