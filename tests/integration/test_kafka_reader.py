@@ -195,7 +195,9 @@ def test_a_transaction_that_stays_open_is_named_and_then_what_it_held_up_is_read
         producer.commit_transaction()
         assert of(fetched(reader, 5)) == list(range(5, 10))
         assert caplog.text.count("is not over after") == 1
-        assert f"{topic}, partition 0: the transaction at offset 5 is over" in caplog.text
+        over = f"{topic}, partition 0: the transaction at offset 5 is over"
+        # Where the log ends now is known with a later fetch.
+        eventually(lambda: reader.fetch() and over in caplog.text, "it is over")
 
 
 # --- a client, where the leader says that the log was cut off -------------------------------------
