@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 from measured import ARROW, HELD, LAKE_CPU, MESSAGE
 from prices import MILLION, PUBSUB_OVERHEAD
-from scale import BUSY, CHECKPOINT, FILE, PARTS, Job, largest, rate_of, shared
+from scale import BUSY, CHECKPOINT, FILE, PARTS, ROUNDS, Job, largest, rate_of, shared
 
 PAGE = 0.05  # s that a bucket takes for a page of 1,000 names; assumed
-HOLD = 20  # s that what a sink is given waits for a checkpoint at most (pipeline/engines/stable.py)
+HOLD = (
+    120  # s that what a sink is given waits for a checkpoint at most (pipeline/engines/stable.py)
+)
 
 # Vendors' limits; checked when this was written, they can mostly be raised on request.
 WRITE_API_REGION, WRITE_API_MULTI = 300e6, 3e9  # bytes/s of a project
@@ -54,8 +56,8 @@ def limits() -> list[Limit]:
               "assumed: 50 ms for 1,000 names", "a lake for each job; larger files"),
         Limit("four workers gather and write a day of the lake", PARTS * BUSY * 1e6 / LAKE_CPU,
               "measured: 1.2 µs a reading", "a lake for each job; `_SPREAD`"),
-        Limit(f"checkpoints of {CHECKPOINT} s and their duration exceed the {HOLD} s that sinks wait",
-              highest(lambda rate: CHECKPOINT + Job(rate, number).checkpoint_s < HOLD),
+        Limit(f"{ROUNDS} checkpoints of {CHECKPOINT} s and their duration exceed the {HOLD} s that sinks wait",
+              highest(lambda rate: ROUNDS * (CHECKPOINT + Job(rate, number).checkpoint_s) < HOLD),
               "assumed: 50 MB/s a TaskManager", "more TaskManagers"),
         Limit("BigQuery, Storage Write API in a region", WRITE_API_REGION / ARROW,
               "vendor: *BigQuery, Quotas and limits*", "the multi-regions US or EU; `file_loads`"),

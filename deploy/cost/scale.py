@@ -38,6 +38,7 @@ from prices import (
 # The job's settings: its defaults, but for shards and checkpoints (deploy/flink).
 WINDOW, DISORDER, LATENESS = 60, 5, 300  # s
 CHECKPOINT = 10  # s
+ROUNDS = 3  # checkpoints that what a sink is given waits for
 FILE = 40 * 2**20  # bytes of a file of the lake, as the job reckons them, at most
 FILE_WAIT = 300  # s
 PARTS = 4  # into which a day of the lake is divided, for as many workers
@@ -122,7 +123,7 @@ class Job:
         of_reading = (
             (WINDOW + DISORDER) * self.waiting
             + (LATENESS + WINDOW) * RECENT
-            + CHECKPOINT * HELD
+            + ROUNDS * CHECKPOINT * HELD
             + self.gathered_s * (HELD + HELD_MESSAGE)
         )
         return self.rate * (of_reading + INTERVAL * EQUIPMENT)

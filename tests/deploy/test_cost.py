@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from pipeline.engines import stable
+from pipeline.engines import checkpointed, stable
 from pipeline.options import config_from, parse
 from pipeline.publish import main as publish
 from pipeline.sinks.lake import sink
@@ -89,7 +89,7 @@ def test_the_jobs_settings_are_those_that_are_reckoned_with() -> None:
     assert disorder_us("kafka://host/topic", None) == scale.DISORDER * 1e6
     assert (given.lake_file_wait_s, sink._MOST_BYTES) == (scale.FILE_WAIT, scale.FILE)
     assert scale.PARTS == sink._SPREAD
-    assert limits.HOLD * 1e6 == stable._LONGEST_US
+    assert (limits.HOLD * 1e6, scale.ROUNDS) == (stable._LONGEST_US, checkpointed.ROUNDS)
     launched = (DEPLOY / "flink" / "launch.yaml").read_text()
     assert f"--checkpointing_interval={scale.CHECKPOINT}000\n" in launched
 
