@@ -198,6 +198,8 @@
             ).rows[0][0] -%}
             {%- set query = made[made.index(' AS ') + 4:] -%}
             {%- set twin = view.identifier ~ '_batch' -%}
+            {#- A view's text names its tables without the database. -#}
+            {%- do run_query('use ' ~ this.include(identifier=false)) -%}
             {%- do run_query(
                 'create or replace temp view ' ~ twin ~ ' as '
                 ~ query | replace("('[batch]' IS NOT NULL)", '(' ~ condition ~ ')')

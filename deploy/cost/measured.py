@@ -23,6 +23,7 @@ HELD_MESSAGE = 67  # a message on its way to the raw archive
 
 # The whole job, from Kafka to lake and DuckDB, on the local runner with 8 shards (make bench
 # ARGS="--only live").
-CPU = 28.0
+CPU = 19.0
+DECODE_CPU = 1.25  # of that, what decoding takes
 PIECE_CPU = 800.0  # a shard's part of a batch: cut, encoded, decoded
 LAKE_CPU = 1.2  # a reading gathered for a file of the lake, and written

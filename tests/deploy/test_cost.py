@@ -252,7 +252,7 @@ def test_a_large_fleet_takes_the_state_and_the_time_that_the_tables_reckon_with(
         store = store_at(str(tmp_path / "lake"))
         write_day(store, READINGS, "2024-01-01", PackedBatch(readings).packed().table)
 
-    whole = cpu_us(decoded) / len(some) * measured.CPU / 3.3
+    whole = cpu_us(decoded) / len(some) * measured.CPU / measured.DECODE_CPU
     assert cpu_us(cut) / len(pieces) / whole == pytest.approx(
         measured.PIECE_CPU / measured.CPU, rel=0.5
     )

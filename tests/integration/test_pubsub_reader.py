@@ -20,10 +20,10 @@ from apache_beam.runners.sdf_utils import (
 from apache_beam.transforms.core import _BundleFinalizerParam
 
 from pipeline.connect.pubsub import PubSubAddress
+from pipeline.engines.checkpointed import ROUNDS
 from pipeline.errors import SourceFailed
 from pipeline.sources.live.endless import NO_END, Numbers
 from pipeline.sources.pubsub import split
-from pipeline.sources.pubsub.outstanding import ROUNDS
 from pipeline.sources.pubsub.split import Subscription
 from tests.integration.test_pubsub import pulled
 from tests.services.fixtures import set_environment, started

@@ -326,7 +326,7 @@ class Fast(Consumer):
         if got:
             try:
                 columns, size, large = self._columns(got, offsets)
-            except UnicodeError:
+            except (UnicodeError, SystemError):  # by whom the error is noticed
                 columns, large, why = None, True, f"a message from offset {at:,} on has odd headers"
             if large:
                 # Before one of them: which, kafka-python says.
