@@ -19,7 +19,7 @@ from pathlib import Path
 import duckdb
 import orjson
 
-from pipeline.sinks.duckdb.motherduck import MotherDuck
+from pipeline.report import warehouse as report_warehouse
 from schemas.reading import TABLES
 
 # Folders of the project that no model is made of.
@@ -46,18 +46,13 @@ def opened(warehouse: str) -> Iterator[duckdb.DuckDBPyConnection | None]:
     """The warehouse, open for writing; None if it is none of DuckDB's: on BigQuery nothing is kept.
 
     Raises:
-        ConfigError: a database at MotherDuck can't be had.
-        duckdb.Error: the file can't be opened, as while another program has it.
+        ConfigError: it is not there, or can't be opened, as while another program has it.
     """
-    kind, _, place = warehouse.partition(":")
-    if kind == "md":
-        with MotherDuck.parse(warehouse).there() as database:
-            yield database
-    elif kind == "duckdb":
-        with contextlib.closing(duckdb.connect(place)) as database:
-            yield database
-    else:
+    if warehouse.startswith("bigquery:"):
         yield None
+    else:
+        with report_warehouse.opened(warehouse, read_only=False) as database:
+            yield database
 
 
 def made_of(project: Path, database: duckdb.DuckDBPyConnection) -> str:

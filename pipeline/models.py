@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from pipeline import failures, model_record, model_warnings, shown
 from pipeline.errors import ConfigError
+from pipeline.report.warehouse import opened
 from pipeline.shown import say
 from pipeline.sinks.duckdb.file import sign_in_name
 from pipeline.sinks.duckdb.motherduck import MotherDuck
@@ -169,7 +171,10 @@ def warned(warehouse: str) -> Iterator[str]:
     The equipments are looked up on DuckDB and MotherDuck; on BigQuery that would cost queries.
     """
     found = model_warnings.read(model_warnings.target(PROJECT))
-    with model_record.opened(warehouse) as database:
+    with contextlib.ExitStack() as stack:
+        database = None
+        with contextlib.suppress(ConfigError):
+            database = stack.enter_context(opened(warehouse))
         yield from model_warnings.lines(found, database)
 
 

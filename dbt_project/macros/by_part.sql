@@ -9,7 +9,7 @@
     it is and would build the tables of its joins on the wrong side. `model_parts` has, for each
     part of each such model, the version of what it was built from: the code, and for each input the
     version of its part, or a hash of its rows. So a build that failed halfway, or one of a few models,
-    leaves no model behind; and a formula that changes is built anew.
+    leaves no model out of date; and after a change of its formula a model is rebuilt.
 -#}
 
 {#- What the models below are on this warehouse. -#}
@@ -26,7 +26,7 @@
     {{ return("'[batch]' is not null" if model['resource_type'] == 'model' else 'true') }}
 {%- endmacro -%}
 
-{#- How many numbers other parts have taken: a model that counts something goes on after them. -#}
+{#- How many numbers other parts have taken: a model that numbers its rows continues after them. -#}
 {%- macro numbers_taken() -%}
     {{ return(adapter.dispatch('numbers_taken')()) }}
 {%- endmacro -%}
@@ -252,12 +252,12 @@
         {%- if row[3] -%} {%- set ns.changed = ns.changed + row[1] -%} {%- endif -%}
     {%- endfor -%}
     {#- Where all is to be built anyway, a new table is smaller and sooner there. -#}
-    {%- set anew = (
+    {%- set is_rebuilt = (
         existing is none or not existing.is_table or should_full_refresh() or ns.lacks
         or ns.changed == ns.all and ns.all > 0
     ) -%}
     {%- set changed = [] -%}
-    {%- for row in states if anew or row[3] -%} {%- do changed.append(row) -%} {%- endfor -%}
+    {%- for row in states if is_rebuilt or row[3] -%} {%- do changed.append(row) -%} {%- endfor -%}
 
     {#- Parts together until there are enough readings for a batch. -#}
     {%- set batches = [] -%}
@@ -271,12 +271,12 @@
         {%- do fill.parts.append(row[0]) -%}
         {%- set fill.readings = fill.readings + row[1] -%}
     {%- endfor -%}
-    {%- if fill.parts or anew and not batches -%}
+    {%- if fill.parts or is_rebuilt and not batches -%}
         {%- do batches.append(fill.parts) -%}
     {%- endif -%}
 
-    {%- set into = new if anew else target_relation -%}
-    {%- if changed and not anew -%}
+    {%- set into = new if is_rebuilt else target_relation -%}
+    {%- if changed and not is_rebuilt -%}
         {%- set names = changed | map(attribute=0) | list -%}
         {%- do stated(
             'leave',
@@ -289,7 +289,7 @@
     {%- for parts in batches -%}
         {%- set code = sql | replace("'[batch]' is not null", is_of_parts(parts, meta['part'])) -%}
         {%- set code = through_views_of_batch(code, is_of_parts(parts, meta['part'])) -%}
-        {%- set first = anew and loop.first -%}
+        {%- set first = is_rebuilt and loop.first -%}
         {%- if "length('[numbers]')" in code -%}
             {%- set taken = 0 if first else run_query(
                 'select coalesce(max(' ~ meta['number'] ~ '), 0) from ' ~ into
@@ -311,18 +311,18 @@
         {%- set name = text_literal(model['name']) ~ ', ' ~ text_literal(row[0]) -%}
         {%- do rows.append('(' ~ name ~ ', ' ~ row[1] ~ ", '" ~ row[2] ~ "', false)") -%}
     {%- endfor -%}
-    {%- if changed or anew -%}
+    {%- if changed or is_rebuilt -%}
         {%- do stated(
             'forget',
             'delete from ' ~ model_parts() ~ ' where model_name = ' ~ text_literal(model['name'])
-            ~ ('' if anew else ' and ' ~ is_among('part', changed | map(attribute=0) | list))
+            ~ ('' if is_rebuilt else ' and ' ~ is_among('part', changed | map(attribute=0) | list))
         ) -%}
     {%- endif -%}
     {%- if rows -%}
         {%- do stated('note', 'insert into ' ~ model_parts() ~ ' values ' ~ rows | join(', ')) -%}
     {%- endif -%}
 
-    {%- if anew -%}
+    {%- if is_rebuilt -%}
         {%- if existing is not none -%}
             {{ adapter.rename_relation(existing, former) }}
         {%- endif -%}

@@ -46,7 +46,7 @@ class Checkpointed:
         self._heard = (0,) * ROUNDS
 
     def begin(self, start: int) -> int | None:
-        """Goes on at a number, as the engine has it: all before it is in its checkpoint, or known here.
+        """Begins a bundle at a number, as the engine has it: what is before it the engine has, too.
 
         Returns:
             None where that is the next one. Otherwise the number behind the last of what was done

@@ -1,4 +1,4 @@
-"""Opens the warehouse that the report reads: a DuckDB file, or a database at MotherDuck."""
+"""Opens the warehouse that the models are in: a DuckDB file, or a database at MotherDuck."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pipeline.shown import address
 
 
 @contextlib.contextmanager
-def opened(warehouse: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The warehouse that a duckdb: or md: URI names, open for reading.
+def opened(warehouse: str, read_only: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The warehouse that a duckdb: or md: URI names, open for reading alone unless told otherwise.
 
     Raises:
         ConfigError: it is not there, or can't be opened.
     """
     kind, _, place = warehouse.partition(":")
     if kind == "duckdb" and place:
-        with contextlib.closing(_file(warehouse, place)) as database:
+        with contextlib.closing(_file(warehouse, place, read_only)) as database:
             yield database
     elif kind == "md":
         with _motherduck(warehouse) as database:
@@ -33,13 +33,13 @@ def opened(warehouse: str) -> Iterator[duckdb.DuckDBPyConnection]:
         )
 
 
-def _file(warehouse: str, path: str) -> duckdb.DuckDBPyConnection:
+def _file(warehouse: str, path: str, read_only: bool) -> duckdb.DuckDBPyConnection:
     if not Path(path).is_file():
         raise ConfigError(
             f"--warehouse={address(warehouse)}: there is no such file; run python -m pipeline first"
         )
     try:
-        return duckdb.connect(path, read_only=True)
+        return duckdb.connect(path, read_only=read_only)
     except duckdb.Error as error:
         fix = (
             "wait until the program that writes to it has finished"

@@ -141,8 +141,8 @@ class _Reader:
 
     def __init__(self, topic: Topic, number: int) -> None:
         self.part = TopicPartition(topic.address.topic, number)
-        self._group = topic.group if topic.commits else None
-        self.client: Consumer = consumer(topic.address, topic.budget, group_id=self._group)
+        group = topic.group if topic.commits else None
+        self.client: Consumer = consumer(topic.address, topic.budget, group_id=group)
         self.client.assign([self.part])
         self.records = Records(topic.address.topic, topic.name)
         self.disorder_us = topic.disorder_us
