@@ -31,6 +31,7 @@ def opened(content: Content) -> Iterator[pq.ParquetFile]:
     with content.open_seekable() as handle:
         try:
             plain = pq.ParquetFile(handle)
+            _check_groups(plain.metadata)
             texts = [field.name for field in plain.schema_arrow if _is_text(field.type)]
             if plain.metadata.num_columns > content.budget.columns:
                 raise over(
@@ -47,6 +48,17 @@ def opened(content: Content) -> Iterator[pq.ParquetFile]:
             raise Refused(
                 "corrupt_parquet", f"the Parquet file cannot be read: {error}; send it again"
             ) from None
+
+
+def _check_groups(footer: pq.FileMetaData) -> None:
+    """Refuses a file whose row groups do not hold the rows that its footer counts."""
+    held = sum(footer.row_group(group).num_rows for group in range(footer.num_row_groups))
+    if held != footer.num_rows:
+        raise Refused(
+            "corrupt_parquet",
+            f"its footer counts {footer.num_rows:,} rows and its {footer.num_row_groups:,} row groups "
+            f"hold {held:,}; send it again",
+        )
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -163,3 +163,11 @@ def test_rows_that_are_missing_are_not_passed_over(tmp_path: Path) -> None:
     found = read_file(tmp_path, "a.parquet", data)
     assert found.errors == ["corrupt_parquet"]
     assert found.letters[0]["error_message"].startswith("0 of its 50 rows could be read")
+
+
+def test_a_footer_that_counts_rows_which_no_row_group_holds_is_refused(tmp_path: Path) -> None:
+    data = (CORPUS / "parquet" / "no_row_groups").read_bytes()
+    found = read_file(tmp_path, "a.parquet", data)
+    assert found.errors == ["corrupt_parquet"]
+    message = found.letters[0]["error_message"]
+    assert message.startswith("its footer counts 50 rows and its 0 row groups hold 0")
