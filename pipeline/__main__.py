@@ -31,6 +31,7 @@ from pipeline.errors import ConfigError, SourceFailed
 from pipeline.options import JobConfig
 from pipeline.progress import PROGRESS
 from pipeline.running.checkpoint import Checkpoint
+from pipeline.running.open_cycles import OpenCycles
 from pipeline.running.watch import Watch
 from pipeline.shown import say
 from pipeline.sinks import Sink
@@ -79,6 +80,7 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     FileSystems.set_options(beam_options)
     engine = choose.engine(beam_options)
     kept = Checkpoint(config.checkpoint) if config.checkpoint and engine.one_process else None
+    open_cycles = OpenCycles(kept.path) if kept and config.cycles else None
     watch = Watch(
         lambda: source.lag,
         lambda: source.watermark_us,
@@ -98,8 +100,14 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
         background.settle(everything)
         watch.settled(everything)
 
+    def committing(since_s: float | None) -> None:
+        # First: what is given back to the source must be in it.
+        if open_cycles is not None:
+            open_cycles.save()
+        (kept.save if kept else Told.committing)(since_s)
+
     started_s = time.time()
-    told = Told(settled, kept.save if kept else Told.committing, look_again)
+    told = Told(settled, committing, look_again)
     source = registry.source(config, engine, told)
     sinks = registry.sinks(config, kept.since_s if kept else None, engine)
     if config.metrics_port and not source.live:
@@ -110,7 +118,8 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
     choose.ready(beam_options)
     if config.dry_run:
         return _dry_run(config, beam_options, source, sinks)
-    sinks += [*([kept] if kept else []), *([watch] if source.live else [])]
+    sinks += [*([kept] if kept else []), *([open_cycles] if open_cycles else [])]
+    sinks += [watch] if source.live else []
     started = time.monotonic()
     # A live job that runs here has no other process.
     tally.PROCESS.begin(asked=engine.here and (engine.one_process or source.live))
@@ -119,7 +128,7 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
             EARLY.check()
             open_sinks.push(partial(_let_go, sink))
             sink.prepare()
-        result, failed = _finished(config, beam_options, source, sinks, watch, kept)
+        result, failed = _finished(config, beam_options, source, sinks, watch, kept, open_cycles)
     if written := choose.only_written(beam_options):
         say(f"the job is written to {written}; nothing was read")
         return 0
@@ -209,6 +218,7 @@ def _finished(
     sinks: Sequence[Sink],
     watch: Watch,
     kept: Checkpoint | None,
+    open_cycles: OpenCycles | None,
 ) -> tuple[PipelineResult, SourceFailed | None]:
     """The result of the job, which has come to its end; a live one when it was asked to.
 
@@ -233,7 +243,8 @@ def _finished(
     with ahead, on_disk, shuffle, _collecting(source.live), _progress_bar(source, shown):
         pipeline = beam.Pipeline(runner=chosen, options=beam_options)
         remembered = kept.remembered() if kept else None
-        job.build(pipeline, config, source, sinks, remembered, engine)
+        going_on = open_cycles.remembered() if open_cycles else None
+        job.build(pipeline, config, source, sinks, remembered, going_on, engine)
         EARLY.check()
         written = choose.only_written(beam_options)
         if not source.live or written:

@@ -15,6 +15,7 @@ from pipeline.outcome import NoteDialects, NoteFiles, NotePositions
 from pipeline.sinks import Produced, Sink
 from pipeline.sources import Source
 from pipeline.step_ids import StepIds
+from transforms.cycles.memory import Kept
 from transforms.decode import Decode
 from transforms.enrich import Enrich, EnrichSuperseded
 from transforms.order import Order
@@ -32,11 +33,13 @@ def build(
     source: Source,
     sinks: Sequence[Sink],
     remembered: pa.Table | None = None,
+    open_cycles: Kept | None = None,
     engine: Engine = HERE,
 ) -> Produced:
     """Adds every step to `pipeline`; returns the outputs, for tests and for whoever extends it.
 
-    `remembered` is what an earlier run of a live job knew of its last readings.
+    `remembered` is what an earlier run of a live job knew of its last readings, `open_cycles` what it
+    knew of cycles that go on.
     Step names are stable: a running job is updated by them (tests/stable).
     """
     pipeline.component_id_map = StepIds()
@@ -47,6 +50,8 @@ def build(
     to_order = {"valid": valid.readings}
     if remembered is not None:
         to_order["remembered"] = pipeline | "Remembered" >> beam.Create([remembered])
+    if config.cycles and open_cycles is not None:
+        to_order["open_cycles"] = pipeline | "Open cycles" >> beam.Create([open_cycles])
     lateness = config.allowed_lateness_us
     order = Order(
         config.profiles,
@@ -57,6 +62,7 @@ def build(
         config.window_us + received.disorder_us + LONGER_US,
         CLOCK,
         config.on_conflict == "keep",
+        config.cycles,
     )
     sequenced = to_order | "Order" >> order
     ordered = sequenced.ordered
@@ -75,6 +81,8 @@ def build(
         summaries=received.summaries,
         positions=received.positions,
         superseded=superseded,
+        cycles=sequenced.cycles if config.cycles else None,
+        open_cycles=sequenced.open_cycles if config.cycles and source.live else None,
     )
     if received.positions is not None:
         _ = received.positions | "Positions read" >> beam.ParDo(NotePositions())

@@ -35,6 +35,7 @@ _DAY_FIRST = {"auto": None, "mdy": False, "dmy": True}
 DEFAULT_WAREHOUSE = "duckdb:./data/warehouse.duckdb"
 # The first of each is the default.
 BIGQUERY_METHODS = ("storage_write", "file_loads", "streaming_inserts")
+CYCLES = ("live", "none")
 CONFLICTS = ("version", "replace", "keep")
 BIGQUERY_DELIVERIES = ("at_least_once", "exactly_once")
 
@@ -144,6 +145,13 @@ class JobOptions(PipelineOptions):
             f"goes to readings_superseded); default: {CONFLICTS[0]}",
         )
         group.add_argument(
+            "--cycles",
+            choices=list(CYCLES),
+            default=CYCLES[0],
+            help="live: what a cell's cycle was worth goes to the table cycles_live as soon as the "
+            f"cycle has ended; none: only the models tell; default: {CYCLES[0]}",
+        )
+        group.add_argument(
             "--shards",
             type=int,
             default=8,
@@ -239,6 +247,7 @@ class JobConfig:
     allowed_lateness_us: int = 300_000_000
     on_conflict: str = CONFLICTS[0]
     shards: int = 8
+    cycles: bool = True
     profiles: tuple[Profile, ...] = ()
     time_zone: str = "UTC"
     zone_gap: str = Gap.AUTO.value
@@ -369,6 +378,7 @@ def config_from(options: PipelineOptions, now_us: int | None = None) -> JobConfi
         allowed_lateness_us=round(own.allowed_lateness * 1e6),
         on_conflict=own.on_conflict,
         shards=own.shards,
+        cycles=own.cycles == CYCLES[0],
         profiles=_profiles(own.equipment_profile),
         time_zone=_time_zone(own.time_zone),
         zone_gap=own.zone_gap,

@@ -20,6 +20,7 @@ _ARROW: dict[Kind, pa.DataType] = {
     Kind.BYTES: pa.binary(),
     Kind.STRINGS: pa.list_(pa.string()),
     Kind.JSON: pa.string(),
+    Kind.BOOLEAN: pa.bool_(),
 }
 _BIGQUERY = {
     Kind.STRING: "STRING",
@@ -29,6 +30,7 @@ _BIGQUERY = {
     Kind.BYTES: "BYTES",
     Kind.STRINGS: "STRING",
     Kind.JSON: "STRING",
+    Kind.BOOLEAN: "BOOL",
 }
 _DUCKDB = {
     Kind.STRING: "VARCHAR",
@@ -38,6 +40,7 @@ _DUCKDB = {
     Kind.BYTES: "BLOB",
     Kind.STRINGS: "VARCHAR[]",
     Kind.JSON: "VARCHAR",
+    Kind.BOOLEAN: "BOOLEAN",
 }
 _CASSANDRA = {
     Kind.STRING: "text",
@@ -47,6 +50,7 @@ _CASSANDRA = {
     Kind.BYTES: "blob",
     Kind.STRINGS: "frozen<list<text>>",
     Kind.JSON: "text",
+    Kind.BOOLEAN: "boolean",
 }
 _JSON_SCHEMA: dict[Kind, dict[str, Any]] = {
     Kind.STRING: {"type": "string"},
@@ -56,6 +60,7 @@ _JSON_SCHEMA: dict[Kind, dict[str, Any]] = {
     Kind.BYTES: {"type": "string", "contentEncoding": "base64"},
     Kind.STRINGS: {"type": "array", "items": {"type": "string"}},
     Kind.JSON: {"type": "string", "contentMediaType": "application/json"},
+    Kind.BOOLEAN: {"type": "boolean"},
 }
 
 

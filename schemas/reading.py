@@ -16,6 +16,7 @@ class Kind(StrEnum):
     BYTES = "bytes"
     STRINGS = "strings"  # list of string, never null
     JSON = "json"  # a JSON object as text
+    BOOLEAN = "boolean"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Table:
 
 
 _S, _I, _D, _T = Kind.STRING, Kind.INTEGER, Kind.DOUBLE, Kind.TIMESTAMP
+_B = Kind.BOOLEAN
 
 READING = Table(
     name="readings",
@@ -358,9 +360,150 @@ SOURCE_POSITION = Table(
     ),
 )
 
+CYCLES_LIVE = Table(
+    name="cycles_live",
+    description="What a cell's cycle was worth, as the stream knew it the moment the cycle ended; a "
+    "cycle that readings came late for has a row for each version. battery_cycles judges with the "
+    "whole record before it.",
+    key="version_id",
+    partition="started_at",
+    cluster=("equipment_id",),
+    fields=(
+        Field("version_id", _S, "Hash of cycle_id and of the cycle's readings.", required=True),
+        Field("cycle_id", _S, "Hash of equipment, test, cycle index and restarts.", required=True),
+        Field("version", _I, "1, then one more with each correction.", required=True),
+        Field("equipment_id", _S, "The cell.", required=True),
+        Field("test_id", _S, "The session the counters belong to."),
+        Field(
+            "cycle_index",
+            _I,
+            "The cycler's cycle number, or the number of the swing of charge in the test.",
+            required=True,
+        ),
+        Field(
+            "cycle_restarts",
+            _I,
+            "How often the cycle number had fallen back to the start within the test.",
+            required=True,
+        ),
+        Field(
+            "cycle_number",
+            _I,
+            "The how manieth of the cell's cycles it is in this stream.",
+            required=True,
+        ),
+        Field("is_cycle_derived", _B, "Whether the cycler gave no cycle number.", required=True),
+        Field("is_ended", _B, "False where the input ended before the cycle did.", required=True),
+        Field(
+            "is_whole",
+            _B,
+            "Whether the stream has had all of it: not where it began to listen in the middle, nor "
+            "where the cycle had more readings than are kept.",
+            required=True,
+        ),
+        Field("started_at", _T, "Time of the first reading, UTC.", required=True),
+        Field("ended_at", _T, "Time of the last reading, UTC.", required=True),
+        Field("duration_s", _D, "Sum of the time deltas.", "s", required=True),
+        Field("readings", _I, "Readings of the cycle, without impedance spectra.", required=True),
+        Field("charge_ah", _D, "Charge that went in.", "Ah", required=True),
+        Field("discharge_ah", _D, "Charge that came out.", "Ah", required=True),
+        Field("charge_wh", _D, "Energy that went in.", "Wh", required=True),
+        Field("discharge_wh", _D, "Energy that came out.", "Wh", required=True),
+        Field("charge_method", _S, "counter or integrated.", required=True),
+        Field(
+            "is_full",
+            _B,
+            "Whether charge and discharge went from limit to limit of the profile; null where it "
+            "names none.",
+        ),
+        Field("coulombic_efficiency", _D, "discharge_ah over charge_ah; null where not is_full."),
+        Field("energy_efficiency", _D, "discharge_wh over charge_wh; null where not is_full."),
+        Field("v_min_v", _D, "Lowest voltage.", "V", required=True),
+        Field("v_max_v", _D, "Highest voltage.", "V", required=True),
+        Field("charge_end_voltage_v", _D, "Highest voltage of its charge steps.", "V"),
+        Field("discharge_end_voltage_v", _D, "Lowest voltage of its discharge steps.", "V"),
+        Field(
+            "cv_end_current_a", _D, "Current at the end of the last step that held a voltage.", "A"
+        ),
+        Field(
+            "dc_resistance_10s_ohm",
+            _D,
+            "Change of voltage over change of current 10 s into the discharge.",
+            "Ohm",
+        ),
+        Field("dc_resistance_30s_ohm", _D, "The same 30 s into it.", "Ohm"),
+        Field("internal_resistance_ohm", _D, "Mean over time of what the cycler measured.", "Ohm"),
+        Field("temperature_mean_c", _D, "Mean temperature over time.", "degC"),
+        Field("temperature_min_c", _D, "Lowest temperature.", "degC"),
+        Field("temperature_max_c", _D, "Highest temperature.", "degC"),
+        Field("ambient_temperature_mean_c", _D, "Mean of the surroundings over time.", "degC"),
+        Field("charge_peak_v", _D, "Voltage of the highest dQ/dV peak of the charge.", "V"),
+        Field("charge_peak_ah_per_v", _D, "Its height.", "Ah/V"),
+        Field("discharge_peak_v", _D, "Voltage of the highest dQ/dV peak of the discharge.", "V"),
+        Field("discharge_peak_ah_per_v", _D, "Its height.", "Ah/V"),
+        Field(
+            "voltage_time_s",
+            Kind.JSON,
+            "Seconds that the voltage was in each 0.1 V, by the lower end of it.",
+        ),
+        Field("gaps", _I, "Intervals in which readings are missing.", required=True),
+        Field("flagged_readings", _I, "Readings with a quality flag.", required=True),
+        Field(
+            "throughput_ah",
+            _D,
+            "Charge in and out of the cell since its first reading in this stream.",
+            "Ah",
+            required=True,
+        ),
+    ),
+)
+
+PREDICTION = Table(
+    name="predictions",
+    description="What a model said of a cell's health and remaining life when a cycle had ended: a "
+    "row per cell, cycle and version of the model.",
+    key="prediction_id",
+    partition="cycle_ended_at",
+    cluster=("equipment_id",),
+    fields=(
+        Field("prediction_id", _S, "Hash of cycle_id and the model's version.", required=True),
+        Field("equipment_id", _S, "The cell.", required=True),
+        Field("cycle_id", _S, "The cycle in cycles_live.", required=True),
+        Field("cycle_number", _I, "The how manieth of the cell's cycles it is.", required=True),
+        Field("cycle_ended_at", _T, "When that cycle ended, UTC.", required=True),
+        Field("made_at", _T, "When the prediction was made, UTC.", required=True),
+        Field("model", _S, "The model's name.", required=True),
+        Field("model_version", _S, "Hash of the model's content.", required=True),
+        Field("soh", _D, "State of health: capacity over the cell's own first; null: not known."),
+        Field("soh_low", _D, "Lower end of its 90 % interval."),
+        Field("soh_high", _D, "Upper end of its 90 % interval."),
+        Field("soh_method", _S, "What the state of health follows from."),
+        Field("remaining_cycles", _D, "Cycles until the threshold; null: not known.", "cycles"),
+        Field("remaining_cycles_low", _D, "Lower end of its 90 % interval.", "cycles"),
+        Field("remaining_cycles_high", _D, "Upper end; null: open.", "cycles"),
+        Field("threshold_soh", _D, "The state of health at which life ends.", required=True),
+        Field("end_of_life_at", _T, "When it ends at the pace of the last cycles, UTC."),
+        Field("end_of_life_low_at", _T, "Earliest end of its 90 % interval, UTC."),
+        Field("end_of_life_high_at", _T, "Latest end; null: open, UTC."),
+        Field("knee_risk", _D, "Probability, 0 to 1, that the fade is about to accelerate."),
+        Field(
+            "out_of_domain",
+            _B,
+            "Whether the cell is outside of what the model was trained on; then it says nothing.",
+            required=True,
+        ),
+        Field(
+            "reasons",
+            Kind.STRINGS,
+            "Why something is null or in doubt, in words.",
+            required=True,
+        ),
+    ),
+)
+
 TABLES = (
     READING, READING_SUPERSEDED, DEAD_LETTER, WINDOW_STATS, EQUIPMENT_PROFILE, TEST_DIALECT,
-    CYCLE_SUMMARY, SOURCE_POSITION,
+    CYCLE_SUMMARY, SOURCE_POSITION, CYCLES_LIVE, PREDICTION,
 )  # fmt: skip
 
 # Why an offset may give no message. The first two may have cost messages.

@@ -25,6 +25,10 @@ from schemas.profiles import Profile
 from transforms import identity
 from transforms.batch import PackedBatch, PackedBatchCoder, stack
 from transforms.clock import Clock
+from transforms.cycles import memory
+from transforms.cycles.ended import Ended, OpenCycles
+from transforms.cycles.measure import CellLimits
+from transforms.cycles.table import cycle_rows
 from transforms.limits import Limits, codes
 from transforms.sequence import NOTHING_RECENT, Sequenced, gathered, sequence
 from transforms.validate import FLAG
@@ -44,10 +48,15 @@ _FASTER = 10
 _BURST_US = 5_000_000
 
 # The earliest time of a piece that is none: what an earlier run of the job remembered; word that
-# event time goes on.
+# event time goes on; cells' cycles that an earlier run had not ended, and readings of them.
 _REMEMBERED = -(2**62)
 _GOES_ON = _REMEMBERED + 1
+_HEADS = _REMEMBERED + 2
+_WAITS = _REMEMBERED + 3
+# Bounded input is in order: nothing comes late.
+_NEVER_LATE = 2**62
 _NO_READINGS = PackedBatch(pa.table({})).packed()
+_NO_HEADS = PackedBatch(memory.heads_table({})).packed()
 
 _PIECE = coders.TupleCoder((coders.VarIntCoder(), PackedBatchCoder()))
 # (earliest event time, since when it waits, readings)
@@ -217,11 +226,28 @@ class _ToTails(beam.DoFn):
             yield shard, (_REMEMBERED, piece)
 
 
+class _ToOpen(beam.DoFn):
+    """Cuts the cycles that an earlier run had not ended by the shards, and profiles, of this one."""
+
+    def __init__(self, profiles: tuple[Profile, ...], shards: int) -> None:
+        self._profiles = profiles
+        self._shards = shards
+
+    def process(self, kept: memory.Kept) -> Iterable[tuple[int, tuple[int, PackedBatch]]]:
+        kept = memory.with_profiles(kept, Limits(self._profiles))
+        for shard, part in memory.by_shard(kept, identity.shards, self._shards):
+            yield shard, (_HEADS, PackedBatch(part.heads))
+            yield shard, (_WAITS, PackedBatch(part.rows))
+
+
 class _Ordering(beam.DoFn):
     """What both ways of ordering share; with them, the only step that remembers anything."""
 
-    def __init__(self, profiles: tuple[Profile, ...], window_us: int, first_stays: bool) -> None:
+    def __init__(
+        self, profiles: tuple[Profile, ...], window_us: int, first_stays: bool, cycles: bool
+    ) -> None:
         self._profiles = profiles
+        self._cycles = cycles
         self._window_us = window_us
         self._first_stays = first_stays
         self._limits: Limits | None = None
@@ -241,6 +267,11 @@ class _Ordering(beam.DoFn):
             yield released.table
         if released.superseded is not None:
             yield TaggedOutput("superseded", released.superseded)
+
+    def ended(self, cycles: Ended | None, limits: CellLimits) -> Iterator[Any]:
+        """The rows of cycles that have ended."""
+        if cycles is not None and cycles.cycles:
+            yield TaggedOutput("cycles", cycle_rows(cycles, limits))
 
 
 class _OrderBounded(_Ordering):
@@ -269,8 +300,13 @@ class _OrderBounded(_Ordering):
         remembered = [piece.table for earliest, piece in pieces if earliest == _REMEMBERED]
         tail = stack(remembered) if remembered else None
         release = Release(self._window_us, self.limits, tail, self._first_stays)
+        following = OpenCycles(self._profiles, 0, bounded=True) if self._cycles else None
         for part in release.sweep(piece for piece in pieces if piece[0] != _REMEMBERED):
+            if following is not None and part.table.num_rows:
+                yield from self.ended(following.feed(part.table, _NEVER_LATE), following.limits)
             yield from self.counted(part)
+        if following is not None:
+            yield from self.ended(following.look(None, _NEVER_LATE, final=True), following.limits)
         if release.tail is not None:
             tail = PackedBatch(release.tail).packed()
             yield TaggedOutput("tails", (shard, Tail(tail, None, 0, NOTHING_RECENT)))
@@ -294,6 +330,8 @@ class _OrderUnbounded(_Ordering):
     EARLIEST = ReadModifyWriteStateSpec("earliest", coders.VarIntCoder())
     SINCE = ReadModifyWriteStateSpec(WAITS_SINCE, coders.VarIntCoder())
     RELEASED = ReadModifyWriteStateSpec("released", coders.VarIntCoder())
+    CYCLE_ROWS = BagStateSpec("cycle_rows", PackedBatchCoder())
+    CYCLE_HEADS = ReadModifyWriteStateSpec("cycle_heads", PackedBatchCoder())
 
     def __init__(
         self,
@@ -304,8 +342,9 @@ class _OrderUnbounded(_Ordering):
         longest_us: int,
         clock: Clock,
         first_stays: bool,
+        cycles: bool,
     ) -> None:
-        super().__init__(profiles, window_us, first_stays)
+        super().__init__(profiles, window_us, first_stays, cycles)
         self._allowed_lateness_us = allowed_lateness_us
         self._leads = leads
         self._longest_us = longest_us
@@ -322,10 +361,15 @@ class _OrderUnbounded(_Ordering):
         earliest=beam.DoFn.StateParam(EARLIEST),
         since=beam.DoFn.StateParam(SINCE),
         released=beam.DoFn.StateParam(RELEASED),
+        cycle_rows=beam.DoFn.StateParam(CYCLE_ROWS),
+        cycle_heads=beam.DoFn.StateParam(CYCLE_HEADS),
         due=beam.DoFn.TimerParam(DUE),
         overdue=beam.DoFn.TimerParam(OVERDUE),
     ) -> Iterator[Any]:
         time_us, batch = element[1]
+        if time_us in (_HEADS, _WAITS):
+            yield from self._go_on(element[0], time_us, batch, cycle_rows, cycle_heads)
+            return
         if time_us == _REMEMBERED:
             table = batch.table
             latest = int(times_us(table).max())
@@ -378,6 +422,8 @@ class _OrderUnbounded(_Ordering):
         since=beam.DoFn.StateParam(SINCE),
         released=beam.DoFn.StateParam(RELEASED),
         recent=beam.DoFn.StateParam(RECENT),
+        cycle_rows=beam.DoFn.StateParam(CYCLE_ROWS),
+        cycle_heads=beam.DoFn.StateParam(CYCLE_HEADS),
         due=beam.DoFn.TimerParam(DUE),
         overdue=beam.DoFn.TimerParam(OVERDUE),
     ) -> Iterator[Any]:
@@ -394,7 +440,8 @@ class _OrderUnbounded(_Ordering):
         before = released.read()
         horizon = max(border, before or border)
         released.write(horizon)
-        yield from self._given(shard, ready, (before or border, horizon), tail, recent)
+        cycles = cycle_rows, cycle_heads
+        yield from self._given(shard, ready, (before or border, horizon), tail, recent, cycles)
 
     @on_timer(OVERDUE)
     def release_overdue(  # type: ignore[no-untyped-def]
@@ -407,6 +454,8 @@ class _OrderUnbounded(_Ordering):
         since=beam.DoFn.StateParam(SINCE),
         released=beam.DoFn.StateParam(RELEASED),
         recent=beam.DoFn.StateParam(RECENT),
+        cycle_rows=beam.DoFn.StateParam(CYCLE_ROWS),
+        cycle_heads=beam.DoFn.StateParam(CYCLE_HEADS),
         due=beam.DoFn.TimerParam(DUE),
         overdue=beam.DoFn.TimerParam(OVERDUE),
     ) -> Iterator[Any]:
@@ -437,7 +486,8 @@ class _OrderUnbounded(_Ordering):
             horizon = earliest_us if before is None else before
             # Where event time stands still, what came long before these is done with all the same.
             done = max(horizon, earliest_us)
-            yield from self._given(shard, ready, (horizon, done), tail, recent)
+            cycles = cycle_rows, cycle_heads
+            yield from self._given(shard, ready, (horizon, done), tail, recent, cycles)
 
     def _ahead_us(self, held: Sequence[tuple[int, int, PackedBatch]]) -> int:
         """By how much later windows are to be released together with the next one.
@@ -469,8 +519,26 @@ class _OrderUnbounded(_Ordering):
         since.write(min(piece[1] for piece in held))
         return first
 
+    def _go_on(
+        self, shard: int, what: int, batch: PackedBatch, rows: Any, heads: Any
+    ) -> Iterator[Any]:
+        """Takes what an earlier run remembered of cycles."""
+        if what == _HEADS:
+            heads.write(batch.packed())
+            yield TaggedOutput("open_cycles", (shard, memory.Change(batch.packed(), None)))
+        else:
+            rows.add(batch.packed())
+            change = memory.Change(heads.read() or _NO_HEADS, batch.packed())
+            yield TaggedOutput("open_cycles", (shard, change))
+
     def _given(
-        self, shard: int, ready: list[pa.Table], horizons: tuple[int, int], tail: Any, recent: Any
+        self,
+        shard: int,
+        ready: list[pa.Table],
+        horizons: tuple[int, int],
+        tail: Any,
+        recent: Any,
+        cycles: tuple[Any, Any],
     ) -> Iterator[Any]:
         """Gives readings on, in order.
 
@@ -480,6 +548,7 @@ class _OrderUnbounded(_Ordering):
             horizons: before which all windows are released, without these readings and with them.
             tail: the state of that name.
             recent: the state of that name.
+            cycles: the states of the cells' cycles: the readings that wait, and their heads.
         """
         if not ready:
             return
@@ -506,6 +575,12 @@ class _OrderUnbounded(_Ordering):
             recent.add((latest_us, new))
         yield from self.counted(out)
         yield TaggedOutput("tails", (shard, Tail(last, new, latest_us, keep_from)))
+        if self._cycles and out.table.num_rows:
+            following = memory.Shard(self._profiles, self._allowed_lateness_us, *cycles)
+            ended, change = following.feed(out.table, horizons[1])
+            yield from self.ended(ended, following.limits)
+            if change is not None:
+                yield TaggedOutput("open_cycles", (shard, change))
 
 
 def _in_place(out: Sequenced, keep_from_us: int) -> PackedBatch | None:
@@ -565,7 +640,9 @@ class Order(beam.PTransform):
     `ordered`: the tables; `tails`: (shard, Tail) per release, what the next readings need to know
     of these. Their tables, as one, are what a later run takes as `remembered`. `superseded`:
     tables of readings of which another version counts: the one that arrived last or, where
-    `first_stays`, the first.
+    `first_stays`, the first. `cycles`: tables of schema CYCLES_LIVE, of the cells' cycles that have ended
+    (nothing without `cycles`); `open_cycles`: (shard, memory.Change), what is to be remembered of the
+    others, which a later run takes as `open_cycles` (memory.Kept).
 
     `leads`: whether the time of every element is the watermark that the whole input will have
     after it, as where one reader reads all. `clock`: of live input alone.
@@ -581,9 +658,11 @@ class Order(beam.PTransform):
         longest_us: int = 600_000_000,
         clock: Clock | None = None,
         first_stays: bool = False,
+        cycles: bool = False,
     ) -> None:
         super().__init__()
         self._first_stays = first_stays
+        self._cycles = cycles
         self._leads = leads
         self._longest_us = longest_us
         self._clock = clock
@@ -607,8 +686,14 @@ class Order(beam.PTransform):
             to_tails = beam.ParDo(_ToTails(self._profiles, self._shards))
             tails = inputs["remembered"] | "ToTails" >> to_tails.with_output_types(piece)
             pieces = (pieces, tails) | "WithTails" >> beam.Flatten()
+        if "open_cycles" in inputs:
+            to_open = beam.ParDo(_ToOpen(self._profiles, self._shards))
+            open_cycles = inputs["open_cycles"] | "ToOpen" >> to_open.with_output_types(piece)
+            pieces = (pieces, open_cycles) | "WithOpen" >> beam.Flatten()
         if valid.is_bounded:
-            ordering: _Ordering = _OrderBounded(self._profiles, self._window_us, self._first_stays)
+            ordering: _Ordering = _OrderBounded(
+                self._profiles, self._window_us, self._first_stays, self._cycles
+            )
         else:
             if self._clock is None:
                 raise ValueError("live input is ordered by a clock, too; give one")
@@ -620,8 +705,14 @@ class Order(beam.PTransform):
                 self._longest_us,
                 self._clock,
                 self._first_stays,
+                self._cycles,
             )
         step = beam.ParDo(ordering).with_output_types(
-            pa.Table, tails=tuple[int, Tail], superseded=pa.Table
+            pa.Table,
+            tails=tuple[int, Tail],
+            superseded=pa.Table,
+            cycles=pa.Table,
+            open_cycles=tuple[int, memory.Change],
         )
-        return pieces | "InOrder" >> step.with_outputs("tails", "superseded", main="ordered")
+        outputs = ("tails", "superseded", "cycles", "open_cycles")
+        return pieces | "InOrder" >> step.with_outputs(*outputs, main="ordered")

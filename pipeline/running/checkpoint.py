@@ -254,6 +254,11 @@ class Checkpoint(Sink):
         )  # fmt: skip
 
     @property
+    def path(self) -> str:
+        """The file that this job has, which no other one uses as long as it runs."""
+        return self._path
+
+    @property
     def since_s(self) -> float | None:
         """Since when a run has written what it could not commit, seconds since 1970.
 

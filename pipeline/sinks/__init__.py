@@ -12,6 +12,8 @@ from pipeline.engines import HERE, Engine
 from pipeline.options import JobConfig
 from schemas.reading import (
     CYCLE_SUMMARY,
+    CYCLES_LIVE,
+    PREDICTION,
     READING,
     READING_SUPERSEDED,
     SOURCE_POSITION,
@@ -36,6 +38,10 @@ class Produced:
         positions: PCollection of tables of schema SOURCE_POSITION; None where the source has none.
         superseded: PCollection of tables of schema READING_SUPERSEDED, or None: readings of which
             another version is among `readings` now or was before.
+        cycles: PCollection of tables of schema CYCLES_LIVE, or None.
+        open_cycles: PCollection of (shard, `transforms.cycles.memory.Change`), or None: what the
+            next readings need to know of cycles that go on.
+        predictions: PCollection of tables of schema PREDICTION, or None.
     """
 
     raw: beam.PCollection | None
@@ -47,6 +53,9 @@ class Produced:
     summaries: beam.PCollection | None = None
     positions: beam.PCollection | None = None
     superseded: beam.PCollection | None = None
+    cycles: beam.PCollection | None = None
+    open_cycles: beam.PCollection | None = None
+    predictions: beam.PCollection | None = None
 
     @property
     def tables(self) -> list[tuple[Table, beam.PCollection]]:
@@ -58,6 +67,8 @@ class Produced:
             (TEST_DIALECT, self.dialects),
             (CYCLE_SUMMARY, self.summaries),
             (SOURCE_POSITION, self.positions),
+            (CYCLES_LIVE, self.cycles),
+            (PREDICTION, self.predictions),
         )
         return [(table, rows) for table, rows in given if rows is not None]
 

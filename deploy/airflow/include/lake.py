@@ -18,10 +18,17 @@ from pipeline.sinks.duckdb.motherduck import MotherDuck
 from pipeline.sinks.duckdb.place import Place
 from pipeline.sinks.duckdb.rows import insert_new
 from pipeline.stores import Store, store_at
-from schemas.reading import CYCLE_SUMMARY, DEAD_LETTER, SOURCE_POSITION, TEST_DIALECT, Table
+from schemas.reading import (
+    CYCLE_SUMMARY,
+    DEAD_LETTER,
+    PREDICTION,
+    SOURCE_POSITION,
+    TEST_DIALECT,
+    Table,
+)
 
 # What the job would not make again of the lake's readings.
-_AS_THEY_ARE = (DEAD_LETTER, TEST_DIALECT, CYCLE_SUMMARY, SOURCE_POSITION)
+_AS_THEY_ARE = (DEAD_LETTER, TEST_DIALECT, CYCLE_SUMMARY, SOURCE_POSITION, PREDICTION)
 
 
 def place_at(warehouse: str) -> Place:

@@ -30,7 +30,9 @@ from pipeline.stores import Store, store_at
 from pipeline.stores.gcs import GcsStore
 from schemas.reading import (
     CYCLE_SUMMARY,
+    CYCLES_LIVE,
     DEAD_LETTER,
+    PREDICTION,
     READING,
     SOURCE_POSITION,
     TEST_DIALECT,
@@ -40,7 +42,10 @@ from schemas.reading import (
 
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
-LOADED = (READING, DEAD_LETTER, WINDOW_STATS, TEST_DIALECT, CYCLE_SUMMARY, SOURCE_POSITION)
+LOADED = (
+    READING, DEAD_LETTER, WINDOW_STATS, TEST_DIALECT, CYCLE_SUMMARY, SOURCE_POSITION, CYCLES_LIVE,
+    PREDICTION,
+)  # fmt: skip
 # BigQuery's reasons for a job's failure that another try may not meet.
 _PASSING = {
     "backendError", "internalError", "jobBackendError", "jobInternalError", "jobRateLimitExceeded",

@@ -166,6 +166,8 @@ def _values(field: Field, rows: pa.Table, null: Any) -> list[Any] | None:
         case Kind.TIMESTAMP:
             micros = pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
             values = _packed(micros // 1000, ">i8")
+        case Kind.BOOLEAN:
+            values = _packed(pc.fill_null(column, False).cast(pa.uint8()).to_numpy(), "u1")
         case Kind.STRINGS:
             known: dict[tuple[str, ...], bytes] = {}
             return [_list(tuple(each), known) for each in column.to_pylist()]

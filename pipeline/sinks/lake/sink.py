@@ -25,8 +25,10 @@ from pipeline.sinks.lake.archive_steps import (
 from pipeline.sinks.lake.files_as_they_are import ArchiveFile
 from pipeline.sinks.lake.tables import (
     CYCLE_SUMMARIES,
+    CYCLES_LIVE,
     DEAD_LETTERS,
     LABEL,
+    PREDICTIONS,
     READINGS,
     SOURCE_POSITIONS,
     TEST_DIALECTS,
@@ -58,7 +60,7 @@ class LakeSink(Sink):
 
     `raw/source=…/dt=…/hr=…/` by arrival time, `readings/dt=…/` by event day,
     `dead_letters/dt=…/`, `test_dialects/dt=…/` and `cycle_summaries/dt=…/` by arrival day, `source_positions/dt=…/` by the day
-    of the run. A rerun of bounded input gives the same files, but for those of its positions. Of live
+    of the run, `cycles_live/dt=…/` by the day a cycle began, `predictions/dt=…/` by the day it ended. A rerun of bounded input gives the same files, but for those of its positions. Of live
     input, the local runner leaves out what a run before it had written. Other runners may do a
     bundle again; what is written there has been through a shuffle, which Dataflow and Prism keep
     as it was. Flink goes back to its checkpoint, and may gather what came since in another way.
@@ -98,7 +100,10 @@ class LakeSink(Sink):
         self._file_wait_s = file_wait_s
         self._shards = shards
         self._since_s = since_s
-        self._kinds = [READINGS, DEAD_LETTERS, TEST_DIALECTS, CYCLE_SUMMARIES, SOURCE_POSITIONS]
+        self._kinds = [
+            READINGS, DEAD_LETTERS, TEST_DIALECTS, CYCLE_SUMMARIES, SOURCE_POSITIONS, CYCLES_LIVE,
+            PREDICTIONS,
+        ]  # fmt: skip
         self._kinds += [WINDOW_STATS] if statistics else []
         # What already lies in this lake's archive is not archived again.
         self._archive = not _lies_in(source, uri)
@@ -156,6 +161,10 @@ class LakeSink(Sink):
             self._write_few(produced.summaries, CYCLE_SUMMARIES, "LakeCycleSummaries", once=True)
         if produced.positions is not None:
             self._write_few(produced.positions, SOURCE_POSITIONS, "LakeSourcePositions", once=True)
+        if produced.cycles is not None:
+            self._write_few(produced.cycles, CYCLES_LIVE, "LakeCyclesLive", once=True)
+        if produced.predictions is not None:
+            self._write_few(produced.predictions, PREDICTIONS, "LakePredictions", once=True)
 
     def write_dead_letters(self, letters: beam.PCollection) -> None:
         """Adds the steps that write dead letters."""

@@ -51,6 +51,8 @@ DEAD_LETTERS = Kind("dead_letters", "dead_letter_id", "ingested_at")
 TEST_DIALECTS = Kind("test_dialects", "dialect_id", "ingested_at")
 CYCLE_SUMMARIES = Kind("cycle_summaries", "summary_id", "ingested_at")
 SOURCE_POSITIONS = Kind("source_positions", "position_id", "ended_at")
+CYCLES_LIVE = Kind("cycles_live", "version_id", "started_at")
+PREDICTIONS = Kind("predictions", "prediction_id", "cycle_ended_at")
 
 
 def by_day(table: pa.Table, column: str) -> Iterator[tuple[str, pa.Table]]:

@@ -21,7 +21,9 @@ from pipeline.sources.formats.reading import Reading
 from schemas.forms import arrow_schema
 from schemas.reading import (
     CYCLE_SUMMARY,
+    CYCLES_LIVE,
     DEAD_LETTER,
+    PREDICTION,
     READING,
     SOURCE_POSITION,
     TEST_DIALECT,
@@ -60,7 +62,7 @@ class Span:
 
 
 # Tables of the job's own that say nothing a run could read.
-_NO_READINGS = (TEST_DIALECT, WINDOW_STATS, SOURCE_POSITION)
+_NO_READINGS = (TEST_DIALECT, WINDOW_STATS, SOURCE_POSITION, CYCLES_LIVE, PREDICTION)
 
 
 def kind_of(names: Sequence[str]) -> Kind:
