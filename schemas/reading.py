@@ -417,7 +417,12 @@ CYCLES_LIVE = Table(
             "names none.",
         ),
         Field("coulombic_efficiency", _D, "discharge_ah over charge_ah; null where not is_full."),
-        Field("energy_efficiency", _D, "discharge_wh over charge_wh; null where not is_full."),
+        Field(
+            "energy_efficiency",
+            _D,
+            "discharge_wh over charge_wh; null where the cycle neither is_full nor comes back to where "
+            "it began.",
+        ),
         Field("v_min_v", _D, "Lowest voltage.", "V", required=True),
         Field("v_max_v", _D, "Highest voltage.", "V", required=True),
         Field("charge_end_voltage_v", _D, "Highest voltage of its charge steps.", "V"),

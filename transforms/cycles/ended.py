@@ -33,8 +33,8 @@ from transforms.limits import codes
 
 # Of one cell's open cycle: a cycle of 11 days at a reading a second.
 MOST_READINGS = 1_000_000
-# So many readings before a cycle tell its first intervals.
-_CONTEXT = 3
+# So many readings before a cycle tell its first intervals, and how fast the voltage moved.
+_CONTEXT = 31
 # A level must move back by this share of the least swing before it is worth looking for a turn.
 _WORTH_LOOKING = 0.5
 # By then the grid has noticed a turn.

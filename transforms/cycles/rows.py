@@ -77,13 +77,7 @@ def in_order(table: pa.Table) -> tuple[pa.Table, I64, I64]:
     _, test = np.unique(test, return_inverse=True)
     begins = np.full(int(test.max()) + 1, np.iinfo(np.int64).max)
     np.minimum.at(begins, test, times)
-    keys: list[np.ndarray] = [table.column(name).to_numpy() for name in ("id_low", "id_high")]
-    for name in ("source_row", "record_index", "test_time_s"):
-        # NaN is sorted last.
-        values = numbers(table, name)
-        if values is not None:
-            keys.append(values)
-    order = np.lexsort((*keys, times, test, begins[test], equipment))
+    order = _order(table, equipment, begins[test], test, times)
     if not (order[1:] > order[:-1]).all():
         table = table.take(pa.array(order)).combine_chunks()
         equipment, test = equipment[order], test[order]
@@ -94,6 +88,30 @@ def in_order(table: pa.Table) -> tuple[pa.Table, I64, I64]:
         table = table.filter(pa.array(~again)).combine_chunks()
         equipment, test = equipment[~again], test[~again]
     return table, equipment, test
+
+
+def _order(table: pa.Table, equipment: I64, begins: I64, test: I64, times: I64) -> I64:
+    """The permutation that sorts by equipment, test, time, test time, record, row and identity."""
+    order = np.lexsort((times, test, begins, equipment))
+    at, of = times[order], test[order]
+    same = (at[1:] == at[:-1]) & (of[1:] == of[:-1])
+    if not same.any():
+        return order
+    # Few rows share a moment: only they are looked at more closely.
+    tied = np.zeros(len(order), dtype=bool)
+    tied[1:] |= same
+    tied[:-1] |= same
+    places = np.flatnonzero(tied)
+    rows = table.take(pa.array(order[places]))
+    keys = [rows.column(name).to_numpy() for name in ("id_low", "id_high")]
+    for name in ("source_row", "record_index", "test_time_s"):
+        # NaN is sorted last.
+        values = numbers(rows, name)
+        if values is not None:
+            keys.append(values)
+    number = np.append(0, np.cumsum(~same))[places]
+    order[places] = order[places[np.lexsort((*keys, number))]]
+    return order
 
 
 def arrays(table: pa.Table, test: I64, logs_step_starts: F64, largest_current: F64) -> Rows:

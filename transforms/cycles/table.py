@@ -11,10 +11,12 @@ import pyarrow as pa
 from schemas.forms import UTC_MICROSECONDS, arrow_schema
 from schemas.reading import CYCLES_LIVE
 from transforms.cycles.ended import Cycle, Ended
-from transforms.cycles.measure import CellLimits
+from transforms.cycles.measure import F64, CellLimits, Mask
 from transforms.cycles.totals import Cycles
 
 SCHEMA = arrow_schema(CYCLES_LIVE)
+# As dbt_project.yml has it: return_tolerance.
+_RETURN_TOLERANCE = 0.02
 _COUNTS = ("readings", "gaps", "flagged_readings")
 
 
@@ -38,7 +40,11 @@ def cycle_rows(ended: Ended, limits: CellLimits) -> pa.Table:
     ends = np.array([cycle.end for cycle in cycles])
     sums = Cycles(ended.rows, ended.measured, starts, ends, limits)
     found = sums.columns()
-    full = sums.is_full(found)
+    is_full = sums.is_full(found)
+    full = np.array([each is True for each in is_full])
+    # What is lost as heat shows in a partial cycle, too, if it comes back to where it began.
+    moved = np.abs(found["charge_ah"] - found["discharge_ah"])
+    returned = moved <= _RETURN_TOLERANCE * found["charge_ah"]
     ids = [cycle_id(cycle) for cycle in cycles]
     by_counter = found.pop("by_counter") > 0
     columns: dict[str, Any] = {
@@ -56,9 +62,9 @@ def cycle_rows(ended: Ended, limits: CellLimits) -> pa.Table:
         "started_at": pa.array(ended.rows.time_us[starts]).cast(UTC_MICROSECONDS),
         "ended_at": pa.array(ended.rows.time_us[ends - 1]).cast(UTC_MICROSECONDS),
         "charge_method": np.where(by_counter, "counter", "integrated").tolist(),
-        "is_full": full,
+        "is_full": is_full,
         "coulombic_efficiency": _ratio(found, "discharge_ah", "charge_ah", full),
-        "energy_efficiency": _ratio(found, "discharge_wh", "charge_wh", full),
+        "energy_efficiency": _ratio(found, "discharge_wh", "charge_wh", full | returned),
         "voltage_time_s": sums.voltage_times(),
         "throughput_ah": [cycle.throughput_ah for cycle in cycles]
         + found["charge_ah"]
@@ -79,8 +85,7 @@ def _typed(values: Any, kind: pa.DataType) -> pa.Array:
     return values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)
 
 
-def _ratio(found: Any, out: str, into: str, full: list[bool | None]) -> pa.Array:
+def _ratio(found: dict[str, F64], out: str, into: str, where: Mask) -> pa.Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         values = found[out] / found[into]
-    known = np.array([each is True for each in full]) & np.isfinite(values)
-    return pa.array(values, mask=~known)
+    return pa.array(values, mask=~(where & np.isfinite(values)))

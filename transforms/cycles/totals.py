@@ -17,6 +17,8 @@ from transforms.cycles.measure import F64, I64, CellLimits, Mask, Measured, Rows
 _LOWER_MARGIN_V = 0.05
 _UPPER_MARGIN_V = 0.02
 _CUTOFF_FACTOR = 1.1
+# More than this share of the nominal capacity is no single swing.
+_ONE_SWING = 1.5
 # Of battery_steps: a step is at constant current if so much of it ran at its largest one.
 _FULL_CURRENT = 0.95
 _CC_SHARE = 0.97
@@ -162,12 +164,15 @@ class Cycles:
     def is_full(self, found: dict[str, F64]) -> list[bool | None]:
         """Whether each went from limit to limit, by `columns`; None where the profile names none."""
         profile = self._rows.profile[self._starts]
+        nominal = self._limits.nominal_ah[profile]
         low, high = self._limits.v_min[profile], self._limits.v_max[profile]
         cutoff = self._limits.cutoff_a[profile]
         with np.errstate(invalid="ignore"):
             full = found["discharge_end_voltage_v"] <= low + _LOWER_MARGIN_V
             full &= found["charge_end_voltage_v"] >= high - _UPPER_MARGIN_V
             full &= ~(found["cv_end_current_a"] > _CUTOFF_FACTOR * cutoff)
+            # Several swings under one number.
+            full &= ~(np.fmax(found["charge_ah"], found["discharge_ah"]) > _ONE_SWING * nominal)
         known = ~(np.isnan(low) | np.isnan(high))
         return [bool(f) if k else None for f, k in zip(full, known, strict=True)]
 
