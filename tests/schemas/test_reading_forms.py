@@ -33,6 +33,7 @@ SAMPLES = {
     Kind.BYTES: b"\x00\xff",
     Kind.STRINGS: ["gap", "late"],
     Kind.JSON: '{"a":1}',
+    Kind.BOOLEAN: True,
 }
 
 
@@ -50,7 +51,7 @@ def sample(table):
 
 def column_names_of(statement):
     body = statement[statement.index("(") + 1 : statement.rindex(")")]
-    return re.findall(r"^    ([a-z_]+) ", body, re.MULTILINE)
+    return re.findall(r"^    ([a-z0-9_]+) ", body, re.MULTILINE)
 
 
 @by_table
@@ -161,7 +162,7 @@ def test_bigquery_accepts_every_column(table):
             assert parsed.mode == "REPEATED"
         else:
             assert parsed.mode == ("REQUIRED" if field.required else "NULLABLE")
-        assert parsed.field_type in {"STRING", "INT64", "FLOAT64", "TIMESTAMP", "BYTES"}
+        assert parsed.field_type in {"STRING", "INT64", "FLOAT64", "TIMESTAMP", "BYTES", "BOOL"}
 
 
 def test_cassandra_keeps_a_partition_per_equipment_and_day():
@@ -187,6 +188,7 @@ def test_cassandra_finds_a_row_by_its_key(table):
     assert all(table.field(name).required for name in (*partition, *order) if name != "day")
     assert set(types.values()) <= {
         "text", "bigint", "double", "timestamp", "blob", "date", "frozen<list<text>>",
+        "boolean",
     }  # fmt: skip
 
 

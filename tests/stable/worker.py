@@ -27,7 +27,7 @@ from tests.stable.graphs import Graph
 
 _ID = "step"
 _WINDOWS, _WINDOW = GlobalWindows(), GlobalWindow()
-_TAGS = (None, "tails", "superseded", "ask")
+_TAGS = (None, "tails", "superseded", "ask", "cycles", "open_cycles")
 _bundles = itertools.count()
 
 

@@ -20,7 +20,7 @@ from schemas.reading import DEAD_LETTER, EQUIPMENT_PROFILE, READING, TABLES, Kin
 # What the driver calls Cassandra's types.
 DRIVERS = {
     "text": "UTF8Type", "bigint": "LongType", "double": "DoubleType", "blob": "BytesType",
-    "timestamp": "TimestampType", "date": "SimpleDateType",
+    "boolean": "BooleanType", "timestamp": "TimestampType", "date": "SimpleDateType",
     "frozen<list<text>>": "FrozenType(ListType(UTF8Type))",
 }  # fmt: skip
 # A leap day shortly before midnight, before 1970, and with microseconds.
@@ -38,6 +38,7 @@ VALUES: dict[Kind, list[Any]] = {
     Kind.BYTES: [b"", b"\x00\xff", b"payload", b"\n"],
     Kind.STRINGS: [[], ["gap"], ["gap", "late"], ["ä"]],
     Kind.JSON: ["{}", '{"a": 1}', '{"b": null}', "{}"],
+    Kind.BOOLEAN: [True, False, False, True],
 }
 
 

@@ -499,7 +499,7 @@ with held.borrowed() as database:
 
 ANY = {
     Kind.STRING: "x", Kind.INTEGER: 1, Kind.DOUBLE: 1.0, Kind.TIMESTAMP: START,
-    Kind.BYTES: b"", Kind.STRINGS: [], Kind.JSON: "{}",
+    Kind.BYTES: b"", Kind.STRINGS: [], Kind.JSON: "{}", Kind.BOOLEAN: True,
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from tests.messages import PROFILES, START
 
 ANY = {
     Kind.STRING: "x", Kind.INTEGER: 1, Kind.DOUBLE: 1.0, Kind.TIMESTAMP: START,
-    Kind.BYTES: b"", Kind.STRINGS: [], Kind.JSON: "{}",
+    Kind.BYTES: b"", Kind.STRINGS: [], Kind.JSON: "{}", Kind.BOOLEAN: True,
 }  # fmt: skip
 
 # A copy of version 1 from an earlier-named file arrives last, its first one before version 2.
