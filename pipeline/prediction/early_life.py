@@ -48,7 +48,9 @@ _DIRECTIONS = 6
 # A cell is outside from so many times the distance of the farthest training cell, when left out, or
 # when its life would be so many times longer than the longest known, or shorter than the shortest.
 _BEYOND, _LONGER = 2.0, 2.0
-_FOLDS, _REPEATS = 5, 4
+# A training cell whose error is so many robust standard deviations failed for another reason.
+_STRANGE = 4.0
+_FOLDS, _REPEATS = 5, 2
 _SHOWN = 5
 
 SCHEMA: Final = pa.schema(
@@ -100,7 +102,24 @@ class Fit:
 
 
 def fit(given: Floats, log_life: Floats) -> Fit:
-    """Learns log10(life), shape (n,), from features, shape (n, features)."""
+    """Learns log10(life), shape (n,), from features, shape (n, features).
+
+    A cell that is far off the others' law is learned without: one that died early of something
+    else would bend it for all.
+    """
+    found = _fit(given, log_life)
+    keep = ordinary(log_life - found.log_life(given))
+    return found if keep.all() else _fit(given[keep], log_life[keep])
+
+
+def ordinary(residuals: Floats) -> npt.NDArray[np.bool_]:
+    """Which residuals are not far off the others, by their median absolute deviation."""
+    apart = np.abs(residuals - np.median(residuals))
+    within: npt.NDArray[np.bool_] = apart <= _STRANGE * 1.4826 * np.median(apart)
+    return within
+
+
+def _fit(given: Floats, log_life: Floats) -> Fit:
     from sklearn.cross_decomposition import PLSRegression
     from sklearn.decomposition import PCA
     from sklearn.preprocessing import StandardScaler
@@ -182,6 +201,16 @@ def train(folder: Folder, split: str | None, origin: str | None) -> tuple[onnx.M
             "life_cycles": [float(min(folder.life_cycles)), float(max(folder.life_cycles))],
             "method": f"mean of {len(VIEWS)} partial least squares regressions of log10(life) with "
             f"{_COMPONENTS} components, one for each view of the features",
+            "not_learned_from": [
+                name
+                for name, keep in zip(
+                    folder.cells,
+                    ordinary(log_life - _fit(given, log_life).log_life(given)).tolist(),
+                    strict=True,
+                )
+                if not keep
+            ]
+            or "none",
             "views": {name: list(view) for name, view in VIEWS.items()},
         },
         "error": _errors(log_life, given, left_out),

@@ -221,7 +221,7 @@ def _content(path: str, flag: str, shown: str) -> bytes:
 
 def _remote(path: str, flag: str, shown: str) -> bytes:
     folder, _, name = path.rpartition("/")
-    if not name or folder.endswith("/"):
+    if not name or folder.endswith("/") or not path.startswith(("gs://", "s3://")):
         raise ConfigError(
             f"{shown}: names no file; give a path, gs://BUCKET/NAME.onnx or s3://BUCKET/NAME.onnx"
         )
@@ -266,9 +266,8 @@ def _card(session: onnxruntime.InferenceSession, shown: str) -> Card:
     try:
         card = json.loads(text)
         number, opset = card["format"], card["opset"]
-        known = isinstance(card["features"], dict) and all(
-            isinstance(card[name], str) for name in ("name", "kind", "version")
-        )
+        known = isinstance(card["features"], dict) and isinstance(opset, int)
+        known &= all(isinstance(card[name], str) for name in ("name", "kind", "version"))
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{shown}: its card is damaged; {_TRAIN}") from error
     if not known:

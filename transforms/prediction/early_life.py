@@ -39,24 +39,26 @@ _TOP = (VOLTAGES > 3.2) & (VOLTAGES < 3.3)
 _TOP_OF_CAPACITY = 3  # the third highest: one glitch is no maximum
 
 _PAIRS = ((100, 20), (60, 20), (100, 30))
+# What says how large a difference is, with the part of REPEATABILITY_AH that is added to it.
 _SIZES = {
-    "sd": "standard deviation over voltage",
-    "min": "largest loss at any voltage",
-    "iqr": "interquartile range over voltage",
+    "sd": ("standard deviation over voltage", 1 / 3),
+    "min": ("largest loss at any voltage", 1.0),
+    "iqr": ("interquartile range over voltage", 1 / 2),
 }
+_MEAN = ("absolute mean over voltage", 1 / 2)
 
 
 def _definitions() -> dict[str, str]:
-    floor = f"log10 of (it + a part of {REPEATABILITY_AH * 1000:g} mAh)"
+    def text(size: tuple[str, float], late: int, early: int) -> str:
+        floor = f"log10 of (it + {1000 * REPEATABILITY_AH * size[1]:.3g} mAh)"
+        return f"{size[0]} of Q{late}(V) − Q{early}(V), {floor}"
+
     found = {
-        f"{size}_{late}_{early}": f"{text} of Q{late}(V) − Q{early}(V), {floor}"
+        f"{name}_{late}_{early}": text(size, late, early)
         for late, early in _PAIRS
-        for size, text in _SIZES.items()
+        for name, size in _SIZES.items()
     }
-    found |= {
-        f"mean_{late}_20": f"mean over voltage of |Q{late}(V) − Q20(V)|, {floor}"
-        for late in (100, 60)
-    }
+    found |= {f"mean_{late}_20": text(_MEAN, late, 20) for late in (100, 60)}
     found |= {
         f"end_{late}_20": f"Q{late} − Q20 at 2.0 V over its largest loss at any voltage"
         for late in (60, 100)
@@ -121,7 +123,8 @@ def missing(curves: Curves) -> list[list[int]]:
 
 def features(curves: Curves) -> Floats:
     """The features of cells, shape (n, number of FEATURES); NaN where a curve is missing."""
-    by_name = _losses(curves) | _rises(curves)
+    with np.errstate(invalid="ignore"):
+        by_name = _losses(curves) | _rises(curves)
     return np.column_stack([by_name[name] for name in FEATURES])
 
 
@@ -145,16 +148,17 @@ def clean_capacities(curves: Curves) -> Floats:
 
 
 def _losses(curves: Curves) -> dict[str, Floats]:
-    found, floor = {}, REPEATABILITY_AH
+    found = {}
+    floor = {name: REPEATABILITY_AH * part for name, (_, part) in _SIZES.items()}
     for late, early in _PAIRS:
         change = curves.at(late) - curves.at(early)
         name = f"{late}_{early}"
-        largest = np.maximum(-change.min(axis=1), 0) + floor
+        largest = np.maximum(-change.min(axis=1), 0) + floor["min"]
         upper, lower = np.percentile(change, [75, 25], axis=1)
-        found[f"sd_{name}"] = np.log10(change.std(axis=1) + floor / 3)
+        found[f"sd_{name}"] = np.log10(change.std(axis=1) + floor["sd"])
         found[f"min_{name}"] = np.log10(largest)
-        found[f"iqr_{name}"] = np.log10(upper - lower + floor / 2)
-        found[f"mean_{name}"] = np.log10(np.abs(change.mean(axis=1)) + floor / 2)
+        found[f"iqr_{name}"] = np.log10(upper - lower + floor["iqr"])
+        found[f"mean_{name}"] = np.log10(np.abs(change.mean(axis=1)) + REPEATABILITY_AH * _MEAN[1])
         found[f"end_{name}"] = change[:, -_END_POINTS:].mean(axis=1) / largest
     return found
 
