@@ -61,7 +61,8 @@ def _predict(argv: Sequence[str]) -> None:
     from transforms.prediction.early_life import FEATURES
 
     model = Model.load(given.model or early_life.SHIPPED, early_life.KIND, list(FEATURES))
-    table = early_life.predict(model, curves.read(given.curves, given.split, lives=False))
+    folder = curves.read(given.curves, given.split, lives=False)
+    table = early_life.predict(model, folder.cells, folder.curves)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     try:

@@ -196,7 +196,7 @@ def _text(value: Any) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{name.replace('_', ' ')} {_text(each)}" for name, each in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(_text(each) for each in value)
+        return ", ".join(_text(each) for each in value) or "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.prediction import curves, early_life, model_file
+from pipeline.prediction import curves, early_life, model_file, regression
 from pipeline.prediction.curves import Folder
-from pipeline.prediction.early_life import SHARE
 from pipeline.prediction.model_file import Model
+from pipeline.prediction.regression import SHARE
 from tests.early_cells import CYCLES, NOISE_LOG10, made
 from tests.matr import matr_dir
 from transforms.prediction import conformal
@@ -42,7 +42,7 @@ def log_errors(found: Floats, life: Floats) -> Floats:
 
 def test_the_law_of_the_cells_is_found(model: Model) -> None:
     new = folder(200, seed=2)
-    found = early_life.predict(model, new)
+    found = early_life.predict(model, new.cells, new.curves)
     assert found.schema.equals(early_life.SCHEMA)
     assert found["cell"].to_pylist() == list(new.cells)
     known = np.asarray(found["out_of_domain"]) == 0
@@ -60,8 +60,8 @@ def test_intervals_hold_on_average_over_trainings() -> None:
     for seed in range(8):
         cells, life = made(40, seed)
         known, log_life = features(cells), np.log10(life)
-        learned = early_life.fit(known, log_life)
-        reach = early_life.calibrate(known, log_life).half_width * learned.scale(given)
+        learned = regression.fit(known, log_life)
+        reach = regression.calibrate(known, log_life).half_width * learned.scale(given)
         held.append(np.abs(learned.log_life(given) - np.log10(new_life)) <= reach)
     assert 0.85 <= np.mean(held) <= 0.95
 
@@ -69,8 +69,8 @@ def test_intervals_hold_on_average_over_trainings() -> None:
 def test_the_graph_is_what_was_learned(model: Model) -> None:
     cells, life = made(40, seed=1)
     given, log_life = features(cells), np.log10(life)
-    learned = early_life.fit(given, log_life)
-    calibrated = early_life.calibrate(given, log_life)
+    learned = regression.fit(given, log_life)
+    calibrated = regression.calibrate(given, log_life)
     new = features(made(20, seed=3)[0])
     found = model.run({"features": new})
     reach = calibrated.half_width * learned.scale(new)
@@ -106,16 +106,27 @@ def test_a_cell_that_died_of_something_else_bends_nothing() -> None:
     strange[7] -= 0.6
     without = np.arange(40) != 7
     found, wanted = (
-        early_life.fit(given, strange),
-        early_life.fit(given[without], log_life[without]),
+        regression.fit(given, strange),
+        regression.fit(given[without], log_life[without]),
     )
     assert found.weights == pytest.approx(wanted.weights) and found.cells == 39
-    assert early_life.fit(given, log_life).cells == 40
+    assert regression.fit(given, log_life).cells == 40
     _, card = early_life.train(
         Folder("", tuple("abcdefgh") + tuple(map(str, range(32))), cells, 10**strange), None, None
     )
     assert card["training"]["not_learned_from"] == ["h"]
     assert np.abs(card["coverage"]["residuals_log10"]).max() > 0.5
+
+
+@pytest.mark.filterwarnings("ignore")  # scikit-learn warns of what is constant
+def test_a_law_without_noise_and_features_without_variance_are_learned() -> None:
+    given = features(made(30, seed=1)[0])
+    given[:, 3] = given[0, 3]
+    law = np.linspace(-0.1, 0.1, given.shape[1])
+    learned = regression.fit(given, given @ law)
+    assert learned.cells == 30 and np.isfinite(learned.log_life(given)).all()
+    same = regression.fit(np.repeat(given[:1], 30, axis=0), np.full(30, 2.5))
+    assert same.log_life(given[:2]) == pytest.approx([2.5, 2.5])
 
 
 def test_intervals_grow_with_the_distance(model: Model) -> None:
@@ -146,7 +157,7 @@ OUTSIDE = {
 def test_a_cell_of_another_kind_gets_reasons_instead_of_a_figure(model: Model, name: str) -> None:
     cells = folder(10, seed=5)
     strange = replace(cells.curves, discharged=OUTSIDE[name](cells.curves.discharged))
-    found = early_life.predict(model, replace(cells, curves=strange))
+    found = early_life.predict(model, cells.cells, strange)
     assert found["out_of_domain"].to_pylist() == [True] * 10
     for row in found.to_pylist():
         assert row["life_cycles"] is row["low"] is row["high"] is None and row["reasons"]
@@ -156,9 +167,7 @@ def test_a_cell_that_lacks_a_curve_is_reported_and_the_others_predicted(model: M
     cells = folder(5, seed=6)
     changed = cells.curves.discharged.copy()
     changed[2, CYCLES.index(60)] = np.nan
-    found = early_life.predict(
-        model, replace(cells, curves=replace(cells.curves, discharged=changed))
-    )
+    found = early_life.predict(model, cells.cells, replace(cells.curves, discharged=changed))
     assert found["out_of_domain"].to_pylist() == [False, False, True, False, False]
     assert found["reasons"].to_pylist()[2] == ["no whole discharge curve of cycle 60"]
     assert found["reasons"].to_pylist()[0] == []
@@ -167,8 +176,8 @@ def test_a_cell_that_lacks_a_curve_is_reported_and_the_others_predicted(model: M
 def test_a_cell_alone_is_predicted_as_among_others(model: Model) -> None:
     cells = folder(6, seed=7)
     one = Curves(CYCLES, cells.curves.discharged[3:4], cells.curves.capacities[3:4])
-    alone = early_life.predict(model, Folder("", ("c3",), one, cells.life_cycles[3:4]))
-    among = early_life.predict(model, cells).to_pylist()[3]
+    alone = early_life.predict(model, ["c3"], one)
+    among = early_life.predict(model, cells.cells, cells.curves).to_pylist()[3]
     assert alone.to_pylist() == [
         {
             k: v if k in ("cell", "out_of_domain", "reasons") else pytest.approx(v)
@@ -237,7 +246,9 @@ def test_the_model_is_better_than_what_is_published(tmp_path: Path) -> None:
     """RMSE 97 cycles on test1 is the best published, without test1_22."""
     card = model_file.write(tmp_path / "m.onnx", *early_life.train(real("train"), "train", None))
     test = real("test1")
-    found = early_life.predict(Model.load(tmp_path / "m.onnx", early_life.KIND), test)
+    found = early_life.predict(
+        Model.load(tmp_path / "m.onnx", early_life.KIND), test.cells, test.curves
+    )
     assert not any(found["out_of_domain"].to_pylist())
     life, low, high = (found[name].to_numpy() for name in ("life_cycles", "low", "high"))
     keep = published(test.cells)
@@ -256,8 +267,8 @@ def test_intervals_hold_on_cells_that_calibrated_nothing() -> None:
     for seed in range(8):
         shuffled = np.random.default_rng(seed).permutation(len(given))
         known, new = shuffled[:42], shuffled[42:]
-        learned = early_life.fit(given[known], log_life[known])
-        calibrated = early_life.calibrate(given[known], log_life[known])
+        learned = regression.fit(given[known], log_life[known])
+        calibrated = regression.calibrate(given[known], log_life[known])
         reach = calibrated.half_width * learned.scale(given[new])
         held.append(np.abs(learned.log_life(given[new]) - log_life[new]) <= reach)
         outside.append(learned.distance(given[new]) > 2 * calibrated.distances.max())
