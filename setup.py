@@ -38,6 +38,10 @@ INSTALL_REQUIRES = [
     "msgspec>=0.21,<1",  # decodes JSON messages fastest, and one bad message stays one error
     "orjson>=3.11,<4",  # writes JSON (dead letters, published readings) fast, NaN as null
     "tzdata>=2025.2",  # time zones where the system ships none (slim images, Windows)
+    # Predictions: models are trained with scikit-learn, written as ONNX graphs and run from them.
+    "scikit-learn>=1.9,<1.10",  # partial least squares; training alone needs it
+    "onnx>=1.23,<1.24",  # writes and checks the graphs; training alone needs it
+    "onnxruntime>=1.32,<1.33",  # runs them, here and in Beam's ONNX model handler
     # Models, progress, report.
     # 1.12 needs a dependency that downloads a binary while it installs: not from PyPI alone.
     "dbt-core>=1.11,<1.12",
@@ -90,7 +94,8 @@ setup(
     # Data files by kind, at any depth, so that a new profile or template needs no change here.
     package_data={
         package: [
-            f"**/*.{suffix}" for suffix in ("toml", "json", "sql", "cql", "html", "css", "js")
+            f"**/*.{suffix}"
+            for suffix in ("toml", "json", "sql", "cql", "html", "css", "js", "onnx", "card.md")
         ]
         + ["py.typed"]
         for package in ("pipeline", "schemas", "transforms")

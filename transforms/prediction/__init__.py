@@ -1,0 +1,1 @@
+"""Pure kernels of the predictions: what a model is given, and how wide its intervals are."""
