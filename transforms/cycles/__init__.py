@@ -1,0 +1,1 @@
+"""What a cycle shows, from its readings alone and by the definitions of the dbt models."""
