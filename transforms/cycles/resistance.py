@@ -137,9 +137,7 @@ def main_discharge(steps: Steps) -> int | None:
     return step
 
 
-def _response(
-    readings: Readings, steps: Steps, step: int, min_change_a: float
-) -> _Response | None:
+def _response(readings: Readings, steps: Steps, step: int, min_change_a: float) -> _Response | None:
     """The answer to the beginning of a step; None where it is no change of the load."""
     start, end = steps.bounds[step], steps.bounds[step + 1]
     if readings.reading_seq[start] <= 1:
@@ -273,9 +271,7 @@ class _Loaded:
             chord = from_ohm + (ohm - from_ohm) * (place_s - from_s) / (to_s - from_s)
             outer = ohm
             if has_after and after_s != to_s:
-                outer = min(
-                    outer, ohm - (after_ohm - ohm) / (after_s - to_s) * (to_s - place_s)
-                )
+                outer = min(outer, ohm - (after_ohm - ohm) / (after_s - to_s) * (to_s - place_s))
             if k and from_s != before_s:
                 drawn = (from_ohm - before_ohm) / (from_s - before_s) * (place_s - from_s)
                 outer = min(outer, from_ohm + drawn)

@@ -87,7 +87,9 @@ def cycles(warehouse: Path) -> Iterator[Cycle]:
     with duckdb.connect(str(warehouse), read_only=True) as database:
         database.execute("SET TimeZone = 'UTC'")
         columns = database.sql(_READINGS).fetchnumpy()
-        models = {row["cycle_key"]: row for row in database.sql(_CYCLES).to_arrow_table().to_pylist()}
+        models = {
+            row["cycle_key"]: row for row in database.sql(_CYCLES).to_arrow_table().to_pylist()
+        }
         peaks: dict[str, dict[str, dict[str, Any]]] = {}
         for row in database.sql(_PEAKS).to_arrow_table().to_pylist():
             peaks.setdefault(row["cycle_key"], {})[row["direction"]] = row

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tests.benchmarks.cell_draws import PROTOCOLS, draw
 from tests.calce import calce_dir
 from tests.running import Ran, run
 from tests.transforms.cycles.from_models import Cycle, cycles
-from transforms.cycles.ica import peaks
+from transforms.cycles.ica import Asked, Peak, peaks, peaks_of
 from transforms.cycles.resistance import resistance
 from transforms.cycles.steps import steps_of
 
@@ -22,14 +23,10 @@ RELATIVE = 1e-6
 # Every protocol by every chemistry; sampling, noise, temperature and what is omitted are drawn.
 CELLS = 4 * len(PROTOCOLS)
 MODELS = "+battery_cycles +battery_ica_peaks +battery_resistance"
-OF_PEAK = (
-    "voltage_v",
-    "voltage_error_v",
-    "dq_dv_ah_per_v",
-    "dq_dv_error_ah_per_v",
-    "prominence_ah_per_v",
-    "area_ah",
-)
+OF_PEAK = ("voltage_v", "dq_dv_ah_per_v", "prominence_ah_per_v", "area_ah")
+# Where a curve without noise has a level stretch, rounding decides which of its points is the highest.
+# The figures are those of the stretch; the errors are those of the point.
+ERRORS, ERROR_RELATIVE = ("voltage_error_v", "dq_dv_error_ah_per_v"), 0.05
 
 
 def build(ran: Ran) -> list[Cycle]:
@@ -59,57 +56,63 @@ def calce(tmp_path_factory: pytest.TempPathFactory) -> list[Cycle]:
     return build(run(tmp_path_factory.mktemp("calce"), calce_dir() / "CS2_35.zip"))
 
 
-def differs(one: float | None, other: float | None) -> bool:
+def differs(one: float | None, other: float | None, relative: float = RELATIVE) -> bool:
     if one is None or other is None:
         return one is not other
-    return not math.isclose(one, other, rel_tol=RELATIVE, abs_tol=1e-15)
+    return not math.isclose(one, other, rel_tol=relative, abs_tol=1e-15)
 
 
-def resistance_differs(cycle: Cycle, compared: Counter[str]) -> list[str]:
-    """What differs in a cycle's resistance; counts what was compared."""
+def resistances_differ(found: list[Cycle], compared: Counter[str]) -> Iterator[str]:
+    """What differs in the cycles' resistance; counts what was compared."""
+    for cycle in found:
+        steps = steps_of(cycle.readings, cycle.rest_current_a)
+        given = resistance(cycle.readings, steps, cycle.rest_current_a, cycle.noise_v)
+        for seconds, ohm in zip((10, 30), given.ohm, strict=True):
+            of_model = cycle.model[f"dc_resistance_{seconds}s_ohm"]
+            compared["resistance" if of_model is not None else "no resistance"] += 1
+            if differs(ohm, of_model):
+                yield f"{cycle.key}: {seconds} s: {ohm} and {of_model}"
+        if given.reasons[1] != cycle.model["dc_resistance_reason"]:
+            yield f"{cycle.key}: {given.reasons[1]}, {cycle.model['dc_resistance_reason']}"
+        compared[f"because {given.reasons[1]}"] += 1
+
+
+def asked(cycle: Cycle) -> Asked:
     steps = steps_of(cycle.readings, cycle.rest_current_a)
-    found = resistance(cycle.readings, steps, cycle.rest_current_a, cycle.noise_v)
-    out = []
-    for seconds, ohm in zip((10, 30), found.ohm, strict=True):
-        of_model = cycle.model[f"dc_resistance_{seconds}s_ohm"]
-        compared["resistance" if of_model is not None else "no resistance"] += 1
-        if differs(ohm, of_model):
-            out.append(f"{cycle.key}: {seconds} s: {ohm} and {of_model}")
-    if found.reasons[1] != cycle.model["dc_resistance_reason"]:
-        out.append(f"{cycle.key}: {found.reasons[1]}, {cycle.model['dc_resistance_reason']}")
-    compared[f"because {found.reasons[1]}"] += 1
-    return out
+    return Asked(cycle.readings, steps, cycle.capacity_ah, cycle.model["rest_noise_v"])
 
 
-def peaks_differ(cycle: Cycle, compared: Counter[str]) -> list[str]:
-    """What differs in a cycle's main peaks; counts what was compared."""
-    steps = steps_of(cycle.readings, cycle.rest_current_a)
-    found = peaks(cycle.readings, steps, cycle.capacity_ah, cycle.model["rest_noise_v"])
-    out = []
-    for direction, peak in (("charge", found.charge), ("discharge", found.discharge)):
-        of_model = cycle.peaks.get(direction)
-        compared["peak" if of_model else "no peak"] += 1
-        if peak is None or of_model is None:
-            if peak is not None or of_model is not None:
-                out.append(f"{cycle.key} {direction}: {peak} and {of_model}")
-            continue
-        out += [
-            f"{cycle.key} {direction} {name}: {getattr(peak, name)} and {of_model[name]}"
-            for name in OF_PEAK
-            if differs(getattr(peak, name), of_model[name])
-        ]
-        if peak.is_certain != of_model["is_certain"]:
-            out.append(f"{cycle.key} {direction}: certain {peak.is_certain}")
-    return out
+def peaks_differ(found: list[Cycle], compared: Counter[str]) -> Iterator[str]:
+    """What differs in the cycles' main peaks; counts what was compared."""
+    for cycle, given in zip(found, peaks_of([asked(cycle) for cycle in found]), strict=True):
+        for direction, peak in (("charge", given.charge), ("discharge", given.discharge)):
+            of_model = cycle.peaks.get(direction)
+            compared["peak" if of_model else "no peak"] += 1
+            if peak is None or of_model is None:
+                if peak is not None or of_model is not None:
+                    yield f"{cycle.key} {direction}: {peak} and {of_model}"
+                continue
+            for name in (*OF_PEAK, *ERRORS):
+                relative = ERROR_RELATIVE if name in ERRORS else RELATIVE
+                compared[
+                    "closely" if not differs(getattr(peak, name), of_model[name]) else name
+                ] += 1
+                if differs(getattr(peak, name), of_model[name], relative):
+                    yield (
+                        f"{cycle.key} {direction} {name}: {getattr(peak, name)} "
+                        f"and {of_model[name]}"
+                    )
+            if peak.is_certain != of_model["is_certain"]:
+                yield f"{cycle.key} {direction}: certain {peak.is_certain}"
 
 
-Compare = Callable[[Cycle, Counter[str]], list[str]]
+Compare = Callable[[list[Cycle], Counter[str]], Iterable[str]]
 
 
 def agree(found: list[Cycle], compare: Compare, at_least: dict[str, int]) -> None:
     """Asserts that nothing differs, and that so much was compared."""
     compared: Counter[str] = Counter()
-    wrong = [line for cycle in found for line in compare(cycle, compared)]
+    wrong = list(compare(found, compared))
     assert not wrong, f"{len(wrong)} differ, of {dict(compared)}:\n" + "\n".join(wrong[:20])
     missing = {name: n for name, n in at_least.items() if compared[name] < n}
     assert not missing, f"too few of {missing}: {dict(compared)}"
@@ -124,7 +127,7 @@ def test_resistance_of_simulated_cells(simulated: list[Cycle]) -> None:
         "because sampling: readings around 30 s too far apart": 10,
         "because sampling: no reading in the first 30 s": 10,
     }
-    agree(simulated, resistance_differs, least)
+    agree(simulated, resistances_differ, least)
 
 
 @pytest.mark.slow
@@ -133,9 +136,26 @@ def test_peaks_of_simulated_cells(simulated: list[Cycle]) -> None:
 
 
 @pytest.mark.slow
+def test_one_cycle_alone_has_the_same_peaks(simulated: list[Cycle]) -> None:
+    some = [asked(cycle) for cycle in simulated[::5]]
+    together = [peak for one in peaks_of(some) for peak in (one.charge, one.discharge)]
+    alone = [peak for one in some for peak in both_peaks(one)]
+    assert sum(peak is not None for peak in together) > 30
+    for one, other in zip(together, alone, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None and other is not None:
+            assert astuple(one) == pytest.approx(astuple(other), rel=1e-9)
+
+
+def both_peaks(one: Asked) -> tuple[Peak | None, Peak | None]:
+    given = peaks(*one)
+    return given.charge, given.discharge
+
+
+@pytest.mark.slow
 @pytest.mark.calce
 def test_resistance_of_a_real_cell(calce: list[Cycle]) -> None:
-    agree(calce, resistance_differs, {"resistance": 850, "no resistance": 100})
+    agree(calce, resistances_differ, {"resistance": 850, "no resistance": 100})
 
 
 @pytest.mark.slow
@@ -147,6 +167,6 @@ def test_peaks_of_a_real_cell(calce: list[Cycle]) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("seed", [2, 3])
 def test_many_cells(seed: int, tmp_path: Path) -> None:
-    found = drawn(tmp_path, seed, range(5 * CELLS))
-    agree(found, resistance_differs, {"resistance": 400, "no resistance": 400})
-    agree(found, peaks_differ, {"peak": 1000, "no peak": 400})
+    found = drawn(tmp_path, seed, range(3 * CELLS))
+    agree(found, resistances_differ, {"resistance": 200, "no resistance": 200})
+    agree(found, peaks_differ, {"peak": 500, "no peak": 200})
