@@ -196,7 +196,7 @@ def _together(cycles: Sequence[Asked]) -> list[Peaks]:
         scales = np.array([part[5:] for part in parts])[stages.part]
         windows = _windows(stages, scale_ah=scales[:, 3], rest_noise_v=scales[:, 4])
         curves = _curves(stages, windows, scales[:, 0])
-        for maximum in [] if curves is None else _maxima(curves):
+        for maximum in _maxima(curves):
             stage = int(curves.stage[maximum.point])
             part = parts[stages.part[stage]]
             peak = _refined(curves, bool(windows.is_noise_known[stage]), maximum)
@@ -290,7 +290,7 @@ def _ranges(first: I64, last: I64) -> I64:
     """The whole numbers of several ranges, one after the other."""
     sizes = last - first
     ends = sizes.cumsum()
-    return np.arange(ends[-1]) + np.repeat(first - ends + sizes, sizes)
+    return np.asarray(np.arange(ends[-1]) + np.repeat(first - ends + sizes, sizes))
 
 
 def _knots(
@@ -515,8 +515,8 @@ def _resolution_v(volts: F64) -> float:
 # The curve -------------------------------------------------------------------------------------
 
 
-def _curves(stages: _Stages, windows: _Windows, directions: F64) -> _Curves | None:
-    """dV/dQ: the slopes of parabolas through five bins of a window; None without one."""
+def _curves(stages: _Stages, windows: _Windows, directions: F64) -> _Curves:
+    """dV/dQ: the slopes of parabolas through five bins of a window."""
     first, sizes = stages.starts, stages.sizes
     q, v = stages.charge_ah, stages.voltage_v
     # Charge in bins from here on; NaN where there is no window.
@@ -532,7 +532,8 @@ def _curves(stages: _Stages, windows: _Windows, directions: F64) -> _Curves | No
     knot = np.repeat(np.arange(len(q)), crossed.astype(np.int64))
     n = len(knot)
     if n < 6:
-        return None
+        none = np.empty(0)
+        return _Curves(np.empty(0, dtype=np.int64), none, none, none, none, none)
     ends = crossed.cumsum()
     edges = np.arange(n) + (first_edge - ends + crossed)[knot]
     stage, bins = stage[knot], bins[knot]
@@ -625,9 +626,13 @@ def _chosen(
 
     Args:
         height: dQ/dV.
-        start, end: of the stretch.
+        start: of the stretch.
+        end: of the stretch, behind its last point.
         valleys: the lowest value before the first maximum, and from each to the next or the end.
-        points, tops, noise_shares, error_shares: of the maxima.
+        points: places of the maxima, in order.
+        tops: dQ/dV there.
+        noise_shares: the noise there, as a share of it.
+        error_shares: the error there, as a share of it.
     """
     out: list[_Maximum] = []
     for j, top in enumerate(tops):

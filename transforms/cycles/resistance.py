@@ -6,6 +6,7 @@ step.
 
 from __future__ import annotations
 
+import bisect
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -106,15 +107,16 @@ def resistance(
     if response is None:
         return _none(SMALL_CHANGE)
     start, end = steps.bounds[step], steps.bounds[step + 1]
+    loaded = _loaded(response)
     noise_ohm = max(
-        _seen_noise_ohm(response), _TWO_READINGS * (noise_v or 0.0) / abs(response.change_a)
+        _seen_noise_ohm(response, loaded),
+        _TWO_READINGS * (noise_v or 0.0) / abs(response.change_a),
     )
     drift_v_s = _drift_v_s(readings, start)
-    duration_s = float(readings.time_delta_s[start:end].sum())
-    loaded = _Loaded(response)
-    found = [
-        _at(response, loaded, seconds, noise_ohm, drift_v_s, duration_s) for seconds in TIMES_S
-    ]
+    ended_s = float(response.elapsed_s.max()), math.inf
+    if ended_s[0] < TIMES_S[-1]:
+        ended_s = ended_s[0], float(readings.time_delta_s[start:end].sum())
+    found = [_at(response, loaded, seconds, noise_ohm, drift_v_s, ended_s) for seconds in TIMES_S]
     return Resistance((found[0][0], found[1][0]), (found[0][1], found[1][1]))
 
 
@@ -159,8 +161,9 @@ def _response(readings: Readings, steps: Steps, step: int, min_change_a: float) 
         inside = clock <= _WINDOW_S
         if inside[end - start :].any():  # the step's clock says so, against the time of day
             inside[: end - start] = True
-            places = np.flatnonzero(inside)
-            clock, part = clock[places], places + start
+            clock = clock[inside]
+            part = np.zeros(len(readings.step_run), dtype=bool)
+            part[start : start + len(inside)] = inside
         else:
             clock = clock[: end - start]
     delta = readings.time_delta_s[part]
@@ -221,28 +224,42 @@ def _constant(elapsed: F64, current: F64, change: F64) -> Mask:
     return np.asarray(most - least <= _CURRENT_TOLERANCE * change)
 
 
+@dataclass(frozen=True, slots=True)
 class _Loaded:
-    """The readings of a response under load: lists, of which a few places are looked at."""
+    """The readings of a response under load; as lists, of which a few places are looked at.
 
-    def __init__(self, response: _Response) -> None:
-        elapsed, ohm, constant = response.elapsed_s, response.ohm, response.is_constant
-        if not response.is_loaded.all():
-            at = response.is_loaded
-            elapsed, ohm, constant = elapsed[at], ohm[at], constant[at]
-        self.elapsed, self.ohm, self.constant = elapsed, ohm, constant
-        self.size = len(elapsed)
+    Attributes:
+        elapsed_s, ohm, is_constant: as those of the response, shape (n,).
+        elapsed, ohms, constant: the same as lists.
+        rises: whether no time is less than the one before.
+    """
+
+    elapsed_s: F64
+    ohm: F64
+    is_constant: Mask
+    elapsed: list[float]
+    ohms: list[float]
+    constant: list[bool]
+    rises: bool
 
     def places(self, place_s: float, near_s: float) -> list[int]:
         """The readings that end the interval with this time; or the nearest one, at either end."""
         elapsed = self.elapsed
-        if not self.size:
+        if not elapsed:
             return []
-        behind = elapsed >= place_s
-        out: list[int] = (np.flatnonzero(behind[1:] & (elapsed[:-1] < place_s)) + 1).tolist()
-        if behind[0] and elapsed[0] - place_s <= near_s:
+        if self.rises:
+            k = bisect.bisect_left(elapsed, place_s)
+            out = [k] if 0 < k < len(elapsed) else []
+        else:
+            out = [
+                k
+                for k in range(1, len(elapsed))
+                if elapsed[k] >= place_s and elapsed[k - 1] < place_s
+            ]
+        if elapsed[0] >= place_s and elapsed[0] - place_s <= near_s:
             out.append(0)
-        if not behind[-1] and place_s - elapsed[-1] <= near_s:
-            out.append(self.size - 1)
+        if elapsed[-1] < place_s and place_s - elapsed[-1] <= near_s:
+            out.append(len(elapsed) - 1)
         return out
 
     def estimate(self, k: int, place_s: float) -> _Estimate:
@@ -252,15 +269,12 @@ class _Loaded:
         slowly. So it lies above the chord between two readings and below the chords to their outer
         neighbours drawn on. Between these it goes about as the root of time.
         """
-        to_s, ohm = float(self.elapsed[k]), float(self.ohm[k])
-        from_s, from_ohm = (float(self.elapsed[k - 1]), float(self.ohm[k - 1])) if k else (0.0, 0.0)
-        before_s, before_ohm = (
-            (float(self.elapsed[k - 2]), float(self.ohm[k - 2])) if k > 1 else (0.0, 0.0)
-        )
-        has_after = k + 1 < self.size and bool(self.constant[k + 1])
-        after_s, after_ohm = (
-            (float(self.elapsed[k + 1]), float(self.ohm[k + 1])) if has_after else (0.0, 0.0)
-        )
+        elapsed, ohms = self.elapsed, self.ohms
+        to_s, ohm = elapsed[k], ohms[k]
+        from_s, from_ohm = (elapsed[k - 1], ohms[k - 1]) if k else (0.0, 0.0)
+        before_s, before_ohm = (elapsed[k - 2], ohms[k - 2]) if k > 1 else (0.0, 0.0)
+        has_after = k + 1 < len(elapsed) and self.constant[k + 1]
+        after_s, after_ohm = (elapsed[k + 1], ohms[k + 1]) if has_after else (0.0, 0.0)
         roots = math.sqrt(max(place_s, 0.0)), math.sqrt(max(to_s, 0.0))
         from_root = math.sqrt(max(from_s, 0.0))
         if to_s < place_s:
@@ -287,7 +301,17 @@ class _Loaded:
         # A reading shortly before the time and one not long after it carry the root of time alone.
         if k and from_s >= _CLOSE_BEFORE * place_s and place_s <= to_s <= _CLOSE_AFTER * place_s:
             high = min(high, (1.0 + _SAMPLING_SHARE) * max(root, chord))
-        return _Estimate(low, high, root_inside, bool(self.constant[k]))
+        return _Estimate(low, high, root_inside, self.constant[k])
+
+
+def _loaded(response: _Response) -> _Loaded:
+    """The part of a response that is under load."""
+    elapsed, ohm, constant = response.elapsed_s, response.ohm, response.is_constant
+    if not response.is_loaded.all():
+        at = response.is_loaded
+        elapsed, ohm, constant = elapsed[at], ohm[at], constant[at]
+    rises = bool((elapsed[1:] >= elapsed[:-1]).all())
+    return _Loaded(elapsed, ohm, constant, elapsed.tolist(), ohm.tolist(), constant.tolist(), rises)
 
 
 def _at(
@@ -296,9 +320,18 @@ def _at(
     seconds: float,
     noise_ohm: float,
     drift_v_s: float | None,
-    duration_s: float,
+    ended_s: tuple[float, float],
 ) -> tuple[float | None, str | None]:
-    """The resistance so long after the step began, or the reason for which there is none."""
+    """The resistance so long after the step began, or the reason for which there is none.
+
+    Args:
+        response: to the step of the current.
+        loaded: the part of it under load.
+        seconds: the wanted time.
+        noise_ohm: two deviations of the noise of two readings.
+        drift_v_s: how fast the voltage moved before the step, V/s.
+        ended_s: the last time of the response, and how long the step was, s.
+    """
     near_s = max(_NEAR_SHARE * seconds, _NEAR_S)
     found: list[_Estimate] = []
     # Counted from the earliest moment at which the step can have begun, and from the latest.
@@ -313,7 +346,7 @@ def _at(
     wanted = f"{seconds:.0f} s"
     if response.begins_with_gap:
         return None, "sampling: readings are missing before the step"
-    if response.elapsed_s.max() < seconds - near_s and duration_s < seconds:
+    if ended_s[0] < seconds - near_s and ended_s[1] < seconds:
         return None, f"step: it ends before {wanted}"
     if uncertainty > seconds:
         return None, "start: not known when the step began"
@@ -348,13 +381,13 @@ def _at(
     return plain, None
 
 
-def _seen_noise_ohm(response: _Response) -> float:
+def _seen_noise_ohm(response: _Response, loaded: _Loaded) -> float:
     """Two standard deviations of the noise of two readings, and their rounding, as ohm.
 
     Third differences of readings at equal distances have 20 times the variance of the noise, and
     signs that alternate; those of a smooth response keep their sign.
     """
-    noise = _TWO_READINGS * _alternating_ohm(_Loaded(response))
+    noise = _TWO_READINGS * _alternating_ohm(loaded)
     volts = response.volts
     if len(volts) < 4:
         return noise
@@ -367,11 +400,11 @@ def _seen_noise_ohm(response: _Response) -> float:
 
 def _alternating_ohm(loaded: _Loaded) -> float:
     """The standard deviation of the noise that the readings show by themselves, ohm; 0 for none."""
-    if loaded.size < 7:  # three pairs of third differences
+    if len(loaded.elapsed) < 7:  # three pairs of third differences
         return 0.0
-    elapsed, ohm = loaded.elapsed, loaded.ohm
-    interval = np.diff(elapsed)
-    alike = np.abs(np.diff(interval))
+    elapsed, ohm = loaded.elapsed_s, loaded.ohm
+    interval = elapsed[1:] - elapsed[:-1]
+    alike = np.abs(interval[1:] - interval[:-1])
     bound = 0.1 * interval
     # of the reading k, from the third on: it and its neighbours, k - 3 to k + 1, are alike apart
     middle = bound[2:-1]
@@ -379,11 +412,11 @@ def _alternating_ohm(loaded: _Loaded) -> float:
         (alike[1:-1] <= middle)
         & (alike[2:] <= middle)
         & (np.abs(interval[:-3] - interval[2:-1]) <= middle)
-        & loaded.constant[4:]
+        & loaded.is_constant[4:]
     )
     if np.count_nonzero(even) < 3:
         return 0.0
-    thirds = np.diff(ohm, n=3)
+    thirds = ohm[3:] - 3.0 * ohm[2:-1] + 3.0 * ohm[1:-2] - ohm[:-3]
     third, previous = thirds[1:][even], thirds[:-1][even]
     square = float(np.dot(third, third)) / len(third)
     if float(np.dot(third, previous)) / len(third) < -0.25 * square:

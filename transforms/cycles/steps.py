@@ -134,11 +134,11 @@ def holds_voltage(readings: Readings, steps: Steps, step: int) -> bool:
     start, end = steps.bounds[step], steps.bounds[step + 1]
     if steps.directions[step] == REST or end - start == 1:
         return False
+    largest = steps.largest_a(step)
+    if abs(float(readings.current_a[end - 1])) >= 0.9 * largest:
+        return False
     delta = readings.time_delta_s[start:end]
     size = np.abs(readings.current_a[start:end])
-    largest = steps.largest_a(step)
-    if size[-1] >= 0.9 * largest:
-        return False
     if math.isnan(delta[0]):  # a test's first reading
         delta, size = delta[1:], size[1:]
     whole = float(delta.sum())
