@@ -16,6 +16,7 @@ from tests.calce import calce_dir
 from tests.integration import test_incremental_capacity, test_resistance
 from tests.running import Ran, run
 from tests.transforms.cycles.from_models import Cycle, cycles
+from tests.transforms.cycles.odd_cells import OddCell
 from transforms.cycles.ica import Asked, Peak, peaks, peaks_of
 from transforms.cycles.resistance import resistance
 from transforms.cycles.steps import steps_of
@@ -57,6 +58,8 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> list[Cycle]:
     test_resistance.odd_ones(source)
     for seed, (name, case) in enumerate(test_incremental_capacity.CASES.items()):
         case.write(source / name / f"{name}.csv", seed)
+    for number in range(12):
+        OddCell(number).write(source)
     for number in range(CELLS):
         draw(1, number).write(source / "cells.ndjson")
     return build(run(folder, source))
@@ -183,3 +186,25 @@ def test_many_cells(seed: int, tmp_path: Path) -> None:
     found = drawn(tmp_path, seed, range(3 * CELLS))
     agree(found, resistances_differ, {"resistance": 200, "no resistance": 200})
     agree(found, peaks_differ, {"peak": 500, "no peak": 200})
+
+
+@pytest.mark.long
+def test_odd_cells(tmp_path: Path) -> None:
+    for number in range(100, 200):
+        OddCell(number).write(tmp_path / "in")
+    found = build(run(tmp_path, tmp_path / "in"))
+    reasons = [
+        "None",
+        "step: the cycle has no discharge",
+        "step: it ends before 30 s",
+        "current: changes by too little as the discharge begins",
+        "current: not constant until 30 s",
+        "start: not known when the step began",
+        "sampling: readings are missing before the step",
+        "sampling: no reading in the first 30 s",
+        "sampling: readings around 30 s too far apart",
+        "voltage: too noisy for so small a change",
+        "voltage: moves against the current",
+    ]
+    agree(found, resistances_differ, {f"because {reason}": 1 for reason in reasons})
+    agree(found, peaks_differ, {"peak": 100, "no peak": 100})
