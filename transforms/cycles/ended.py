@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,8 @@ from transforms.cycles.measure import (
     before,
     measure,
 )  # fmt: skip
+from transforms.cycles.noise import Noise
+from transforms.cycles.steps import Readings
 from transforms.cycles.swings import Level
 from transforms.limits import codes
 
@@ -79,6 +82,7 @@ class Head:
         moved_ah, low_ah, high_ah: how far the level has gone, where cycles have no number.
         look_at: how far it must come back, in least swings, before it is looked at.
         waiting: readings.
+        noise: of its voltage.
         emitted: cycles that have been given on and still wait.
     """
 
@@ -97,6 +101,7 @@ class Head:
     high_ah: float = 0.0
     look_at: float = _WORTH_LOOKING
     waiting: int = 0
+    noise: Noise = field(default_factory=Noise)
     emitted: tuple[Emitted, ...] = ()
 
 
@@ -112,7 +117,7 @@ class Cycle:
         is_ended: False where the input ended first.
         is_whole: whether all of it was seen.
         throughput_ah: of the cycles before it.
-        largest_step_ah: what the cell's largest step so far moved.
+        noise: of the cell's voltage, with this cycle's.
     """
 
     equipment_id: str
@@ -126,6 +131,7 @@ class Cycle:
     is_ended: bool
     is_whole: bool
     throughput_ah: float
+    noise: Noise
     start: int
     end: int
 
@@ -137,6 +143,36 @@ class Ended:
     cycles: list[Cycle]
     rows: Rows
     measured: Measured
+    numbers: I64  # of each row in its test, from 1; more where only context is before it
+
+    def readings(self, cycle: Cycle) -> Readings:
+        """The readings of one cycle, with those before it that are there, for its kernels."""
+        rows, measured = self.rows, self.measured
+        before = cycle.start - max(0, cycle.start - _CONTEXT)
+        begin = cycle.start - before
+        while rows.test[begin] != rows.test[cycle.start]:
+            begin += 1
+        part = slice(begin, cycle.end)
+        step_time = rows.step_time_s[part]
+        numbered = ~np.isnan(rows.step[part])
+        return Readings(
+            first=cycle.start - begin,
+            reading_seq=self.numbers[part],
+            step_run=self._step_runs[part],
+            recorded_s=(rows.time_us[part] - rows.time_us[begin]) / 1e6,
+            time_delta_s=measured.delta_s[part],
+            step_time_s=None if np.isnan(step_time).all() else step_time,
+            voltage_v=rows.voltage[part],
+            current_a=rows.current[part],
+            dq_charge_ah=measured.charge_ah[part],
+            dq_discharge_ah=measured.discharge_ah[part],
+            is_gap=measured.gap[part],
+            is_numbered=None if numbered.all() else numbered,
+        )
+
+    @cached_property
+    def _step_runs(self) -> I64:
+        return np.cumsum(self.measured.step_start)
 
 
 class OpenCycles:
@@ -305,7 +341,7 @@ class OpenCycles:
             kept = _with_tops(table, measured, marks)
             kept = kept.filter(pa.array(keep)).combine_chunks()
             self.pieces = [*rest, *([kept] if kept.num_rows else [])]
-        return Ended(cycles, rows, measured)
+        return Ended(cycles, rows, measured, _numbers(measured, context))
 
     def _of_cell(
         self, name: str, head: Head, stretch: _Stretch, identity: tuple[Any, Any],
@@ -318,6 +354,7 @@ class OpenCycles:
         emitted: list[Emitted] = []
         number, throughput = head.number, head.throughput_ah
         moved = stretch.moved_ah()
+        runs = np.cumsum(stretch.measured.step_start, dtype=np.int64)
         out: list[Cycle] = []
         open_from: int | None = None
         for place, group in enumerate(groups):
@@ -329,13 +366,15 @@ class OpenCycles:
                 digest = _digest(high[group.start : group.end], low[group.start : group.end])
                 earlier = known.get(cycle)
                 version = 1 if earlier is None else earlier.version + (digest != earlier.digest)
+                if earlier is None:
+                    head.noise = stretch.noise(head.noise, runs, group)
                 if earlier is None or digest != earlier.digest:
                     out.append(
                         Cycle(
                             name, group.test_id, group.restarts, group.cycle, number, version,
                             digest, group.is_derived, is_ended,
-                            head.is_whole if place == 0 else True, before_ah, group.start,
-                            group.end,
+                            head.is_whole if place == 0 else True, before_ah, head.noise,
+                            group.start, group.end,
                         )
                     )  # fmt: skip
                 emitted.append(Emitted(*cycle, version, digest, number, before_ah))
@@ -387,13 +426,17 @@ class _Stretch:
         limits: CellLimits, tests: list[str | None] | None,
     ) -> None:  # fmt: skip
         self.rows, self.begin, self.end = rows, begin, end
-        self._measured, self._head, self._limits, self._tests = measured, head, limits, tests
+        self.measured, self._head, self._limits, self._tests = measured, head, limits, tests
         self._first = begin + int(np.count_nonzero(context[begin:end]))
 
     def moved_ah(self) -> F64:
         """Charge in and out of each row's interval."""
         part = slice(self.begin, self.end)
-        return self._measured.charge_ah[part] + self._measured.discharge_ah[part]
+        return self.measured.charge_ah[part] + self.measured.discharge_ah[part]
+
+    def noise(self, known: Noise, runs: I64, group: _Group) -> Noise:
+        """What is known of the voltage's noise, with a cycle's."""
+        return known.with_rests(self.rows, self.measured, runs, group.start, group.end)
 
     def groups(self) -> list[_Group]:
         """The cycles, in order; the last one goes on."""
@@ -431,7 +474,7 @@ class _Stretch:
         ]
 
     def _by_swings(self, start: int, end: int, test_id: str | None, is_first: bool) -> list[_Group]:
-        measured, head = self._measured, self._head
+        measured, head = self.measured, self._head
         level = head.level if is_first else Level()
         part = slice(start, end)
         if level.least_ah <= 0.0:
@@ -451,11 +494,11 @@ class _Stretch:
         """The model's least_swing_ah, of the steps so far."""
         nominal = float(self._limits.nominal_ah[self.rows.profile[start]])
         part = slice(start, end)
-        new = self._measured.step_start[part].copy()
+        new = self.measured.step_start[part].copy()
         new[0] = True
         begin = np.flatnonzero(new)
-        charge = np.add.reduceat(self._measured.charge_ah[part], begin)
-        discharge = np.add.reduceat(self._measured.discharge_ah[part], begin)
+        charge = np.add.reduceat(self.measured.charge_ah[part], begin)
+        discharge = np.add.reduceat(self.measured.discharge_ah[part], begin)
         step = float(np.maximum(charge, discharge).max())
         if nominal > 0.0:
             return swings.LEAST_SWING * nominal
@@ -470,11 +513,20 @@ class _Stretch:
             head.is_whole = True
         own = self.rows.test[group.start]
         if group.start > self.begin and self.rows.test[group.start - 1] == own:
-            head.logs_step_starts = float(self._measured.logs_step_starts[group.start])
+            head.logs_step_starts = float(self.measured.logs_step_starts[group.start])
         elif not is_first:
             head.logs_step_starts = np.nan
         head.moved_ah = head.low_ah = head.high_ah = 0.0
         head.look_at = _WORTH_LOOKING
+
+
+def _numbers(measured: Measured, context: Mask) -> I64:
+    """The number of each row in its test, from 1; at least 2 where the test began before the rows."""
+    size = len(context)
+    begins = np.maximum.accumulate(np.where(measured.first, np.arange(size), 0))
+    numbers: I64 = np.arange(size) - begins + 1
+    numbers += context[begins]
+    return numbers
 
 
 def _texts(table: pa.Table, name: str) -> list[str | None] | None:

@@ -15,6 +15,7 @@ from transforms.batch import PackedBatch, stack
 from transforms.cycles import rows as row_columns
 from transforms.cycles.ended import Emitted, Ended, Head, OpenCycles
 from transforms.cycles.measure import CellLimits
+from transforms.cycles.noise import Noise
 from transforms.cycles.swings import Level
 from transforms.limits import Limits, codes
 
@@ -22,7 +23,7 @@ from transforms.limits import Limits, codes
 _MOST_PIECES = 64
 _PIECES = b"pieces"
 _LEVEL = "level_"
-_PLAIN = tuple(each.name for each in fields(Head) if each.name not in ("level", "emitted"))
+_PLAIN = tuple(each.name for each in fields(Head) if each.name not in ("level", "noise", "emitted"))
 _LEVELS = tuple(each.name for each in fields(Level))
 
 
@@ -52,6 +53,7 @@ def heads_table(heads: dict[str, Head]) -> pa.Table:
             [getattr(head.level, name) for head in values],
             pa.float64() if name.endswith("_ah") else pa.int64(),
         )
+    columns["noise"] = pa.array([json.dumps(head.noise) for head in values], pa.string())
     columns["emitted"] = pa.array(
         [json.dumps(head.emitted) if head.emitted else "" for head in values], pa.string()
     )
@@ -72,8 +74,10 @@ def heads_of(table: pa.Table) -> dict[str, Head]:
         known = dict(zip(_PLAIN, (column[row] for column in plain), strict=True))
         level = Level(**dict(zip(_LEVELS, (column[row] for column in levels), strict=True)))
         told = columns["emitted"][row]
+        noise = Noise(*json.loads(columns["noise"][row]))
         emitted = tuple(Emitted(*each) for each in json.loads(told)) if told else ()
-        out[name] = Head(**known, level=level, emitted=emitted)
+        noise = noise._replace(differences=tuple(noise.differences))
+        out[name] = Head(**known, level=level, noise=noise, emitted=emitted)
     return out
 
 

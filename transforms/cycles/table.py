@@ -10,8 +10,10 @@ import pyarrow as pa
 
 from schemas.forms import UTC_MICROSECONDS, arrow_schema
 from schemas.reading import CYCLES_LIVE
+from transforms.cycles import ica, resistance
 from transforms.cycles.ended import Cycle, Ended
 from transforms.cycles.measure import F64, CellLimits, Mask
+from transforms.cycles.steps import Steps, steps_of
 from transforms.cycles.totals import Cycles
 
 SCHEMA = arrow_schema(CYCLES_LIVE)
@@ -70,6 +72,7 @@ def cycle_rows(ended: Ended, limits: CellLimits) -> pa.Table:
         + found["charge_ah"]
         + found["discharge_ah"],
     }
+    columns |= _of_curves(ended, cycles, limits)
     for name, values in found.items():
         if name in _COUNTS:
             columns[name] = values.astype(np.int64)
@@ -79,6 +82,34 @@ def cycle_rows(ended: Ended, limits: CellLimits) -> pa.Table:
     return pa.table(
         [_typed(columns.get(field.name, missing), field.type) for field in SCHEMA], schema=SCHEMA
     )
+
+
+def _of_curves(ended: Ended, cycles: list[Cycle], limits: CellLimits) -> dict[str, Any]:
+    """Resistance and main peaks of dQ/dV of each cycle."""
+    ohm_10s, ohm_30s, asked = [], [], []
+    for cycle in cycles:
+        readings = ended.readings(cycle)
+        rest_a = float(ended.measured.rest_current_a[cycle.start])
+        steps = steps_of(readings, rest_a)
+        found = resistance.resistance(readings, steps, rest_a, cycle.noise.any_v)
+        ohm_10s.append(found.ohm[0])
+        ohm_30s.append(found.ohm[1])
+        nominal = float(limits.nominal_ah[ended.rows.profile[cycle.start]])
+        capacity = nominal if nominal > 0.0 else _largest_ah(steps)
+        asked.append(ica.Asked(readings, steps, capacity, cycle.noise.rest_v))
+    peaks = ica.peaks_of(asked)
+    out: dict[str, Any] = {"dc_resistance_10s_ohm": ohm_10s, "dc_resistance_30s_ohm": ohm_30s}
+    for direction in ("charge", "discharge"):
+        own = [getattr(peak, direction) for peak in peaks]
+        out[f"{direction}_peak_v"] = [None if one is None else one.voltage_v for one in own]
+        out[f"{direction}_peak_ah_per_v"] = [
+            None if one is None else one.dq_dv_ah_per_v for one in own
+        ]
+    return out
+
+
+def _largest_ah(steps: Steps) -> float:
+    return max([*steps.charge_ah, *steps.discharge_ah, 0.0])
 
 
 def _typed(values: Any, kind: pa.DataType) -> pa.Array:
