@@ -10,9 +10,10 @@ from typing import Final
 import numpy as np
 
 from transforms.health import coefficients as plain
-from transforms.health.coefficients import Chemistry, Coefficients
+from transforms.health.coefficients import Chemistry, Coefficients, Filter
 from transforms.health.electrodes import F64
 from transforms.health.fit import (
+    BIAS,
     COLD,
     FADE,
     RESISTANCE,
@@ -136,7 +137,7 @@ class Cell:
         resistance_ohm: of the reference; NaN while unknown.
         noise_v: of its voltage; NaN while unknown.
         full: place of the upper limit, in nominal capacities; NaN while unknown.
-        unused: kept for later.
+        unexplained: share of the segments' rise that neither reference nor noise explains.
         mean: the filter's expectation, (SIZE,).
         covariance: of that.
         references: at most MOST_REFERENCES.
@@ -152,7 +153,7 @@ class Cell:
     resistance_ohm: float = math.nan
     noise_v: float = math.nan
     full: float = math.nan
-    unused: float = 0.0
+    unexplained: float = 0.0
     mean: F64 = field(default_factory=lambda: np.zeros(0))
     covariance: F64 = field(default_factory=lambda: np.zeros((0, 0)))
     references: list[Reference] = field(default_factory=list)
@@ -162,7 +163,7 @@ class Cell:
         head = _HEAD.pack(
             VERSION, len(self.references), min(self.cycles, 65_535), self.capacities,
             self.throughput_ah, self.ended_at_s, self.temperature_c, self.capacity_ah,
-            self.capacity_rate_c, self.resistance_ohm, self.noise_v, self.full, self.unused,
+            self.capacity_rate_c, self.resistance_ohm, self.noise_v, self.full, self.unexplained,
         )  # fmt: skip
         if not len(self.mean):
             return head
@@ -212,7 +213,7 @@ class Cell:
         given = chosen or plain.default()
         kind = given.of(known.chemistry)
         self._expect(cycle, known, kind, given)
-        warmth = self._warmth(cycle, kind)
+        warmth = self._warmth(cycle, kind, given.filter)
         methods = []
         reason = NO_SEGMENT
         found = None
@@ -222,6 +223,8 @@ class Cell:
             reason, found, points = self._fit(cycle, known, kind, given, warmth)
             if found is not None:
                 self.mean, self.covariance = found.mean, found.covariance
+                self.unexplained += 0.1 * (found.unexplained - self.unexplained)
+                self.mean[FADE] = max(self.mean[FADE], 0.0)  # cells do not grow
                 methods += sorted(
                     {
                         "partial charge" if p.curve.reference.direction > 0.0 else
@@ -243,9 +246,9 @@ class Cell:
         """What is expected of the cycle before it says anything."""
         drift = given.filter
         if not len(self.mean):
-            self.mean = np.array([1.0, 0.0, 0.0, kind.cold_per_k, drift.fade_per_cycle])
+            self.mean = np.array([1.0, 0.0, 0.0, kind.cold_per_k, drift.fade_per_cycle, 0.0])
             self.covariance = np.diag(
-                [1e-6, 1e-7, 1e-5, kind.cold_per_k_sd**2, drift.fade_per_cycle_sd**2]
+                [1e-6, 1e-7, 1e-7, kind.cold_per_k_sd**2, drift.fade_per_cycle_sd**2, 1e-8]
             )
             self.throughput_ah = cycle.throughput_ah
         # A cycle ages a cell as such, and by what it moves.
@@ -256,8 +259,10 @@ class Cell:
         move[SCALE, FADE] = -step
         self.mean = move @ self.mean
         drifts = np.zeros(SIZE)
-        drifts[[SCALE, SLIDE, RESISTANCE, FADE]] = (
-            drift.scale_drift, drift.slide_drift, drift.resistance_drift, drift.fade_drift,
+        # A curve that ages otherwise than the model says more and more of something else.
+        bias = math.hypot(drift.bias_drift, drift.bias_per_unexplained * self.unexplained)
+        drifts[[SCALE, SLIDE, RESISTANCE, FADE, BIAS]] = (
+            drift.scale_drift, drift.slide_drift, drift.resistance_drift, drift.fade_drift, bias,
         )  # fmt: skip
         self.covariance = move @ self.covariance @ move.T + np.diag(drifts**2 * step)
         self.cycles += 1
@@ -272,7 +277,7 @@ class Cell:
             return 0.0
         return cycle.temperature_c - self.temperature_c
 
-    def _warmth(self, cycle: CycleSegments, kind: Chemistry) -> Warmth:
+    def _warmth(self, cycle: CycleSegments, kind: Chemistry, drift: Filter) -> Warmth:
         apart = self._apart_k(cycle)
         colder = 0.0
         if apart and cycle.temperature_c is not None:
@@ -280,7 +285,7 @@ class Cell:
                 _ROOM_C - self.temperature_c, 0.0
             )
         more = kind.resistance_ohm_ah * (math.exp(-kind.resistance_per_k * apart) - 1.0)
-        return Warmth(colder, more, 0.003 + 0.4 * abs(more))
+        return Warmth(colder, more, drift.resistance_sd + 0.4 * abs(more))
 
     def _base(self, kind: Chemistry) -> float:
         return kind.resistance_ohm_ah
@@ -301,7 +306,7 @@ class Cell:
         """What the segments say, or why nothing; and those of which it is said."""
         if not self.references:
             return NO_CURVE, None, []
-        reasons, points, sources = [], [], []
+        reasons, points = [], []
         largest = sorted(cycle.segments, key=lambda own: -float(own.ah[-1]))[:_MOST_SEGMENTS]
         for segment in largest:
             reference = self._nearest(segment, known)
@@ -318,7 +323,6 @@ class Cell:
                 continue
             curve = Curve.of(reference, self._graphite(kind, reference))
             points.append(thinned(segment, curve, known.nominal_ah, self.noise_v))
-            sources.append(segment)
         if not points:
             return reasons[0], None, []
         other = max(abs(p.rate_c / p.curve.reference.rate_c - 1.0) for p in points)
@@ -399,7 +403,7 @@ class Cell:
                     place = place - (place.min() + place.max()) / 2.0 + 0.575
                 fresh = Reference(segment.direction, rate, full, 0, noise, np.full(POINTS, np.nan))
                 lifted = segment.direction * rate * float(self.mean[RESISTANCE])
-                fresh.add(place, self._smooth(segment) - lifted)
+                fresh.add(place, segment.voltage_v - lifted)
                 if np.count_nonzero(np.isfinite(fresh.volts)) < 4:
                     continue
                 self.references.append(fresh)
@@ -418,32 +422,20 @@ class Cell:
             if other > _SAME_RATE:
                 continue
             scale = float(found.mean[SCALE]) * (1.0 - float(found.mean[COLD]) * warmth.colder_k)
-            place = found.starts[number] + point.moved / scale
+            # As it was read, not thinned: what is smoothed is to know its noise.
+            segment = point.segment
+            moved = segment.direction * segment.ah / known.nominal_ah
+            place = found.starts[number] + moved / scale
             lifted = float(found.mean[RESISTANCE]) + found.own_resistance
-            volts = point.volts - reference.direction * point.rate_c * lifted
+            volts = segment.voltage_v - reference.direction * point.rate_c * lifted
             slide = float(found.mean[SLIDE]) if reference.is_full else 0.0
             if slide:
                 volts = volts + np.interp(place, GRID, point.curve.graphite)
                 place = place + slide
                 volts = volts - np.interp(place, GRID, point.curve.graphite)
             reference.add(place, volts)
-            reference.noise_v = max(self.noise_v / math.sqrt(reference.count), 1e-4)
             learnt = True
         return learnt
-
-    @staticmethod
-    def _smooth(segment: Segment) -> F64:
-        """Its voltage; dense readings as the mean within a step of the grid."""
-        size = len(segment.ah)
-        wide = size // (2 * POINTS)
-        if wide < 2:
-            return segment.voltage_v
-        kernel = np.ones(2 * (wide // 2) + 1)
-        ones = np.convolve(np.ones(size), kernel, "same")
-        mean: F64 = np.convolve(segment.voltage_v, kernel, "same") / ones
-        half = wide // 2
-        mean[:half], mean[-half:] = segment.voltage_v[:half], segment.voltage_v[-half:]
-        return mean
 
     def _is_full(self, segment: Segment, known: Known) -> bool:
         """Whether it goes from about one limit to the other."""
@@ -498,8 +490,8 @@ class Cell:
         full = [one for one in self.references if one.is_full]
         if not full:
             change = np.zeros(SIZE)
-            change[SCALE] = 1.0
-            return float(self.mean[SCALE]), change
+            change[[SCALE, BIAS]] = 1.0
+            return float(self.mean[SCALE] + self.mean[BIAS]), change
         # A discharge at its usual rate is what capacity means; the fastest one is.
         best = min(full, key=lambda one: (one.direction, -one.rate_c))
         curve = Curve.of(best, self._graphite(kind, best))
@@ -507,7 +499,7 @@ class Cell:
         slide, more = float(self.mean[SLIDE]), float(self.mean[RESISTANCE])
         span = _span(curve, slide, more) / fresh
         change = np.zeros(SIZE)
-        change[SCALE] = span
+        change[SCALE], change[BIAS] = span, 1.0
         scale = float(self.mean[SCALE])
         for place, width in ((SLIDE, 4e-3), (RESISTANCE, 4e-3)):
             up = _span(
@@ -517,7 +509,7 @@ class Cell:
                 curve, slide - width * (place == SLIDE), more - width * (place == RESISTANCE)
             )
             change[place] = scale * (up - down) / (2.0 * width) / fresh
-        return scale * span, change
+        return scale * span + float(self.mean[BIAS]), change
 
     def _say(self, methods: list[str], kind: Chemistry, given: Coefficients, reason: str) -> Health:
         soh, change = self.soh(kind)

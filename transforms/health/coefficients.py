@@ -45,8 +45,12 @@ class Filter:
         scale_drift: of the capacity beside the fade.
         slide_drift: of the electrodes against one another, in capacities.
         resistance_drift: of the resistance, ohm x Ah.
+        bias_drift: of a bias that only full discharges show.
+        bias_per_unexplained: more of it, per share of the voltage that is not explained.
         model_v: what the model's voltage is off, V.
         place: what its charge is off, in capacities.
+        repeats: by how much the variance of what is off in every cycle alike is raised.
+        resistance_sd: of one cycle's resistance, ohm x Ah.
     """
 
     fade_per_cycle: float
@@ -55,8 +59,12 @@ class Filter:
     scale_drift: float
     slide_drift: float
     resistance_drift: float
+    bias_drift: float
+    bias_per_unexplained: float
     model_v: float
     place: float
+    repeats: float
+    resistance_sd: float
 
 
 @dataclass(frozen=True)

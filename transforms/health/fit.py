@@ -7,6 +7,7 @@ The unknowns, a vector of `SIZE`:
     RESISTANCE  what has been added, ohm x Ah
     COLD        share of the capacity that is not usable per K
     FADE        loss of SCALE per cycle
+    BIAS        of the state of health, which only full discharges show
 
 Beside them a cycle has a resistance of its own (its warmth), and every segment begins at an unknown
 place. Voltage at a place z of the early curve V = P - N (positive less graphite):
@@ -16,6 +17,7 @@ place. Voltage at a place z of the early curve V = P - N (positive less graphite
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,15 +28,16 @@ from transforms.health.electrodes import F64
 from transforms.health.reference import GRID, STEP, Reference
 from transforms.health.segments import Segment
 
-SIZE: Final = 5
-SCALE, SLIDE, RESISTANCE, COLD, FADE = range(SIZE)
+SIZE: Final = 6
+SCALE, SLIDE, RESISTANCE, COLD, FADE, BIAS = range(SIZE)
 
-_MOST_POINTS: Final = 32
+_MOST_POINTS: Final = 24
 _STEPS: Final = 12
 _LEAST_INSIDE: Final = 0.6
 _BEYOND: Final = 0.004  # by which a place may lie outside the curve
 _HUBER: Final = 2.5
 _STARTS: Final = 3
+_AS_GOOD: Final = 0.5  # of a place's cost, in standard deviations, beside the best one's
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Curve:
 class Points:
     """A segment as the fit needs it, thinned; `moved` in nominal capacities, with its sign."""
 
+    segment: Segment
     curve: Curve
     moved: F64
     volts: F64
@@ -88,13 +92,24 @@ class Warmth:
 
 @dataclass(frozen=True)
 class Found:
-    """The outcome: mean (SIZE,), covariance, places where segments start, and how well it fits."""
+    """The outcome.
+
+    Attributes:
+        mean: of the unknowns, (SIZE,).
+        covariance: of them.
+        starts: places where the segments begin.
+        own_resistance: what the cycle's own warmth adds, ohm x Ah.
+        misfit_v: root mean square of what is left of the voltage, V.
+        unexplained: that without what noise explains, as a share of the segments' rise.
+        inside: of each segment, whether the reference covers enough of it.
+    """
 
     mean: F64
     covariance: F64
     starts: F64
     own_resistance: float
     misfit_v: float
+    unexplained: float
     inside: tuple[bool, ...]
 
 
@@ -110,7 +125,7 @@ def noise_of(segment: Segment) -> float:
 
 
 def thinned(segment: Segment, curve: Curve, nominal_ah: float, noise_v: float) -> Points:
-    """At most 32 points, each the mean of its neighbours."""
+    """At most 24 points, each the mean of its neighbours."""
     size = len(segment.ah)
     few = min(size, _MOST_POINTS)
     # By charge, so that readings that crowd somewhere count no more than others.
@@ -123,7 +138,7 @@ def thinned(segment: Segment, curve: Curve, nominal_ah: float, noise_v: float) -
     volts = np.bincount(which, segment.voltage_v, few)[there] / count
     rate = abs(float(np.median(segment.current_a))) / nominal_ah
     return Points(
-        curve, segment.direction * moved / nominal_ah, volts, noise_v / np.sqrt(count), rate
+        segment, curve, segment.direction * moved / nominal_ah, volts, noise_v / np.sqrt(count), rate
     )
 
 
@@ -145,17 +160,17 @@ class _Cycle:
         return reference.direction * more
 
     def sd(self, point: Points, slope: F64) -> F64:
-        chosen, early = self.chosen, point.curve.reference.noise_v
-        return np.sqrt(
-            point.noise_v**2 + early**2 + chosen.model_v**2 + (slope * chosen.place) ** 2
-        )
+        chosen, early = self.chosen, point.curve.reference.uncertain_v
+        # What the reference has wrong is wrong in every cycle; it must not be taken for new.
+        lasting = early**2 + chosen.model_v**2 + (slope * chosen.place) ** 2
+        return np.sqrt(point.noise_v**2 + chosen.repeats * lasting)
 
     def starts(self, x: F64, own: float, point: Points) -> list[float]:
         """Where the segment may begin: the best places of the grid that are no neighbours."""
         curve = point.curve
         low, high = curve.reference.covered
         along = point.moved / self.scale(x)
-        tried = np.arange(low - along.min(), high - along.max() + STEP / 2.0, STEP / 2.0)
+        tried = np.arange(low - along.min(), high - along.max() + STEP, STEP)
         if not len(tried):
             # Longer than the reference: by its middle.
             tried = np.arange(low - along.max(), high - along.min(), STEP)
@@ -170,6 +185,8 @@ class _Cycle:
         costs = np.where(inside, np.minimum(off, 20.0), 20.0).mean(axis=1)
         found: list[float] = []
         for number in np.argsort(costs, kind="stable").tolist():
+            if found and costs[number] > costs.min() + _AS_GOOD:
+                break
             if all(abs(tried[number] - other) > 3.0 * STEP for other in found):
                 found.append(float(tried[number]))
             if len(found) == _STARTS:
@@ -264,12 +281,17 @@ def fit(
     information = changes.T @ changes / worse + prior + _measured(size, measured)[0]
     covariance = np.linalg.inv(information)[:SIZE, :SIZE]
     misfit = float(np.sqrt(np.mean(plain**2))) if len(plain) else np.inf
+    noise = float(
+        np.mean([np.mean(p.noise_v**2) + p.curve.reference.uncertain_v**2 for p in points])
+    )
+    rise = float(np.mean([np.ptp(p.volts) for p in points]))
     return Found(
         x[:SIZE],
         (covariance + covariance.T) / 2.0,
         x[SIZE + 1 :],
         float(x[SIZE]),
         misfit,
+        math.sqrt(max(misfit**2 - noise, 0.0)) / max(rise, 1e-3),
         inside,
     )
 
