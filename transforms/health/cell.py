@@ -46,7 +46,6 @@ _MOST_RATE: Final = 2.0  # factor between a segment's rate and its reference's
 _MOST_K: Final = 25.0  # K between the cycle and the reference
 _ROOM_C: Final = 25.0  # below it a cell can use less
 _MOST_MISFIT_V: Final = 0.03
-_MOST_SD: Final = 0.05  # of the state of health, beyond which nothing is said
 _FULL_SD: Final = 0.003  # of a capacity that was measured from limit to limit
 _RATE_SD: Final = 0.25  # share by which resistance is uncertain where the rate is another
 _LEAST_RISE: Final = 6.0  # of a segment's voltage, in its noise
@@ -257,14 +256,22 @@ class Cell:
         step = max(step, min(moved, 1000.0))
         move = np.eye(SIZE)
         move[SCALE, FADE] = -step
+        # Cells that faded fast may slow down: what is not seen again is forgotten.
+        kept = math.exp(-step / drift.fade_memory)
+        move[FADE, FADE] = kept
         self.mean = move @ self.mean
+        self.mean[FADE] += (1.0 - kept) * drift.fade_per_cycle
         drifts = np.zeros(SIZE)
         # A curve that ages otherwise than the model says more and more of something else.
-        bias = math.hypot(drift.bias_drift, drift.bias_per_unexplained * self.unexplained)
+        whole = any(one.is_full for one in self.references)
+        bias = drift.bias_drift if whole else drift.bias_drift_window
+        bias = math.hypot(bias, drift.bias_per_unexplained * self.unexplained)
         drifts[[SCALE, SLIDE, RESISTANCE, FADE, BIAS]] = (
-            drift.scale_drift, drift.slide_drift, drift.resistance_drift, drift.fade_drift, bias,
+            drift.scale_drift, drift.slide_drift, drift.resistance_drift, 0.0, bias,
         )  # fmt: skip
-        self.covariance = move @ self.covariance @ move.T + np.diag(drifts**2 * step)
+        fresh = drifts**2 * step
+        fresh[FADE] = drift.fade_per_cycle_sd**2 * (1.0 - kept**2)
+        self.covariance = move @ self.covariance @ move.T + np.diag(fresh)
         self.cycles += 1
         self.throughput_ah, self.ended_at_s = cycle.throughput_ah, cycle.ended_at_s
         if cycle.temperature_c is not None and math.isnan(self.temperature_c):
@@ -514,7 +521,7 @@ class Cell:
     def _say(self, methods: list[str], kind: Chemistry, given: Coefficients, reason: str) -> Health:
         soh, change = self.soh(kind)
         variance = float(change @ self.covariance @ change)
-        if math.sqrt(max(variance, 0.0)) > _MOST_SD:
+        if math.sqrt(max(variance, 0.0)) > given.filter.most_sd:
             return _nothing(reason)
         full = any(one.is_full for one in self.references)
         interval = given.intervals["full" if full else "window"]

@@ -41,29 +41,33 @@ class Filter:
     Attributes:
         fade_per_cycle: loss that is expected before anything is known.
         fade_per_cycle_sd: how uncertain that is.
-        fade_drift: change of the fade itself.
+        fade_memory: cycles after which a fade that is not seen again is forgotten.
         scale_drift: of the capacity beside the fade.
         slide_drift: of the electrodes against one another, in capacities.
         resistance_drift: of the resistance, ohm x Ah.
         bias_drift: of a bias that only full discharges show.
+        bias_drift_window: the same where no segment from limit to limit was seen.
         bias_per_unexplained: more of it, per share of the voltage that is not explained.
         model_v: what the model's voltage is off, V.
         place: what its charge is off, in capacities.
         repeats: by how much the variance of what is off in every cycle alike is raised.
+        most_sd: of the state of health, beyond which nothing is said.
         resistance_sd: of one cycle's resistance, ohm x Ah.
     """
 
     fade_per_cycle: float
     fade_per_cycle_sd: float
-    fade_drift: float
+    fade_memory: float
     scale_drift: float
     slide_drift: float
     resistance_drift: float
     bias_drift: float
+    bias_drift_window: float
     bias_per_unexplained: float
     model_v: float
     place: float
     repeats: float
+    most_sd: float
     resistance_sd: float
 
 

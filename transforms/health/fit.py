@@ -138,7 +138,12 @@ def thinned(segment: Segment, curve: Curve, nominal_ah: float, noise_v: float) -
     volts = np.bincount(which, segment.voltage_v, few)[there] / count
     rate = abs(float(np.median(segment.current_a))) / nominal_ah
     return Points(
-        segment, curve, segment.direction * moved / nominal_ah, volts, noise_v / np.sqrt(count), rate
+        segment,
+        curve,
+        segment.direction * moved / nominal_ah,
+        volts,
+        noise_v / np.sqrt(count),
+        rate,
     )
 
 
