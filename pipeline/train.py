@@ -12,6 +12,7 @@ from pipeline import failures
 from pipeline.errors import ConfigError, not_written
 from pipeline.flags import CommandFlags
 from pipeline.shown import address, say
+from pipeline.training import flags
 
 if TYPE_CHECKING:
     import onnx
@@ -41,6 +42,7 @@ def _parser() -> CommandFlags:
     add("--origin", metavar="TEXT",
         help="where the cells come from and how to cite them, for the card; default: the first "
         "paragraph of the folder's ORIGIN.md")  # fmt: skip
+    flags.add_flags(parser)
     return parser
 
 
@@ -68,12 +70,23 @@ def _from_curves(given: argparse.Namespace) -> tuple[onnx.ModelProto, Card]:
     return early_life.train(folder, given.split, given.origin or curves.origin(given.curves))
 
 
+def _from_lives(given: argparse.Namespace) -> tuple[onnx.ModelProto, Card]:
+    """The remaining-life model of cells whose whole life is known."""
+    from pipeline.training import remaining_life
+
+    return remaining_life.train(given)
+
+
 def _train(argv: Sequence[str]) -> None:
     given = _parser().known(argv)
     out = _out(given)
-    if not given.curves:
-        raise ConfigError("--curves: must be given: a folder with discharge curves; see --help")
-    graph, card = _from_curves(given)
+    whole_lives = given.warehouse is not None or given.simulate is not None
+    if bool(given.curves) == whole_lives:
+        raise ConfigError(
+            "--curves: give a folder with discharge curves for an early-life model, or --simulate=N "
+            "and --warehouse=URI for one of the remaining life; see --help"
+        )
+    graph, card = _from_lives(given) if whole_lives else _from_curves(given)
     from pipeline.prediction import model_file
 
     try:
@@ -81,7 +94,13 @@ def _train(argv: Sequence[str]) -> None:
         card = model_file.write(out, graph, card)
     except OSError as error:
         raise ConfigError(not_written("--out", out, error)) from error
-    _report(out, card)
+    if whole_lives:
+        from pipeline.training import remaining_life
+
+        for line in (f"{card['name']} {card['version']}: {out}", *remaining_life.told(card)):
+            say(line)
+    else:
+        _report(out, card)
 
 
 def _report(out: Path, card: Card) -> None:

@@ -10,9 +10,15 @@ import pytest
 _BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data" / "calce"
 
 
-def calce_dir() -> Path:
-    """The folder with CS2_35.zip; skips the test where there is none."""
+def calce_folder() -> Path | None:
+    """The folder with CS2_35.zip; None where there is none."""
     folder = Path(os.environ.get("CALCE_DIR") or _BESIDE)
-    if not (folder / "CS2_35.zip").is_file():
-        pytest.skip(f"no CALCE data in {folder}; set CALCE_DIR to a folder with CS2_35.zip")
+    return folder if (folder / "CS2_35.zip").is_file() else None
+
+
+def calce_dir() -> Path:
+    """The same; skips the test where there is none."""
+    folder = calce_folder()
+    if folder is None:
+        pytest.skip("no CALCE data; set CALCE_DIR to a folder with CS2_35.zip")
     return folder

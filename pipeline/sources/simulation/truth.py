@@ -144,6 +144,18 @@ class Truth:
     peaks: pa.Table
 
 
+@dataclass(frozen=True)
+class Capacities:
+    """The course of one cell's life, (k,) at cycle indexes from 0, without scatter.
+
+    `capacity_ah` at 1C from limit to limit, `resistance_ohm` 30 s into a discharge.
+    """
+
+    cycle: Ints
+    capacity_ah: Floats
+    resistance_ohm: Floats
+
+
 Rows = dict[str, list[dict[str, Any]]]
 
 
@@ -167,6 +179,27 @@ def of(config: FleetConfig) -> Truth:
             truth_electrodes.add(config, number, fleet.keys, name, rows)
     schemas = {"cells": CELLS, "cycles": CYCLES, "swings": SWINGS, "peaks": PEAKS}
     return Truth(**{k: pa.Table.from_pylist(rows[k], schema=s) for k, s in schemas.items()})
+
+
+def capacities(config: FleetConfig, number: int, points: int = 400) -> Capacities:
+    """Capacities of one cell at about so many of its cycles, without simulating what it does.
+
+    At the mean temperature: seasons and cold weeks are left out.
+    """
+    fleet = Fleet(config)
+    every = max(1, config.cycles // points)
+    cycle = np.arange(0, config.cycles, every)
+    if not config.in_steps:
+        return Capacities(cycle, *truth_electrodes.capacities(config, number, fleet.keys, cycle))
+    life = Life(config, number, fleet.keys[number : number + 1])
+    nows = [life.ageing.at(k, config.temperature, scatter=False) for k in cycle.tolist()]
+    amps = protocols.rates_c(life.protocol, "full")[1] * config.nominal_ah
+    answer = 1.0 - math.exp(-30.0 / life.kind.tau_s)
+    return Capacities(
+        cycle,
+        np.array([_capacity(life, now, amps) for now in nows]),
+        np.array([now.r0 + now.r1 * answer for now in nows]),
+    )
 
 
 def _steps(config: FleetConfig, life: Life, name: str, rows: Rows) -> None:

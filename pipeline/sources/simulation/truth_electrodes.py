@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from pipeline.sources.simulation import cell_rows, surroundings, truth_peaks
-from pipeline.sources.simulation.arrays import Floats, Hashes
+from pipeline.sources.simulation.arrays import Floats, Hashes, Ints
 from pipeline.sources.simulation.cell_model import (
     CC_CHARGE,
     CC_DISCHARGE,
@@ -139,6 +139,15 @@ def add(
                 }
                 for peak in truth_peaks.peaks(volts, ah)
             ]
+
+
+def capacities(
+    config: FleetConfig, number: int, keys: Hashes, cycle: Ints
+) -> tuple[Floats, Floats]:
+    """Ah discharged in these cycles, and ohms 30 s into it, without scatter."""
+    plan = Cells(config, keys).plan(number, number + 1, 0, config.cycles, scatter=False)
+    ohms = plan.r0 + plan.r1 * (1.0 - math.exp(-30.0 / TAU_S))
+    return plan.discharge_ah.sum(axis=1)[cycle], ohms[cycle]
 
 
 def _resistance(plan: CellPlan, cycle: int, seconds: float) -> float:

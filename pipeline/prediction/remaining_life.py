@@ -1,0 +1,64 @@
+"""Runs a model of the remaining life from the fade so far: many cells at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from pipeline.prediction.model_file import Card, Model
+from transforms.life import answer, features
+from transforms.life.answer import Domain, Remaining
+from transforms.life.features import Features
+
+KIND: Final = "remaining_life"
+# The model that ships with this package.
+SHIPPED: Final = Path(__file__).with_name("models") / "remaining_life.onnx"
+
+
+class RemainingLife:
+    """A model in a file, ready to be asked.
+
+    Attributes:
+        domain: what the model was trained on.
+    """
+
+    def __init__(self, path: str | Path = SHIPPED) -> None:
+        """Reads it.
+
+        Args:
+            path: a file, gs://BUCKET/NAME or s3://BUCKET/NAME.
+
+        Raises:
+            ConfigError: it can't be read, or is no model of the remaining life by these features.
+        """
+        self._model = Model.load(path, KIND, features.NAMES)
+        self.domain = Domain.parse(self._model.card)
+
+    @property
+    def version(self) -> str:
+        """A hash of the model's content."""
+        return self._model.version
+
+    @property
+    def card(self) -> Card:
+        """The model card."""
+        return self._model.card
+
+    def of(self, cells: Sequence[Features]) -> list[Remaining]:
+        """Remaining life of cells, each by the features of its history; in their order."""
+        asked = [one.values for one in cells if answer.is_asked(one) and one.values is not None]
+        rows: Iterator[tuple[Any, float]] = iter(())
+        if asked:
+            out = self._model.run({"features": np.stack(asked)})
+            rows = iter(zip(out["spans"], out["knee_risk"][:, 0].tolist(), strict=True))
+        found = []
+        for one in cells:
+            if answer.is_asked(one):
+                spans, risk = next(rows)
+                found.append(answer.of(one, self.domain, spans, risk))
+            else:
+                found.append(answer.of(one, self.domain))
+        return found
