@@ -114,6 +114,7 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
         raise ConfigError("--metrics_port is for a job with a live source; drop it")
     EARLY.check()
     source.check()
+    registry.check_model(config)
     EARLY.check()
     choose.ready(beam_options)
     if config.dry_run:
@@ -244,7 +245,8 @@ def _finished(
         pipeline = beam.Pipeline(runner=chosen, options=beam_options)
         remembered = kept.remembered() if kept else None
         going_on = open_cycles.remembered() if open_cycles else None
-        job.build(pipeline, config, source, sinks, remembered, going_on, engine)
+        cells = open_cycles.cells() if open_cycles and config.model else []
+        job.build(pipeline, config, source, sinks, remembered, going_on, cells, engine)
         EARLY.check()
         written = choose.only_written(beam_options)
         if not source.live or written:

@@ -12,6 +12,7 @@ from pipeline.engines import HERE, Engine
 from pipeline.engines.stable import Stable
 from pipeline.options import JobConfig
 from pipeline.outcome import NoteDialects, NoteFiles, NotePositions
+from pipeline.registry import predict
 from pipeline.sinks import Produced, Sink
 from pipeline.sources import Source
 from pipeline.step_ids import StepIds
@@ -19,6 +20,7 @@ from transforms.cycles.memory import Kept
 from transforms.decode import Decode
 from transforms.enrich import Enrich, EnrichSuperseded
 from transforms.order import Order
+from transforms.prediction.follow import Follow, Remembered
 from transforms.summarise import Summarise
 from transforms.validate import Validate
 
@@ -34,12 +36,13 @@ def build(
     sinks: Sequence[Sink],
     remembered: pa.Table | None = None,
     open_cycles: Kept | None = None,
+    known_cells: Sequence[Remembered] = (),
     engine: Engine = HERE,
 ) -> Produced:
     """Adds every step to `pipeline`; returns the outputs, for tests and for whoever extends it.
 
     `remembered` is what an earlier run of a live job knew of its last readings, `open_cycles` what it
-    knew of cycles that go on.
+    knew of cycles that go on, `known_cells` of cells' health.
     Step names are stable: a running job is updated by them (tests/stable).
     """
     pipeline.component_id_map = StepIds()
@@ -63,6 +66,7 @@ def build(
         CLOCK,
         config.on_conflict == "keep",
         config.cycles,
+        config.model is not None,
     )
     sequenced = to_order | "Order" >> order
     ordered = sequenced.ordered
@@ -71,6 +75,16 @@ def build(
     readings = ordered | "Enrich" >> Enrich()
     superseded = sequenced.superseded | "EnrichSuperseded" >> EnrichSuperseded()
     window_stats = ordered | "Summarise" >> Summarise(config.window_us)
+    refused = [received.dead_letters, decoded.dead_letters, valid.dead_letters]
+    predictions, cells = None, None
+    if config.model is not None:
+        to_follow = {"curves": sequenced.curves}
+        if known_cells:
+            to_follow["remembered"] = pipeline | "Known cells" >> beam.Create(known_cells)
+        followed = to_follow | "Follow" >> Follow()
+        said = followed.asked | "Predict" >> predict(config)
+        predictions, cells = said.predictions, followed.memory
+        refused.append(said.dead_letters)
     produced = Produced(
         raw=received.batches if received.files is None else None,
         files=received.files,
@@ -83,13 +97,14 @@ def build(
         superseded=superseded,
         cycles=sequenced.cycles if config.cycles else None,
         open_cycles=sequenced.open_cycles if config.cycles and source.live else None,
+        predictions=predictions,
+        cells=cells,
     )
     if received.positions is not None:
         _ = received.positions | "Positions read" >> beam.ParDo(NotePositions())
     _ = valid.dialects | "Doubts" >> beam.ParDo(NoteDialects())
-    refused = [received.dead_letters, decoded.dead_letters, valid.dead_letters]
     if received.opened is not None:
-        _ = (received.opened, valid.readings, *refused) | "Files" >> NoteFiles()
+        _ = (received.opened, valid.readings, *refused[:3]) | "Files" >> NoteFiles()
     refused += [sink.write(produced) for sink in sinks]
     dead_letters = [part for part in refused if part is not None] | "Dead" >> beam.Flatten()
     for sink in sinks:

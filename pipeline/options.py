@@ -152,6 +152,20 @@ class JobOptions(PipelineOptions):
             f"cycle has ended; none: only the models tell; default: {CYCLES[0]}",
         )
         group.add_argument(
+            "--model",
+            default="none",
+            help="predicts health and remaining life of cells as their cycles end: a file that "
+            "python -m pipeline.train wrote (PATH, gs://… or s3://…; a new file there takes its place "
+            "while the job runs), default for the one that ships, or none; default: none",
+        )
+        group.add_argument(
+            "--model_timeout",
+            type=float,
+            default=10,
+            help="seconds that a model may take for some cells; after that they are dead letters of "
+            "step predict; default: 10",
+        )
+        group.add_argument(
             "--shards",
             type=int,
             default=8,
@@ -248,6 +262,8 @@ class JobConfig:
     on_conflict: str = CONFLICTS[0]
     shards: int = 8
     cycles: bool = True
+    model: str | None = None
+    model_timeout_s: float = 10.0
     profiles: tuple[Profile, ...] = ()
     time_zone: str = "UTC"
     zone_gap: str = Gap.AUTO.value
@@ -379,6 +395,8 @@ def config_from(options: PipelineOptions, now_us: int | None = None) -> JobConfi
         on_conflict=own.on_conflict,
         shards=own.shards,
         cycles=own.cycles == CYCLES[0],
+        model=_model(own.model, own.cycles),
+        model_timeout_s=_within("--model_timeout", own.model_timeout, 0.1, 3600),
         profiles=_profiles(own.equipment_profile),
         time_zone=_time_zone(own.time_zone),
         zone_gap=own.zone_gap,
@@ -405,6 +423,16 @@ def config_from(options: PipelineOptions, now_us: int | None = None) -> JobConfi
     )
 
 
+def _model(given: str, cycles: str) -> str | None:
+    if given == "none":
+        return None
+    if cycles != CYCLES[0]:
+        raise ConfigError(
+            "--model predicts as cycles end, and --cycles=none follows none; drop one of them"
+        )
+    return given
+
+
 def _run(launched_us: int) -> str:
     """A run's id: when it was launched, and what tells it from another of the same moment."""
     moment = dt.datetime.fromtimestamp(launched_us / 1e6, dt.UTC)
@@ -413,7 +441,7 @@ def _run(launched_us: int) -> str:
 
 def _addresses(own: Any) -> Iterator[tuple[str, str]]:
     """Every address that the flags give, each with its flag."""
-    yield from (("--source", own.source), ("--lake", own.lake))
+    yield from (("--source", own.source), ("--lake", own.lake), ("--model", own.model))
     yield from (("--warehouse", uri) for uri in own.warehouse or ())
     for name in ("dead_letter_topic", "checkpoint"):
         if (uri := getattr(own, name)) is not None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import NamedTuple, cast
 
+import apache_beam as beam
+
 from pipeline.engines import HERE, Engine
 from pipeline.errors import ConfigError
 from pipeline.options import JobConfig
@@ -96,6 +98,22 @@ def source(
             f"{', '.join(most)} or {last}"
         )
     return meant.from_config(WantedSource(config, engine, told or Told()))
+
+
+def predict(config: JobConfig) -> beam.PTransform:
+    """The step that runs `--model`; heavy libraries are only loaded where it is asked for."""
+    from pipeline.prediction.in_stream import Predict
+
+    assert config.model is not None
+    return Predict(config.model, config.source.partition("?")[0], config.model_timeout_s)
+
+
+def check_model(config: JobConfig) -> None:
+    """Finds out whether `--model` can be used; raises ConfigError."""
+    if config.model is not None:
+        from pipeline.prediction.in_stream import check
+
+        check(config.model)
 
 
 def _lines(table: dict[str, Line]) -> list[Line]:

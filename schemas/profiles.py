@@ -56,6 +56,7 @@ class Profile:
     v_min_v: float | None = None
     v_max_v: float | None = None
     cutoff_current_a: float | None = None
+    end_of_life_soh: float = 0.8
     nominal_frequency_hz: float | None = None
     temperature_min_c: float | None = None
     temperature_max_c: float | None = None

@@ -30,6 +30,7 @@ from transforms.cycles.ended import Ended, OpenCycles
 from transforms.cycles.measure import CellLimits
 from transforms.cycles.table import cycle_rows
 from transforms.limits import Limits, codes
+from transforms.prediction.curves import curves
 from transforms.sequence import NOTHING_RECENT, Sequenced, gathered, sequence
 from transforms.validate import FLAG
 
@@ -244,10 +245,16 @@ class _Ordering(beam.DoFn):
     """What both ways of ordering share; with them, the only step that remembers anything."""
 
     def __init__(
-        self, profiles: tuple[Profile, ...], window_us: int, first_stays: bool, cycles: bool
+        self,
+        profiles: tuple[Profile, ...],
+        window_us: int,
+        first_stays: bool,
+        cycles: bool,
+        curves: bool,
     ) -> None:
         self._profiles = profiles
         self._cycles = cycles
+        self._curves = curves
         self._window_us = window_us
         self._first_stays = first_stays
         self._limits: Limits | None = None
@@ -271,7 +278,12 @@ class _Ordering(beam.DoFn):
     def ended(self, cycles: Ended | None, limits: CellLimits) -> Iterator[Any]:
         """The rows of cycles that have ended."""
         if cycles is not None and cycles.cycles:
-            yield TaggedOutput("cycles", cycle_rows(cycles, limits))
+            rows = cycle_rows(cycles, limits)
+            yield TaggedOutput("cycles", rows)
+            if self._curves:
+                found = curves(cycles, rows, limits)
+                if found.num_rows:
+                    yield TaggedOutput("curves", found)
 
 
 class _OrderBounded(_Ordering):
@@ -343,8 +355,9 @@ class _OrderUnbounded(_Ordering):
         clock: Clock,
         first_stays: bool,
         cycles: bool,
+        curves: bool,
     ) -> None:
-        super().__init__(profiles, window_us, first_stays, cycles)
+        super().__init__(profiles, window_us, first_stays, cycles, curves)
         self._allowed_lateness_us = allowed_lateness_us
         self._leads = leads
         self._longest_us = longest_us
@@ -641,7 +654,8 @@ class Order(beam.PTransform):
     of these. Their tables, as one, are what a later run takes as `remembered`. `superseded`:
     tables of readings of which another version counts: the one that arrived last or, where
     `first_stays`, the first. `cycles`: tables of schema CYCLES_LIVE, of the cells' cycles that have ended
-    (nothing without `cycles`); `open_cycles`: (shard, memory.Change), what is to be remembered of the
+    (nothing without `cycles`); `curves`: what they say of health, tables of `curves.SCHEMA` (nothing
+    without `curves`); `open_cycles`: (shard, memory.Change), what is to be remembered of the
     others, which a later run takes as `open_cycles` (memory.Kept).
 
     `leads`: whether the time of every element is the watermark that the whole input will have
@@ -659,8 +673,10 @@ class Order(beam.PTransform):
         clock: Clock | None = None,
         first_stays: bool = False,
         cycles: bool = False,
+        curves: bool = False,
     ) -> None:
         super().__init__()
+        self._curves = curves
         self._first_stays = first_stays
         self._cycles = cycles
         self._leads = leads
@@ -692,7 +708,7 @@ class Order(beam.PTransform):
             pieces = (pieces, open_cycles) | "WithOpen" >> beam.Flatten()
         if valid.is_bounded:
             ordering: _Ordering = _OrderBounded(
-                self._profiles, self._window_us, self._first_stays, self._cycles
+                self._profiles, self._window_us, self._first_stays, self._cycles, self._curves
             )
         else:
             if self._clock is None:
@@ -706,13 +722,15 @@ class Order(beam.PTransform):
                 self._clock,
                 self._first_stays,
                 self._cycles,
+                self._curves,
             )
         step = beam.ParDo(ordering).with_output_types(
             pa.Table,
             tails=tuple[int, Tail],
             superseded=pa.Table,
             cycles=pa.Table,
+            curves=pa.Table,
             open_cycles=tuple[int, memory.Change],
         )
-        outputs = ("tails", "superseded", "cycles", "open_cycles")
+        outputs = ("tails", "superseded", "cycles", "curves", "open_cycles")
         return pieces | "InOrder" >> step.with_outputs(*outputs, main="ordered")

@@ -28,6 +28,7 @@ CREATE TABLE IF NOT EXISTS waiting (
     place INTEGER PRIMARY KEY AUTOINCREMENT, shard INTEGER NOT NULL, data BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS by_shard ON waiting (shard);
+CREATE TABLE IF NOT EXISTS cells (equipment TEXT PRIMARY KEY, data BLOB NOT NULL);
 """
 _UNREADABLE = (sqlite3.DatabaseError, pa.ArrowException, KeyError, ValueError, TypeError)
 
@@ -51,6 +52,8 @@ class _Changes:
 
 # By file and shard. One per process: DoFns are copied.
 _CHANGED: dict[str, dict[int, _Changes]] = {}
+# By file and cell.
+_CELLS: dict[str, dict[str, bytes]] = {}
 
 
 class _Remember(beam.DoFn):
@@ -60,6 +63,15 @@ class _Remember(beam.DoFn):
     def process(self, element: tuple[int, Change]) -> None:
         shard, change = element
         _CHANGED[self._path].setdefault(shard, _Changes()).add(change)
+
+
+class _RememberCell(beam.DoFn):
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def process(self, element: tuple[str, bytes]) -> None:
+        name, data = element
+        _CELLS[self._path][name] = data
 
 
 class OpenCycles(Sink):
@@ -76,7 +88,7 @@ class OpenCycles(Sink):
 
     def prepare(self) -> None:
         """Opens the file; one that can't be used is removed, for it is made of readings that are written."""
-        _CHANGED[self._path] = {}
+        _CHANGED[self._path], _CELLS[self._path] = {}, {}
         try:
             self._open()
         except sqlite3.DatabaseError as error:
@@ -120,6 +132,18 @@ class OpenCycles(Sink):
             )  # fmt: skip
             return None
 
+    def cells(self) -> list[tuple[str, bytes]]:
+        """What the last run knew of cells' health."""
+        assert self._database is not None
+        try:
+            return self._database.execute("SELECT equipment, data FROM cells").fetchall()
+        except sqlite3.DatabaseError as error:
+            _log.warning(
+                "--checkpoint: %s can't be read (%s); health is followed from now on",
+                self._path, error,
+            )  # fmt: skip
+            return []
+
     @staticmethod
     def _shards(database: sqlite3.Connection) -> list[tuple[pa.Table, list[pa.Table]]]:
         found = []
@@ -135,16 +159,19 @@ class OpenCycles(Sink):
         if produced.open_cycles is not None:
             step = beam.ParDo(_Remember(self._path))
             _ = produced.open_cycles | "RememberCycles" >> step
+        if produced.cells is not None:
+            _ = produced.cells | "RememberCells" >> beam.ParDo(_RememberCell(self._path))
 
     def save(self) -> None:
         """Writes what changed, whole or not at all; to be called between bundles."""
         changed, _CHANGED[self._path] = _CHANGED[self._path], {}
+        cells, _CELLS[self._path] = _CELLS[self._path], {}
         database = self._database
-        if not changed or database is None:
+        if not (changed or cells) or database is None:
             return
         try:
             database.execute("BEGIN IMMEDIATE")
-            if self._is_first:
+            if self._is_first and changed:
                 # What the last run left has come with the changes, by the shards of this one.
                 database.execute("DELETE FROM waiting")
                 database.execute("DELETE FROM heads")
@@ -158,8 +185,9 @@ class OpenCycles(Sink):
                     "INSERT INTO waiting (shard, data) VALUES (?, ?)",
                     [(shard, _data(piece)) for piece in changes.added],
                 )
+            database.executemany("INSERT OR REPLACE INTO cells VALUES (?, ?)", list(cells.items()))
             database.execute("COMMIT")
-            self._is_first = False
+            self._is_first = self._is_first and not changed
         except sqlite3.Error as error:
             told = not_written("--checkpoint", self._path, OSError(None, str(error)))
             raise CheckpointFailed(told) from error

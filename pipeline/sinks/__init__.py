@@ -42,6 +42,7 @@ class Produced:
         open_cycles: PCollection of (shard, `transforms.cycles.memory.Change`), or None: what the
             next readings need to know of cycles that go on.
         predictions: PCollection of tables of schema PREDICTION, or None.
+        cells: PCollection of (cell, bytes), or None: what is remembered of its health.
     """
 
     raw: beam.PCollection | None
@@ -56,6 +57,7 @@ class Produced:
     cycles: beam.PCollection | None = None
     open_cycles: beam.PCollection | None = None
     predictions: beam.PCollection | None = None
+    cells: beam.PCollection | None = None
 
     @property
     def tables(self) -> list[tuple[Table, beam.PCollection]]:

@@ -285,7 +285,7 @@ _COLUMNS = (
 
 def _workbook(content: bytes) -> F64:
     """The columns above, (n, 7)."""
-    from python_calamine import CalamineWorkbook  # noqa: PLC0415
+    from python_calamine import CalamineWorkbook
 
     book = CalamineWorkbook.from_filelike(io.BytesIO(content))
     out: list[list[float]] = []

@@ -41,6 +41,7 @@ class CellLimits:
         self.gap_cv_s = _column(p.gap_cv_s for p in profiles)
         rated = _column(p.rated_current_a for p in profiles)
         self.rated_a = np.where(np.isnan(rated), self.nominal_ah, rated)
+        self.end_of_life = _column(p.end_of_life_soh for p in profiles)
         self.chemistry = tuple(p.chemistry for p in profiles)
 
 
