@@ -333,6 +333,9 @@ def _superseded(table: pa.Table, found: _Versions, is_new: Mask) -> pa.Table | N
 
 def tail_problem(schema: pa.Schema) -> str | None:
     """Why a table of this schema can't be a tail; None if it can."""
+    twice = [name for name in schema.names if schema.names.count(name) > 1]
+    if twice:
+        return f"has the column {twice[0]} twice"
     for name, kind in _TAIL_TYPES.items():
         if name not in schema.names or schema.field(name).type != kind:
             return f"has no column {name} of type {kind}"

@@ -10,6 +10,7 @@ import datetime as dt
 import hashlib
 import logging
 import math
+import resource
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ import apache_beam as beam
 import orjson
 import pyarrow as pa
 from apache_beam.metrics import Metrics
+from apache_beam.ml.inference import base
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.pvalue import TaggedOutput
 
@@ -43,6 +45,8 @@ _LOOK_S = 1.0
 _FETCH_S = 60.0
 _MOST_TOGETHER = 1000
 _log = logging.getLogger(__name__)
+# Beam gives the module up where another of its imports fails, and then warns at every model.
+base.resource = resource
 
 
 class Given(NamedTuple):

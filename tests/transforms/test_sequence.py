@@ -16,7 +16,7 @@ from tests.transforms.reference import COUNTERS, _key, expected
 from transforms.batch import stack
 from transforms.decode import decode
 from transforms.interpret.decide import plain
-from transforms.sequence import DERIVED, gathered, sequence
+from transforms.sequence import DERIVED, gathered, sequence, tail_problem
 from transforms.validate import validate
 
 COMPARED = ("streamed_at", "id_high", "id_low", "flags", *DERIVED)
@@ -682,3 +682,8 @@ def test_what_was_remembered_by_other_profiles_is_judged_by_todays():
     ]
     found = sequence(*old, limits())
     assert found.table.drop_columns("profile") == wanted.table.drop_columns("profile")
+
+
+def test_a_table_that_has_a_column_twice_is_no_tail():
+    fields = [pa.field("profile", pa.int32()), pa.field("profile", pa.int32())]
+    assert tail_problem(pa.schema(fields)) == "has the column profile twice"
