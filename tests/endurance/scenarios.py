@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.endurance import event_time, failures, million, odd_input, random_topics
+from tests.endurance import event_time, fading, failures, million, odd_input, random_topics
 from tests.endurance.rig import Rig
 
 SCENARIOS: dict[str, Callable[[Rig], dict[str, int]]] = {
@@ -13,6 +13,7 @@ SCENARIOS: dict[str, Callable[[Rig], dict[str, int]]] = {
         failures.calm,
         failures.crashes,
         failures.accounts,
+        fading.fading,
         failures.broker_restarts,
         failures.broker_crashes,
         failures.idle_partition,

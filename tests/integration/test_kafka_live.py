@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.endurance.fading import fading
 from tests.endurance.failures import accounts, crashes
 from tests.endurance.million import million
 from tests.endurance.rig import Rig
@@ -28,6 +29,7 @@ _BESIDE: dict[str, Callable[[Rig], dict[str, int]]] = {
     "old_and_new_by_default": SCENARIOS["old_and_new"],
     "crashes": partial(crashes, kills=2),
     "accounts": partial(accounts, kills=1),
+    "fading": partial(fading, kills=2, cycles=30),
     "million": partial(million, readings=30_000),
 }
 _AT_ONCE = 3
