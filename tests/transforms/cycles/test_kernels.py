@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tests.integration.test_incremental_capacity import OXIDE
 from transforms.cycles.ica import Asked, Peak, Peaks, peaks, peaks_of
+from transforms.cycles.noise import rest_differences_v, rest_noise_v
 from transforms.cycles.resistance import NO_DISCHARGE, SMALL_CHANGE, resistance
 from transforms.cycles.steps import CHARGE, DISCHARGE, REST, Readings, steps_of
 
@@ -127,6 +128,18 @@ def test_a_first_reading_before_the_switch_is_the_reading_before() -> None:
     found = of(late)
     assert found["reasons"] == [None, None]
     assert found["ohm"] == pytest.approx([truth(11), truth(31)], rel=0.01)
+
+
+def test_rests_show_the_noise() -> None:
+    times = np.arange(10.0, 6001.0, 10.0)
+    volts = 3.7 + np.random.default_rng(3).normal(0.0, 0.002, len(times))
+    volts[:28] += 0.1 * np.arange(28)  # it has not settled yet
+    rest = readings([(0.0, times, volts), (-2.0, times, volts)])
+    found = rest_differences_v(rest, REST_A)
+    assert len(found) == len(times) - 32
+    assert rest_noise_v(found) == pytest.approx(0.002, rel=0.1)
+    assert rest_noise_v(found[:19]) is None
+    assert not len(rest_differences_v(rest, -1.0))
 
 
 def cycled(amps: float = 1.0, every: float = 10.0, noise: float = 0.0) -> Readings:
