@@ -147,32 +147,48 @@ class Ended:
 
     def readings(self, cycle: Cycle) -> Readings:
         """The readings of one cycle, with those before it that are there, for its kernels."""
-        rows, measured = self.rows, self.measured
-        before = cycle.start - max(0, cycle.start - _CONTEXT)
-        begin = cycle.start - before
-        while rows.test[begin] != rows.test[cycle.start]:
+        begin = max(0, cycle.start - _CONTEXT)
+        while self.rows.test[begin] != self.rows.test[cycle.start]:
             begin += 1
-        part = slice(begin, cycle.end)
-        step_time = rows.step_time_s[part]
-        numbered = ~np.isnan(rows.step[part])
-        return Readings(
-            first=cycle.start - begin,
-            reading_seq=self.numbers[part],
-            step_run=self._step_runs[part],
-            recorded_s=(rows.time_us[part] - rows.time_us[begin]) / 1e6,
-            time_delta_s=measured.delta_s[part],
-            step_time_s=None if np.isnan(step_time).all() else step_time,
-            voltage_v=rows.voltage[part],
-            current_a=rows.current[part],
-            dq_charge_ah=measured.charge_ah[part],
-            dq_discharge_ah=measured.discharge_ah[part],
-            is_gap=measured.gap[part],
-            is_numbered=None if numbered.all() else numbered,
+        return readings_of(
+            self.rows, self.measured, self._step_runs, self.numbers, (begin, cycle.start, cycle.end)
         )
 
     @cached_property
     def _step_runs(self) -> I64:
         return np.cumsum(self.measured.step_start)
+
+
+def readings_of(
+    rows: Rows, measured: Measured, step_runs: I64, numbers: I64, places: tuple[int, int, int]
+) -> Readings:
+    """Rows in the form that the kernels of a cycle take.
+
+    Args:
+        rows: the readings.
+        measured: what follows of each.
+        step_runs: a number per step, of each row.
+        numbers: of each row in its test.
+        places: the first of the readings before the cycle, the cycle's first one, and behind its last.
+    """
+    begin, start, end = places
+    part = slice(begin, end)
+    step_time = rows.step_time_s[part]
+    numbered = ~np.isnan(rows.step[part])
+    return Readings(
+        first=start - begin,
+        reading_seq=numbers[part],
+        step_run=step_runs[part],
+        recorded_s=(rows.time_us[part] - rows.time_us[begin]) / 1e6,
+        time_delta_s=measured.delta_s[part],
+        step_time_s=None if np.isnan(step_time).all() else step_time,
+        voltage_v=rows.voltage[part],
+        current_a=rows.current[part],
+        dq_charge_ah=measured.charge_ah[part],
+        dq_discharge_ah=measured.discharge_ah[part],
+        is_gap=measured.gap[part],
+        is_numbered=None if numbered.all() else numbered,
+    )
 
 
 class OpenCycles:
@@ -436,7 +452,12 @@ class _Stretch:
 
     def noise(self, known: Noise, runs: I64, group: _Group) -> Noise:
         """What is known of the voltage's noise, with a cycle's."""
-        return known.with_rests(self.rows, self.measured, runs, group.start, group.end)
+        # The place of a reading in its test matters to nobody here.
+        places = (group.start, group.start, group.end)
+        readings = readings_of(self.rows, self.measured, runs, runs, places)
+        rest_a = float(self.measured.rest_current_a[group.start])
+        upper_v = float(self._limits.v_max[self.rows.profile[group.start]])
+        return known.with_cycle(readings, rest_a, upper_v)
 
     def groups(self) -> list[_Group]:
         """The cycles, in order; the last one goes on."""

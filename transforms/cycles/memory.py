@@ -76,7 +76,7 @@ def heads_of(table: pa.Table) -> dict[str, Head]:
         told = columns["emitted"][row]
         noise = Noise(*json.loads(columns["noise"][row]))
         emitted = tuple(Emitted(*each) for each in json.loads(told)) if told else ()
-        noise = noise._replace(differences=tuple(noise.differences))
+        noise = noise._replace(differences_v=tuple(noise.differences_v))
         out[name] = Head(**known, level=level, noise=noise, emitted=emitted)
     return out
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline import models
@@ -18,8 +19,10 @@ from tests.running import Ran, run
 from tests.transforms.cycles.from_models import Cycle, cycles
 from tests.transforms.cycles.odd_cells import OddCell
 from transforms.cycles.ica import Asked, Peak, peaks, peaks_of
+from transforms.cycles.noise import rest_differences_v, rest_noise_v
 from transforms.cycles.resistance import resistance
 from transforms.cycles.steps import steps_of
+from transforms.limits import F64
 
 RELATIVE = 1e-6
 # Every protocol by every chemistry; sampling, noise, temperature and what is omitted are drawn.
@@ -120,6 +123,21 @@ def peaks_differ(found: list[Cycle], compared: Counter[str]) -> Iterator[str]:
                 yield f"{cycle.key} {direction}: certain {peak.is_certain}"
 
 
+def noises_differ(found: list[Cycle], compared: Counter[str]) -> Iterator[str]:
+    """What differs in the noise that the rests of each cell show; counts what was compared."""
+    shown: dict[str, list[F64]] = defaultdict(list)
+    of_model: dict[str, float | None] = {}
+    for cycle in found:
+        cell = cycle.model["equipment_id"]
+        shown[cell].append(rest_differences_v(cycle.readings, cycle.rest_current_a))
+        of_model[cell] = cycle.model["rest_noise_v"]
+    for cell, differences in shown.items():
+        noise = rest_noise_v(np.concatenate(differences))
+        compared["noise" if of_model[cell] is not None else "no noise"] += 1
+        if differs(noise, of_model[cell]):
+            yield f"{cell}: {noise} and {of_model[cell]}"
+
+
 Compare = Callable[[list[Cycle], Counter[str]], Iterable[str]]
 
 
@@ -149,6 +167,11 @@ def test_resistance_of_simulated_cells(simulated: list[Cycle]) -> None:
 @pytest.mark.slow
 def test_peaks_of_simulated_cells(simulated: list[Cycle]) -> None:
     agree(simulated, peaks_differ, {"peak": 150, "no peak": 50})
+
+
+@pytest.mark.slow
+def test_noise_of_simulated_cells(simulated: list[Cycle]) -> None:
+    agree(simulated, noises_differ, {"noise": 50, "no noise": 5})
 
 
 @pytest.mark.slow
@@ -185,6 +208,7 @@ def test_peaks_of_a_real_cell(calce: list[Cycle]) -> None:
 def test_many_cells(seed: int, tmp_path: Path) -> None:
     found = drawn(tmp_path, seed, range(3 * CELLS))
     agree(found, resistances_differ, {"resistance": 200, "no resistance": 200})
+    agree(found, noises_differ, {"noise": 20, "no noise": 5})
     agree(found, peaks_differ, {"peak": 500, "no peak": 200})
 
 
