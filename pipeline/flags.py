@@ -16,6 +16,14 @@ class CommandFlags(argparse.ArgumentParser):
         """Raises what is wrong, where argparse would end the process."""
         raise ConfigError(message.removeprefix("argument "))
 
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        """As argparse, which takes the value `--` for none at all and gives a list for it."""
+        for each in args or ():
+            name, equals, value = str(each).partition("=")
+            if equals and value == "--" and name.startswith("--"):
+                raise ConfigError(f"{name}=--: is no value; give one, or leave the flag out")
+        return super().parse_known_args(args, namespace)
+
     def known(self, argv: Sequence[str]) -> argparse.Namespace:
         """The flags' values; ConfigError for one that nobody knows, or a value of no use."""
         given, unknown = self.parse_known_args(list(argv))

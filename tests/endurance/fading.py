@@ -32,8 +32,9 @@ def fading(rig: Rig, kills: int = 5, cycles: int = 100) -> dict[str, int]:
     job = rig.job(f"--model={model}")
     for part in range(parts):
         if part == parts // 2:
+            rig.until(lambda: len(_versions(job)) > 0, 180, "nothing is predicted")
             _swap(model)
-        _publish(rig, fleet, part, 1 + 6 * cycles * 170 // parts)
+        _publish(rig, fleet, part, 6 * cycles * 200 // parts if part < parts - 1 else None)
         rig.until(job.has_read, 180, "the job reads nothing")
         if part < kills:
             rig.wait(rig.choose.uniform(2, 12))
@@ -56,12 +57,13 @@ def fading(rig: Rig, kills: int = 5, cycles: int = 100) -> dict[str, int]:
     return wrong | {name: number for name, number in found.items() if number}
 
 
-def _publish(rig: Rig, fleet: str, part: int, readings: int) -> None:
-    """Sends the next readings, in order of time; the last part all that are left."""
+def _publish(rig: Rig, fleet: str, part: int, readings: int | None) -> None:
+    """Sends the next readings, in order of time; None: all that are left."""
     to = f"kafka://{rig.broker.bootstrap}/{rig.topic}"
     with Process(f"publish-{part}", rig.folder, "pipeline.publish", f"--source={fleet}", f"--to={to}",
-                 f"--resume={rig.folder / 'sent'}", f"--limit={readings}", "--rate=20000",
-                 "--order=time", "--no_progress") as publisher:  # fmt: skip
+                 f"--resume={rig.folder / 'sent'}", "--rate=20000",
+                 "--order=time", "--no_progress",
+                 *([] if readings is None else [f"--limit={readings}"])) as publisher:  # fmt: skip
         status = publisher.wait(300)
     if status:
         raise RuntimeError(f"the publisher ended with {status}, see {publisher.err}")

@@ -177,3 +177,9 @@ def test_beams_own_flags_pass_through() -> None:
 def test_a_flag_of_the_wrong_type_raises() -> None:
     with pytest.raises(ConfigError, match="--window"):
         parse(["--window=wide"])
+
+
+@pytest.mark.parametrize("flag", ["--source", "--lake", "--time_zone"])
+def test_two_dashes_are_no_value(flag: str) -> None:
+    with pytest.raises(ConfigError, match=f"{flag}=--: is no value"):
+        parse([f"{flag}=--"])

@@ -51,7 +51,8 @@ class Told:
 
 
 def _one_of(where: str, key: str, value: Any, allowed: Mapping[str, Any]) -> Any:
-    if value not in allowed:
+    # A list or a table can't be looked up.
+    if not isinstance(value, str | bool | int | float) or value not in allowed:
         raise ToldError(f"{where}: {key} must be one of {', '.join(allowed)}, got {value!r}")
     return allowed[value]
 

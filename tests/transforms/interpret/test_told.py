@@ -68,3 +68,9 @@ def test_what_cannot_be_used_is_named_with_its_file(values, says):
 )
 def test_it_is_about_the_files_it_names(files, path, covers):
     assert Told(files=files).covers(path) is covers
+
+
+@pytest.mark.parametrize("value", [[], {}, ["positive_charges"]])
+def test_a_list_where_one_of_several_words_belongs_is_told(value: object) -> None:
+    with pytest.raises(ToldError, match="sign must be one of"):
+        told_from({"sign": value}, "a.toml")
