@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def drawn(folder: Path, seed: int, numbers: Iterable[int]) -> list[Cycle]:
 
 
 @pytest.fixture(scope="module")
-def simulated(tmp_path_factory: pytest.TempPathFactory) -> list[Cycle]:
+def simulation(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """Drawn cells, and those made for resistance and peaks: every kind of clock, noise and stage."""
     folder = tmp_path_factory.mktemp("simulated")
     source = folder / "in"
@@ -65,12 +65,22 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> list[Cycle]:
         OddCell(number).write(source)
     for number in range(CELLS):
         draw(1, number).write(source / "cells.ndjson")
-    return build(run(folder, source))
+    return run(folder, source)
 
 
 @pytest.fixture(scope="module")
-def calce(tmp_path_factory: pytest.TempPathFactory) -> list[Cycle]:
-    return build(run(tmp_path_factory.mktemp("calce"), calce_dir() / "CS2_35.zip"))
+def simulated(simulation: Ran) -> list[Cycle]:
+    return build(simulation)
+
+
+@pytest.fixture(scope="module")
+def real_cell(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    return run(tmp_path_factory.mktemp("calce"), calce_dir() / "CS2_35.zip")
+
+
+@pytest.fixture(scope="module")
+def calce(real_cell: Ran) -> list[Cycle]:
+    return build(real_cell)
 
 
 def differs(one: float | None, other: float | None, relative: float = RELATIVE) -> bool:
@@ -148,6 +158,70 @@ def agree(found: list[Cycle], compare: Compare, at_least: dict[str, int]) -> Non
     assert not wrong, f"{len(wrong)} differ, of {dict(compared)}:\n" + "\n".join(wrong[:20])
     missing = {name: n for name, n in at_least.items() if compared[name] < n}
     assert not missing, f"too few of {missing}: {dict(compared)}"
+
+
+def live_figures_differ(ran: Ran, columns: Sequence[str]) -> tuple[int, list[str]]:
+    """How many ended cycles of cells the stream and the models both have, and what differs in them.
+
+    A figure that one of them does not have is no difference here.
+    """
+    same = " AND ".join(  # noqa: FLY002 - a line for each
+        [
+            "model.equipment_id = live.equipment_id",
+            "model.test_id IS NOT DISTINCT FROM live.test_id",
+            "model.test_cycle = live.cycle_index",
+            "model.cycle_restarts = live.cycle_restarts",
+        ]
+    )
+    both = f"battery_cycles AS model JOIN cycles_live AS live ON {same} WHERE live.is_ended"
+    wrong = []
+    for name in columns:
+        off = f"abs(model.{name} - live.{name}) > {RELATIVE} * greatest(abs(model.{name}), 1e-6)"
+        for key, one, other in ran.sql(
+            f"SELECT model.cycle_key, model.{name}, live.{name} FROM {both} AND {off}"
+        ):
+            wrong.append(f"{key} {name}: {one} in the model, {other} in the stream")
+    ((compared,),) = ran.sql(f"SELECT count(*) FROM {both}")
+    ((ended,),) = ran.sql("SELECT count(*) FROM cycles_live WHERE is_ended")
+    if compared != ended:
+        wrong.append(f"{ended - compared} of {ended} ended cycles are none of the models'")
+    return int(compared), wrong
+
+
+# Of a cycle, from the stream as from the models.
+SUMS = (
+    "readings", "duration_s", "charge_ah", "discharge_ah", "charge_wh", "discharge_wh", "v_min_v",
+    "v_max_v", "charge_end_voltage_v", "discharge_end_voltage_v", "cv_end_current_a",
+    "internal_resistance_ohm", "temperature_mean_c", "temperature_min_c", "temperature_max_c",
+    "ambient_temperature_mean_c", "gaps", "flagged_readings", "coulombic_efficiency",
+    "energy_efficiency", "dc_resistance_10s_ohm", "dc_resistance_30s_ohm",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("simulated")
+def test_the_stream_has_the_models_figures(simulation: Ran) -> None:
+    compared, wrong = live_figures_differ(simulation, SUMS)
+    assert not wrong, f"{len(wrong)} differ, of {compared} cycles:\n" + "\n".join(wrong[:20])
+    assert compared > 250
+
+
+@pytest.mark.slow
+@pytest.mark.calce
+@pytest.mark.usefixtures("calce")
+def test_the_stream_has_the_models_figures_of_a_real_cell(real_cell: Ran) -> None:
+    compared, wrong = live_figures_differ(real_cell, SUMS)
+    assert not wrong, f"{len(wrong)} differ, of {compared} cycles:\n" + "\n".join(wrong[:20])
+    assert compared == 885
+    ((peaks_off,),) = real_cell.sql(
+        """SELECT count(*) FROM cycles_live AS live
+        JOIN battery_cycles AS model ON model.test_id = live.test_id AND model.test_cycle = cycle_index
+        JOIN battery_ica_peaks AS peak
+            ON peak.cycle_number = model.cycle_number AND is_main AND direction = 'charge'
+        WHERE NOT abs(charge_peak_ah_per_v / dq_dv_ah_per_v - 1) <= 1e-6
+            OR NOT abs(charge_peak_v - peak.voltage_v) <= 1e-6"""
+    )
+    assert peaks_off == 0
 
 
 @pytest.mark.slow
