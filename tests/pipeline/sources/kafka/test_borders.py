@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 import snappy
 import zstandard
+from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
 from hypothesis import given
 from hypothesis import strategies as st
 from kafka import TopicPartition
@@ -25,6 +26,7 @@ from pipeline.sources.kafka.borders import Batch as Header
 from pipeline.sources.kafka.borders import Borders
 from pipeline.sources.kafka.columns import Columns
 from pipeline.sources.kafka.records import Records
+from pipeline.sources.kafka.split import claimed
 from pipeline.sources.kafka.unpack import UNREADABLE, Unpacked
 from tests.poison import AT_MS, Batch, Sent, varint
 from tests.properties import use_profile
@@ -201,6 +203,22 @@ def test_columns_are_what_records_are(data: st.DataObject) -> None:
     assert fast.leader_epoch == strict.leader_epoch
     assert fast.aborted_producer_ids == strict.aborted_producer_ids
     assert fast.records_read == strict.records_read
+
+
+# --- what a bundle of a splittable reader takes -------------------------------------------------
+
+
+@pytest.mark.parametrize(("splits_at", "rows"), [(None, 900), (0.0, 0), (0.5, 500)])
+def test_a_bundle_takes_what_its_restriction_has(splits_at: float | None, rows: int) -> None:
+    columns = fetched(Batch(PLAIN).encoded()).columns()
+    tracker = OffsetRestrictionTracker(OffsetRange(0, 1_001))
+    if splits_at is not None:
+        # The runner does so while the messages are fetched.
+        tracker.try_split(splits_at)
+    mine = claimed(tracker, columns)
+    assert rows_of(mine) == rows_of(columns)[:rows]
+    tracker.check_done() if splits_at is not None else tracker.try_split(0)
+    assert tracker.current_restriction() == OffsetRange(0, rows)
 
 
 # --- what goes which way ------------------------------------------------------------------------
