@@ -8,6 +8,7 @@ Whatever is not plain is left to the strict way, which takes record by record.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -119,15 +120,12 @@ class Borders:
         """
         stops, before = self._stops, len(self._stops)
         append, began, size = stops.append, at, len(data)
-        limit = min(size, at + most)
         left = rows
-        while left > 0 and at < limit:
+        while left > 0:
             try:
                 for _ in range(left):
                     at += _LOW[data[at]] + _HIGH[data[at + 1]]  # type: ignore[operator]
                     append(at)
-                    if at >= limit:
-                        break
                 break
             except (TypeError, IndexError):
                 stop = self._stop_of(data, at)
@@ -136,9 +134,9 @@ class Borders:
                 append(stop)
                 at = stop
             left = rows - (len(stops) - before)
-        if at > size:
-            # It is said to end behind the batch's end.
-            stops.pop()
+        # The last one may be said to end behind the batch's end; and there may be too many bytes.
+        del stops[bisect_right(stops, size, before) :]
+        del stops[bisect_left(stops, began + most, before) + 1 :]
         found = len(stops) - before
         if not found:
             return 0, began
