@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.sources.kafka.columns import I64, NO_TIME, Columns, Part
+from pipeline.sources.kafka.columns import I64, NO_TIME, Columns, Headers, Part
 
 U8 = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -35,7 +35,7 @@ _MOST_BYTES = 2**31 - 64
 # Times within this can be added without a look at each.
 _FAR_MS = 2**61
 # Where more records than one of so many are not plain, all are left to the strict way.
-_ODD_SHARE, _ODD_LEAST = 8, 4
+_ODD_SHARE, _ODD_LEAST = 3, 4
 
 
 class Batch(NamedTuple):
@@ -205,11 +205,7 @@ class Borders:
         places = np.flatnonzero(odd)
         if len(places) > _ODD_LEAST and len(places) * _ODD_SHARE > rows:
             return None
-        keys.leave_out(odd)
-        values.leave_out(odd)
-        plain = Part(offsets, times, keys.taken(), values.taken())
-        found: list[Part] = []
-        behind = 0
+        records = []
         for place in places.tolist():
             mine = stretches[int(np.searchsorted(firsts, place, side="right")) - 1]
             offset, begin, stop = int(offsets[place]), int(begins[place]), int(stops[place])
@@ -217,10 +213,29 @@ class Borders:
             record = strict(mine.batch, content + mine.behind, stop - begin, offset - 1)
             if record is None or record.offset != offset:
                 return None
-            found += [plain.slice(behind, place), *Columns.of([record]).parts]
-            behind = place + 1
-        found.append(plain.slice(behind, rows))
-        return [part for part in found if len(part)]
+            records.append(record)
+        keys.leave_out(odd)
+        values.leave_out(odd)
+        plain = Part(offsets, times, keys.taken(), values.taken())
+        return [_placed(plain, Columns.of(records).parts[0], places)]
+
+
+def _placed(plain: Part, odd: Part, places: I64) -> Part:
+    """Puts messages into the places of those that are missing among the plain ones."""
+    order = np.arange(len(plain))
+    order[places] = len(plain) + np.arange(len(odd))
+    plain.times[places] = odd.times
+    headers: list[Headers | None] | None = None
+    if odd.headers is not None:
+        headers = [None] * len(plain)
+        for place, each in zip(places.tolist(), odd.headers, strict=True):
+            headers[place] = each
+    keys, values = (
+        pa.concat_arrays(pair).take(pa.array(order))
+        for pair in ((plain.keys, odd.keys), (plain.values, odd.values))
+    )
+    whys = {int(places[place]): why for place, why in odd.whys.items()}
+    return Part(plain.offsets, plain.times, keys, values, headers, whys)
 
 
 class _Fields:
