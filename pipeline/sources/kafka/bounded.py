@@ -44,6 +44,8 @@ from transforms.budget import USUAL, Budget
 _log = logging.getLogger(__name__)
 
 _BATCH_ROWS = 20_000
+# A client reads one partition here: a batch's rows at a time, if they are packed at all.
+_FETCH_BYTES = 4 << 20
 # One worker takes this many offsets at a time.
 _RANGE = 200_000
 _LOOK_S = 0.25
@@ -193,7 +195,7 @@ class ReadRange(beam.DoFn):
         began_us = now_us()
         records = Records(self._address.topic, self._name)
         part = TopicPartition(self._address.topic, piece.partition)
-        client = reader(self._address, self._budget)
+        client = reader(self._address, self._budget, max_partition_fetch_bytes=_FETCH_BYTES)
         reads, gaps, lost, empty = 0, [], [], 0
         rows: list[Any] = []
         first, stop, done = piece.start, piece.stop, 0

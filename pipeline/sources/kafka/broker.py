@@ -394,12 +394,12 @@ class KafkaBroker:
         moved = self.consumer.placed()
         for part, records in polled.items():
             if part not in found:
-                first = self._following.get(part.partition, records.offsets[0])
+                first = self._following.get(part.partition, records.first)
                 found[part] = _Found(first, self._log)
             found[part].records.extend(records)
         for part, each in found.items():
             at = self.consumer.at(part)
-            last = each.records.offsets[-1] + 1
+            last = each.records.last + 1
             if at is None or part in moved or part in self._fresh:
                 each.following = max(each.following, last)
                 continue

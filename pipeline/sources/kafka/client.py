@@ -53,6 +53,8 @@ class _Fetcher(Fetcher):  # type: ignore[misc,unused-ignore]
         super().__init__(*args, **named)
         self._budget = budget
         self.left = POLL_BYTES
+        # Whether records are given as columns, of each partition in pieces.
+        self.as_columns = False
         # Per partition the offset that the broker could not read last, and how often.
         self._unread: dict[TopicPartition, tuple[int, int]] = {}
         self.ends: dict[TopicPartition, Ends] = {}
@@ -71,6 +73,7 @@ class _Fetcher(Fetcher):  # type: ignore[misc,unused-ignore]
 
     def _append(self, drained: Any, part: Unpacked, max_records: int, update_offsets: bool) -> int:
         before, part.most_bytes = part.bytes_read, self.left
+        part.as_columns = self.as_columns
         count: int = super()._append(drained, part, max_records, update_offsets)
         self.left -= part.bytes_read - before
         if part.skipped:
@@ -159,8 +162,15 @@ class Consumer(KafkaConsumer):  # type: ignore[misc,unused-ignore]
 
     def columns(self, timeout_ms: int, most: int) -> dict[TopicPartition, Columns]:
         """The same as columns, `most` messages at the most."""
-        found = self.poll(timeout_ms=timeout_ms, max_records=most)
-        return {part: Columns.of(records) for part, records in found.items()}
+        self._fetcher.as_columns = True
+        try:
+            found = self.poll(timeout_ms=timeout_ms, max_records=most)
+        finally:
+            self._fetcher.as_columns = False
+        return {
+            part: Columns([p for each in pieces for p in each.parts])
+            for part, pieces in found.items()
+        }
 
     def rest(self) -> None:
         """Stays what it is, while all partitions are paused."""

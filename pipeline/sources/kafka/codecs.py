@@ -37,12 +37,14 @@ def unpacked(data: memoryview | bytes, codec: int, most: int) -> tuple[bytes, bo
         return bytes(data), True
     if codec not in _CODECS:
         raise UnknownCodecError(f"there is no codec {codec}")
-    found = bytearray()
+    found: list[bytes] = []
+    size = 0
     for part in _CODECS[codec](bytes(data), most):
-        found += part
-        if len(found) > most:
-            return bytes(memoryview(found)[:most]), False
-    return bytes(found), True
+        found.append(part)
+        size += len(part)
+        if size > most:
+            return b"".join(found)[:most], False
+    return found[0] if len(found) == 1 else b"".join(found), True
 
 
 def _gzip(data: bytes, _most: int) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ from kafka.structs import OffsetAndMetadata
 
 from pipeline.connect.kafka import COMMITTED, KafkaAddress, native_settings
 from pipeline.sources.kafka.client import Consumer, Ends, consumer
-from pipeline.sources.kafka.columns import Columns
+from pipeline.sources.kafka.columns import Columns, Part
 from pipeline.sources.kafka.unpack import POLL_BYTES
 from transforms.budget import USUAL, Budget
 
@@ -251,7 +251,7 @@ class Fast(Consumer):
                 del self._slow[part]
                 continue
             came = found.get(part)
-            if self._fetcher.skipped.get(part) or (came is not None and any(came.whys)):
+            if self._fetcher.skipped.get(part) or (came is not None and came.has_refused):
                 each.left = self._wait[part]
             elif came is not None:
                 each.left -= len(came)
@@ -375,7 +375,7 @@ class Fast(Consumer):
                 for each in headers
             )
         large = largest + _FRAME_BYTES > self._budget.message_bytes
-        columns = Columns(offsets, times, keys, values, headers, [None] * len(got))
+        columns = Columns([Part.listed(offsets, times, keys, values, headers)])
         return columns, sum(sizes), large
 
     def _look(self) -> None:

@@ -31,6 +31,7 @@ from pipeline.sources.kafka.client import (
     known_offsets,
     last_offsets,
 )
+from pipeline.sources.kafka.columns import Columns
 from pipeline.sources.kafka.records import Records
 from pipeline.sources.kafka.transactions import WAIT_S, OpenTransactions
 from pipeline.sources.live.endless import (
@@ -169,8 +170,8 @@ class _Reader:
             self.gaps = []
             self.client.seek(self.part, offset)
 
-    def poll(self) -> list[Any]:
-        found = self.client.poll(timeout_ms=_POLL_MS, max_records=_BATCH_ROWS)
+    def poll(self) -> Columns:
+        found = self.client.columns(_POLL_MS, _BATCH_ROWS)
         self.gaps += self.client.skipped().get(self.part, [])
         moved = self.client.placed().get(self.part)
         if moved is not None and moved.gap is not None:
@@ -180,7 +181,7 @@ class _Reader:
                 raise SourceFailed(f"{what}. For that this runner's job has to be started again")
             _log.warning("%s", what)
             self.lost.append(moved.gap)
-        return list(found.get(self.part, []))
+        return found.get(self.part, Columns())
 
     def ended(self) -> bool:
         high = self.client.highwater(self.part)
@@ -275,6 +276,15 @@ class _Offsets(Numbers):
 _OFFSETS = beam.DoFn.RestrictionParam(_Offsets())
 
 
+def claimed(tracker: Any, found: Columns) -> Columns:
+    """Those messages of `found`, the next of a restriction, that are this bundle's."""
+    if not found or tracker.try_claim(found.last):
+        return found
+    # Nothing beyond can be claimed any more, so that its end stays where it is, and all before it has
+    # to be given.
+    return found.before(tracker.current_restriction().stop)
+
+
 class _Read(beam.DoFn):
     """(topic, partition number) → raw batches, with event-time watermarks."""
 
@@ -293,24 +303,19 @@ class _Read(beam.DoFn):
         """One poll's messages; returns the next offset if it passed any, or some are lost."""
         topic, number = element
         reader = _reader(topic, number)
-        mine: list[Any] = []
         following: int | None = None
         with reader.lock:
             reader.seek(tracker.current_restriction().start)
-            refused = False
-            for record in reader.poll():
-                if not tracker.try_claim(record.offset):
-                    refused = True
-                    break
-                mine.append(record)
+            found = reader.poll()
+            mine = claimed(tracker, found)
             if mine:
                 start = tracker.current_restriction().start
-                following = _following[number] = mine[-1].offset + 1
+                following = _following[number] = mine.last + 1
                 yield self._batch(topic, number, reader, mine, start)
             else:
                 # Offsets that hold no record are passed too, or they would be fetched for ever.
                 # Not those of a record that another bundle is to read.
-                at = None if refused else reader.client.at(reader.part)
+                at = None if found else reader.client.at(reader.part)
                 if (
                     at is not None
                     and at > tracker.current_restriction().start
@@ -327,7 +332,7 @@ class _Read(beam.DoFn):
         return following
 
     def _batch(
-        self, topic: Topic, number: int, reader: _Reader, records: list[Any], start: int
+        self, topic: Topic, number: int, reader: _Reader, records: Columns, start: int
     ) -> TimestampedValue:
         batch, _ = reader.records.batch({reader.part: records})
         decoded = topic.decode(batch)
@@ -358,13 +363,13 @@ class _Read(beam.DoFn):
         return lost if missing is None else [*lost, missing]
 
     def _positions(
-        self, topic: Topic, number: int, reader: _Reader, records: list[Any], start: int
+        self, topic: Topic, number: int, reader: _Reader, records: Columns, start: int
     ) -> pa.Table:
         """The rows of what one batch holds; they are brought together behind it."""
-        following = records[-1].offset + 1
+        following = records.last + 1
         lost = self._lost(topic, number, reader)
         # What was lost on the way is no part of what was read.
-        start = max([start, *(gap.last + 1 for gap in lost if gap.last < records[0].offset)])
+        start = max([start, *(gap.last + 1 for gap in lost if gap.last < records.first)])
         gaps = why_compacted(before(reader.gaps, following), topic.compacted)
         reader.gaps = []
         run = Run(topic.run, topic.name, topic.address.topic)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from kafka.consumer.fetcher import ConsumerRecord, Fetcher
@@ -14,7 +17,9 @@ from kafka.record.legacy_records import LegacyRecordBatch
 from kafka.record.util import calc_crc32c, decode_varint
 from kafka.structs import TopicPartition
 
+from pipeline.sources.kafka.borders import Batch, Borders
 from pipeline.sources.kafka.codecs import unpacked
+from pipeline.sources.kafka.columns import NO_TIME, Columns
 from pipeline.sources.live.offsets import ABORTED, COMPACTION, CONTROL, Gap, gap
 from transforms.budget import LETTER_BYTES, TOO_LARGE, USUAL, Budget
 
@@ -35,7 +40,7 @@ _CODEC = DefaultRecordBatch.CODEC_MASK
 _MARKER = struct.Struct(">hh")
 _ABORT = 0
 _BIGGEST = 2**63 - 1
-_NO_TIME = -1
+_MOST_ROWS = 1 << 20
 # The length of what is not there, -1, as it is written.
 _NULL = 1
 _record = ConsumerRecord._make
@@ -54,6 +59,20 @@ class _Broken(ValueError):
     """A record's bytes are none."""
 
 
+class _Mark(NamedTuple):
+    """Where reading a part of a fetch stands, so that it can go back there; see `Unpacked`."""
+
+    frame: int
+    is_within: bool
+    next_fetch_offset: int
+    bytes_read: int
+    records_read: int
+    leader_epoch: int
+    aborted: frozenset[int]
+    transactions: tuple[Any, ...]
+    skipped: int
+
+
 class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
     """A partition's part of a fetch, record by record.
 
@@ -63,25 +82,43 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
     committed alone, batches of aborted transactions are left out; the client's own unpacking, in
     whose place this stands, would do so.
 
+    `columns` gives the same as `take` without an object for each message: of whole batches, whose
+    headers say which offsets they hold, many records are cut at once (`borders`). Where these are
+    not what their headers say, it goes back and takes them one by one.
+
     Attributes:
         budget: what a message may take.
         high: the offset behind the partition's last record; None where it is not known.
         most_bytes: `take` ends with the record that makes it so many.
+        as_columns: whether `take` gives what `columns` does, in one piece.
         skipped: the offsets that were passed so far and hold no message.
     """
 
     budget: Budget = USUAL
     high: int | None = None
     most_bytes: int = POLL_BYTES
+    as_columns: bool = False
     # The client's: where to go on, and what it gives until nothing is left.
     next_fetch_offset: int
     fetch_offset: int
     record_iterator: Iterator[Any] | None
+    bytes_read: int
+    records_read: int
+    leader_epoch: int
     isolation_level: int
     aborted_producer_ids: set[int]
+    aborted_transactions: deque[Any]
 
     def __init__(self, *args: Any, **named: Any) -> None:
         self.skipped: list[Gap] = []
+        # Where the batch begins that is to be read next, or that is being read now; then where it
+        # ends. And which offsets of it were read before.
+        self._frame = self._behind = self._passed = 0
+        self._is_within = False
+        self._only_strictly = False
+        # What takes records that are cut at once, and up to how many of them and of the bytes read.
+        self._cut: Borders | None = None
+        self._cut_rows = self._cut_bytes = 0
         super().__init__(*args, **named)
 
     def _skip(self, first: int, last: int, reason: str) -> None:
@@ -90,17 +127,71 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
         if first <= last:
             self.skipped.append(gap(first, last, reason))
 
-    def take(self, n: int | None = None) -> list[Any]:
-        """The next records, at most `n`."""
+    def take(self, n: int | None = None) -> Any:
+        """The next records, at most `n`, in a list; see `as_columns`."""
+        if self.as_columns:
+            return _OnePiece(self.columns(n))
+        return self._taken(n)[0]
+
+    def columns(self, n: int | None = None) -> Columns:
+        """The next records as columns, at most `n`."""
+        mark = self._mark()
+        self._cut = cut = Borders(self.budget.message_bytes)
+        try:
+            found, rows = self._taken(n)
+        finally:
+            self._cut = None
+        if not len(cut):
+            return Columns.of(found)
+        bytes_read = self.bytes_read
+        parts = cut.parts(self._strict)
+        self.bytes_read = bytes_read
+        if parts is None:
+            self._go_back(mark)
+            return Columns.of(self._taken(n)[0])
+        return _mixed(Columns(parts), found, rows)
+
+    def _taken(self, n: int | None) -> tuple[list[Any], list[int]]:
+        """The next records but for those that are cut, and how many of these stand before each."""
         found: list[Any] = []
+        rows: list[int] = []
         if self.record_iterator is None:
-            return found
-        most = self.bytes_read + self.most_bytes
+            return found, rows
+        most = self._cut_bytes = self.bytes_read + self.most_bytes
+        self._cut_rows = _MOST_ROWS if n is None else n
         for record in self.record_iterator:
-            found.append(record)
-            if len(found) == n or self.bytes_read >= most:
+            if record is not None:
+                self._cut_rows -= 1
+                found.append(record)
+                rows.append(0 if self._cut is None else len(self._cut))
+            if self._cut_rows <= 0 or self.bytes_read >= most:
                 break
-        return found
+        return found, rows
+
+    def _mark(self) -> _Mark:
+        return _Mark(
+            self._frame, self._is_within, self.next_fetch_offset, self.bytes_read, self.records_read,
+            self.leader_epoch, frozenset(self.aborted_producer_ids),
+            tuple(self.aborted_transactions), len(self.skipped),
+        )  # fmt: skip
+
+    def _go_back(self, mark: _Mark) -> None:
+        """Reads on from there, record by record."""
+        self.next_fetch_offset, self.bytes_read = mark.next_fetch_offset, mark.bytes_read
+        self.records_read, self.leader_epoch = mark.records_read, mark.leader_epoch
+        self.aborted_producer_ids = set(mark.aborted)
+        self.aborted_transactions = deque(mark.transactions)
+        del self.skipped[mark.skipped :]
+        self._only_strictly = True
+        self.record_iterator = self._from(mark.frame, mark.is_within)
+
+    def _maybe_skip_record(self, record: Any) -> bool:
+        # Of those that are cut none is before what was asked for.
+        return record is not None and super()._maybe_skip_record(record)
+
+    def _strict(self, batch: Batch, data: bytes, size: int, before: int) -> Any:
+        base, last, first_ms, sent_ms = batch
+        return self._of_record(data, 0, size, base, before, last, first_ms, sent_ms)
 
     def step_over(self, message: str) -> None:
         """Gives nothing but the refusal of what stands at the offset that was asked for."""
@@ -117,16 +208,28 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
         records: MemoryRecords,
         *_deserializers: Any,
     ) -> Iterator[Any]:
-        data = memoryview(records._buffer)
-        at = 0
+        self._data = memoryview(records._buffer)
+        return self._from(0)
+
+    def _from(self, at: int, again: bool = False) -> Iterator[Any]:
+        """The records from a batch on; None stands for some that are cut.
+
+        `again`: this batch was read before, up to the next offset or to its end.
+        """
+        data = self._data
+        self._passed = self.next_fetch_offset if again else self.fetch_offset
         while at + _FRAME.size <= len(data):
             base, length = _FRAME.unpack_from(data, at)
             stop = at + _FRAME.size + length
             if length <= _MAGIC_AT - _FRAME.size or stop > len(data):
                 # Cut off by the fetch's size, so the next fetch begins here.
                 break
+            self._frame, self._behind, self._is_within = at, stop, True
             following = _FRAME.unpack_from(data, stop)[0] if stop + 12 <= len(data) else None
-            yield from self._of_batch(base, data[at:stop], following)
+            batch = data[at:stop]
+            if not again or self._last_of(base, batch, following) >= self.next_fetch_offset:
+                yield from self._of_batch(base, batch, following)
+            again, self._passed = False, self.fetch_offset
             at = stop
         if self.next_fetch_offset == self.fetch_offset and data.nbytes:
             yield self._refused(
@@ -147,6 +250,7 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
             # No checksum covers where a batch begins.
             known = following is not None and expected < following <= (self.high or _BIGGEST)
             last = following - 1 if known and following is not None else expected
+            self._frame, self._is_within = self._behind, False
             yield self._refused(
                 UNREADABLE, f"a batch says that it begins at {base:,}", last, bytes(batch), expected
             )
@@ -164,6 +268,7 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
             if self.high is not None and self.high > begins:
                 last = min(last, self.high - 1)  # its header may be damaged, too
             if begins <= last:
+                self._frame, self._is_within = self._behind, False
                 why = f"{str(error) or type(error).__name__}; their batch has {len(batch):,} bytes"
                 yield self._refused(UNREADABLE, why, last, bytes(batch), begins)
         # Compaction may have taken a batch's last records.
@@ -197,8 +302,19 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
             return
         data, whole = unpacked(batch[_HEADER.size :], attributes & _CODEC, self.budget.held_bytes)
         sent_ms = latest_ms if attributes & _LOG_APPEND_TIME else None
-        at, before, expected = 0, base - 1, self.next_fetch_offset
-        for _ in range(count):
+        at, before, expected, left = 0, base - 1, self.next_fetch_offset, count
+        plain = Batch(base, last, first_ms, sent_ms)
+        # Not where compaction has taken some of them.
+        can_cut = last - base + 1 == count and plain.is_near and not self._only_strictly
+        while left > 0:
+            if can_cut and self._cut is not None and before + 1 == self.next_fetch_offset:
+                can_cut = at > 0 or _begins_plain(data)
+                rows, stop = self._to_cut(plain, data, at, left) if can_cut else (0, at)
+                if rows:
+                    at, before, left = stop, before + rows, left - rows
+                    yield None
+                    continue
+            left -= 1
             try:
                 low = data[at]
                 if low < 0x80:
@@ -228,6 +344,18 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
             if at == len(data) and whole:
                 return
         yield from self._rest(max(before + 1, expected), last, len(data) - at, whole)
+
+    def _to_cut(self, batch: Batch, data: bytes, at: int, left: int) -> tuple[int, int]:
+        """Leaves records to be cut; returns how many, and where the next one stands."""
+        assert self._cut is not None
+        most = self._cut_bytes - self.bytes_read
+        rows = min(left, self._cut_rows)
+        found, stop = self._cut.add(batch, data, at, self.next_fetch_offset, rows, most)
+        self._cut_rows -= found
+        self.records_read += found
+        self.bytes_read += stop - at
+        self.next_fetch_offset += found
+        return found, stop
 
     def _pass(self, last: int, reason: str) -> None:
         self._skip(self.next_fetch_offset, last, reason)
@@ -274,7 +402,7 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
             return self._refused(TOO_LARGE, f"{what}; it is whole in the topic", offset, None)
         time_ms = first_ms + time_ms if sent_ms is None else sent_ms
         if not 0 <= time_ms <= _BIGGEST:
-            time_ms = _NO_TIME
+            time_ms = NO_TIME
         why = None if bad is None else Refusal(UNREADABLE, f"a header's name is not UTF-8: {bad!r}")
         tp = self.topic_partition
         return _new(
@@ -296,7 +424,7 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
             size = len(record.key or b"") + len(record.value or b"")
             self.bytes_read += size
             if not (record.validate_crc() and self.next_fetch_offset <= record.offset <= base):
-                if record.offset < self.fetch_offset:
+                if record.offset < self._passed:
                     continue
                 raise _Broken("a record's checksum or offset is wrong")
             if size > self.budget.message_bytes:
@@ -324,9 +452,44 @@ class Unpacked(Fetcher.PartitionRecords):  # type: ignore[misc,unused-ignore]
         self.next_fetch_offset = max(self.next_fetch_offset, last + 1)
         tp = self.topic_partition
         return _record(
-            (tp.topic, tp.partition, self.leader_epoch, last, _NO_TIME, 0, None, kept, [],
+            (tp.topic, tp.partition, self.leader_epoch, last, NO_TIME, 0, None, kept, [],
              Refusal(error_type, message), -1, -1, -1)
         )  # fmt: skip
+
+
+class _OnePiece:
+    """Columns as the client takes them for records: as many as there are, one of which is all."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def __iter__(self) -> Iterator[Columns]:
+        return iter((self._columns,))
+
+
+def _mixed(cut: Columns, records: Sequence[Any], rows: Sequence[int]) -> Columns:
+    """Columns with records among them; `rows` tells how many rows stand before each of these."""
+    if not records:
+        return cut
+    found, behind = Columns(), 0
+    for place, group in groupby(zip(rows, records, strict=True), key=itemgetter(0)):
+        found.extend(cut.slice(behind, place))
+        found.extend(Columns.of(record for _, record in group))
+        behind = place
+    found.extend(cut.slice(behind, len(cut)))
+    return found
+
+
+def _begins_plain(data: bytes) -> bool:
+    """Whether a batch's first record is a usual one: the others will be like it."""
+    try:
+        length, at = decode_varint(data, 0)
+    except (IndexError, ValueError):
+        return False
+    return _plain(data, at, at + length) is not None
 
 
 def _is_abort(records: memoryview) -> bool:
