@@ -64,6 +64,18 @@ class Reference:
         there = np.flatnonzero(np.isfinite(self.volts))
         return float(GRID[there[0]]), float(GRID[there[-1]])
 
+    def has(self, place: F64) -> npt.NDArray[np.bool_]:
+        """Whether the curve is known at each place; there may be gaps."""
+        near = np.rint((place - GRID[0]) / STEP).astype(np.int64)
+        known = np.isfinite(self.volts)[np.clip(near, 0, POINTS - 1)]
+        return known & (near >= 0) & (near < POINTS)
+
+    def free(self, low: float, high: float) -> bool:
+        """Whether nothing is known between two places of the grid, nor close to them."""
+        near = (low - 2.0 * STEP <= GRID) & (high + 2.0 * STEP >= GRID)
+        within = GRID[0] <= low and high <= GRID[-1]
+        return within and not np.isfinite(self.volts[near]).any()
+
     def positive(self, graphite: F64) -> F64:
         """The curve with graphite's voltage (at GRID) taken out, continued beyond its ends."""
         return _continued(self.volts + graphite)
