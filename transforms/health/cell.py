@@ -232,8 +232,8 @@ class Cell:
                         "partial discharge" for p in points
                     }
                 )  # fmt: skip
-            early = self._learn(cycle, known, kind, found, points if found else [], warmth)
-            if early and not methods:
+            early = self._learn(cycle, known, found, points if found else [], warmth)
+            if early and not methods and self.cycles == 1:
                 methods.append("reference")
         if cycle.capacity_ah is not None and self._discharged(cycle, known, kind, warmth):
             methods.insert(0, "full discharge")
@@ -295,9 +295,6 @@ class Cell:
             )
         more = kind.resistance_ohm_ah * (math.exp(-kind.resistance_per_k * apart) - 1.0)
         return Warmth(colder, more, drift.resistance_sd + 0.4 * abs(more))
-
-    def _base(self, kind: Chemistry) -> float:
-        return kind.resistance_ohm_ah
 
     def _graphite(self, kind: Chemistry, reference: Reference) -> F64:
         if not reference.is_full or math.isnan(self.full):
@@ -375,7 +372,6 @@ class Cell:
         self,
         cycle: CycleSegments,
         known: Known,
-        kind: Chemistry,
         found: Found | None,
         points: list[Points],
         warmth: Warmth,
@@ -550,7 +546,6 @@ class Cell:
 def _span(curve: Curve, slide: float, more: float) -> float:
     """Charge between the limits, in capacities, where electrodes slid and resistance was added."""
     reference = curve.reference
-    low, high = reference.covered
     there = np.flatnonzero(np.isfinite(reference.volts))
     bottom, top = float(reference.volts[there[0]]), float(reference.volts[there[-1]])
     open_v = np.interp(GRID + slide, GRID, curve.positive) - curve.graphite
@@ -560,5 +555,4 @@ def _span(curve: Curve, slide: float, more: float) -> float:
     # Only at the lower limit does the current flow; at the upper it has faded away.
     lifted = -reference.rate_c * more if reference.direction < 0.0 else 0.0
     starts = float(np.interp(bottom, rising + lifted, GRID))
-    del low, high
     return max(ends - starts, 10.0 * STEP)

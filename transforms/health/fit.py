@@ -279,14 +279,14 @@ def fit(
     assert best is not None
     x = best[1]
     residuals, changes, plain, inside = cycle.rows(x, float(x[SIZE]), x[SIZE + 1 :])
-    free = max(np.count_nonzero(residuals) - count - 1, 1)
+    free = max(int(np.count_nonzero(residuals)) - count - 1, 1)
     worse = max(1.0, float(residuals @ residuals) / free)
     if worse > 1.0:
         expected[SIZE + 1 :] = x[SIZE + 1 :]
         x = _solve(cycle, expected.copy(), prior, worse, measured)[1]
         residuals, changes, plain, inside = cycle.rows(x, float(x[SIZE]), x[SIZE + 1 :])
     information = changes.T @ changes / worse + prior + _measured(size, measured)[0]
-    covariance = np.linalg.inv(information)[:SIZE, :SIZE]
+    covariance = np.asarray(np.linalg.inv(information)[:SIZE, :SIZE], dtype=np.float64)
     misfit = float(np.sqrt(np.mean(plain**2))) if len(plain) else np.inf
     noise = float(
         np.mean([np.mean(p.noise_v**2) + p.curve.reference.uncertain_v**2 for p in points])

@@ -68,7 +68,8 @@ class Reference:
         """Whether the curve is known at each place; there may be gaps."""
         near = np.rint((place - GRID[0]) / STEP).astype(np.int64)
         known = np.isfinite(self.volts)[np.clip(near, 0, POINTS - 1)]
-        return known & (near >= 0) & (near < POINTS)
+        found: npt.NDArray[np.bool_] = known & (near >= 0) & (near < POINTS)
+        return found
 
     def free(self, low: float, high: float) -> bool:
         """Whether nothing is known between two places of the grid, nor close to them."""
@@ -127,19 +128,19 @@ def smoothed(place: F64, volts: F64) -> tuple[Places, F64, float]:
     bends *= (1.0 / (1.0 + (steep / _STEEP_V) ** 2))[:, None]
     normal, wanted, penalty = to_readings.T @ to_readings, to_readings.T @ volts, bends.T @ bends
     ridge = 1e-9 * np.eye(size)
-    best = (np.inf, np.interp(own, place, volts), 1e-3)
+    best: tuple[float, F64, float] = (np.inf, np.interp(own, place, volts), 1e-3)
     for strength in _STRENGTHS:
         solved = np.linalg.solve(
             normal + strength * penalty + ridge, np.column_stack((wanted, normal))
         )
-        curve = solved[:, 0]
+        curve: F64 = np.asarray(solved[:, 0], dtype=np.float64)
         free = float(np.trace(solved[:, 1:]))
-        off = volts - to_readings @ curve
+        off: F64 = volts - to_readings @ curve
         square = float(off @ off)
         score = square / max(count - 1.2 * free, 0.5) ** 2
         if score < best[0]:
             noise = np.sqrt(square / max(count - free, 1.0) * min(free / count, 1.0))
-            best = (score, curve, max(float(noise), 1e-4))
+            best = (float(score), curve, max(float(noise), 1e-4))
     return inside, best[1], best[2]
 
 
