@@ -47,7 +47,7 @@ def test_intervals_are_calibrated_to_nine_tenths() -> None:
     factor = health.health.default().intervals["full"].factor
     one = health.Judged(
         "a", {"beginning": "whole cycles"}, true, found, found - 0.01 * factor,
-        found + 0.01 * factor, found, health.Counter(), 0,
+        found + 0.01 * factor, found, found, health.Counter(), 0,
     )  # fmt: skip
     other = replace(one, traits={"beginning": "windows only"})
     factors = health.calibrated([one, other], health.health.default())

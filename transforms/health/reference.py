@@ -24,7 +24,7 @@ _STRENGTHS: Final = tuple(10.0**power for power in range(-1, 7))
 _END: Final = 6  # points from which the curve is continued beyond its ends
 
 
-@dataclass
+@dataclass(eq=False)  # one is itself: arrays have no one answer
 class Reference:
     """What one kind of segment looked like early in life.
 
