@@ -186,6 +186,14 @@ def test_each_reason_why_nothing_is_known() -> None:
     assert reason(cycle([run(1.0, 1.0, 0.1, 0.3)], 15), high) == "no overlap with the reference"
 
 
+def test_what_only_a_full_discharge_can_show_is_asked_for() -> None:
+    cell = Cell()
+    window = run(1.0, 1.0, 0.3, 0.6)
+    said = [cell.update(cycle([window], number), KNOWN) for number in range(800)]
+    assert said[10].soh is not None
+    assert said[-1].reason == "no full discharge for too long"
+
+
 def test_what_the_cold_takes_for_a_while_is_no_loss() -> None:
     cell = begun(temperature_c=25.0)
     for number in range(10):

@@ -59,6 +59,9 @@ RATE: Final = "rate too different from the reference"
 COLDER: Final = "temperature too different from the reference"
 NOISE: Final = "noise or misfit too large"
 NO_CURVE: Final = "no reference yet"
+LITTLE: Final = "window says too little"
+UNSURE: Final = "no full discharge for too long"
+_FLAT_V: Final = 0.04  # rise of a segment that lies on a plateau
 
 
 @dataclass(frozen=True)
@@ -357,7 +360,8 @@ class Cell:
         if found.misfit_v > most or not np.isfinite(found.mean).all():
             # Forced onto a piece of the reference that is another part of the curve.
             return (NO_OVERLAP if parts else NOISE), None, []
-        return FLAT, found, points
+        rise = max(float(np.ptp(point.volts)) for point in points)
+        return (FLAT if rise < _FLAT_V else LITTLE), found, points
 
     def _nearest(self, segment: Segment, known: Known) -> Reference | str:
         """The reference of the segment's direction and of the nearest rate, or why there is none."""
@@ -533,9 +537,13 @@ class Cell:
         soh, change = self.soh(kind)
         variance = float(change @ self.covariance @ change)
         if math.sqrt(max(variance, 0.0)) > given.filter.most_sd:
-            return _nothing(reason)
+            # What only a full discharge could show, or else what this cycle lacks.
+            bias = float(self.covariance[BIAS, BIAS])
+            return _nothing(UNSURE if bias > 0.5 * variance else reason)
         full = any(one.is_full for one in self.references)
         interval = given.intervals["full" if full else "window"]
+        if methods[0] == "full discharge":
+            interval = given.intervals["discharge"]
         loss = max(1.0 - soh, 0.0)
         half = interval.factor * math.sqrt(
             variance + interval.floor**2 + (interval.per_loss * loss) ** 2
