@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.sources.simulation import truth
+from pipeline.sources.simulation.chemistry import CHEMISTRIES as CHEMISTRIES_OF
 from pipeline.sources.simulation.config import FleetConfig
 from pipeline.sources.simulation.fleet import Fleet
 from pipeline.sources.simulation.step_life import Life
@@ -177,10 +178,9 @@ def _simulate(name: str, config: FleetConfig, traits: dict[str, str], chemistry:
     fleet = Fleet(config)
     blocks = [columns for block in fleet.blocks(200_000) for columns in fleet.columns(block)]
     read = {key: np.concatenate([part[key] for part in blocks]) for key in blocks[0]}
-    true = truth.of(config)
-    (about,) = true.cells.to_pylist()
-    known = Known(config.nominal_ah, about["v_min_v"], about["v_max_v"], chemistry)
-    soh = _true_soh(config, fleet, true)
+    about = CHEMISTRIES_OF[config.chemistry]
+    known = Known(config.nominal_ah, about.v_min, about.v_max, chemistry)
+    soh = _true_soh(config, fleet)
     new = np.flatnonzero(np.diff(read["cycle_index"], prepend=-1) != 0)
     ends = np.append(new[1:], len(read["cycle_index"]))
     time = read["recorded_at_us"] / 1e6
@@ -205,14 +205,14 @@ def _simulate(name: str, config: FleetConfig, traits: dict[str, str], chemistry:
     return Cell(name, known, traits, cycles)
 
 
-def _true_soh(config: FleetConfig, fleet: Fleet, true: truth.Truth) -> F64:
+def _true_soh(config: FleetConfig, fleet: Fleet) -> F64:
     """Capacity as a share of the first cycle's, at 1C and the mean temperature of the fleet.
 
     That is the simulator's `capacity_ah` / the first cycle's where neither rate nor temperature
     changes; where they do, they are no part of a state of health.
     """
     if not config.in_steps:
-        capacity = np.array(true.cycles.column("capacity_ah").to_pylist())
+        capacity = np.array(truth.of(config).cycles.column("capacity_ah").to_pylist())
         return np.asarray(capacity / capacity[0])
     life = Life(config, 0, fleet.keys[:1])
     capacity = np.array(
@@ -226,11 +226,9 @@ def _true_soh(config: FleetConfig, fleet: Fleet, true: truth.Truth) -> F64:
 
 def calce(folder: Path) -> Cell:
     """CS2_35: valid cycles, from limit to limit, in order of time; its chemistry is not told."""
-    tests = []
     with zipfile.ZipFile(folder / "CS2_35.zip") as archive:
-        for name in archive.namelist():
-            if name.endswith(".xlsx"):
-                tests.append(_workbook(archive.read(name)))
+        names = [name for name in archive.namelist() if name.endswith(".xlsx")]
+        tests = [_workbook(archive.read(name)) for name in names]
     tests.sort(key=lambda rows: (rows[0, 0], len(rows)))
     known = Known(1.1, 2.7, 4.2, None)
     wholes: list[Whole] = []

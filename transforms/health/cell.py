@@ -39,6 +39,7 @@ _FILTER: Final = SIZE + SIZE * SIZE
 MOST_BYTES: Final = _HEAD.size + 8 * _FILTER + MOST_REFERENCES * PACKED
 
 _EARLY: Final = 6  # cycles whose segments make the reference
+_EARLY_PIECES: Final = 12  # cycles whose pieces may be added where the reference has gaps
 _CAPACITIES: Final = 3  # full discharges that make the initial capacity
 _MOST_SEGMENTS: Final = 4
 _SAME_RATE: Final = 0.15
@@ -46,6 +47,7 @@ _MOST_RATE: Final = 2.0  # factor between a segment's rate and its reference's
 _MOST_K: Final = 25.0  # K between the cycle and the reference
 _ROOM_C: Final = 25.0  # below it a cell can use less
 _MOST_MISFIT_V: Final = 0.03
+_MOST_MISFIT_PART_V: Final = 0.006  # where the reference has gaps
 _FULL_SD: Final = 0.003  # of a capacity that was measured from limit to limit
 _RATE_SD: Final = 0.25  # share by which resistance is uncertain where the rate is another
 _LEAST_RISE: Final = 6.0  # of a segment's voltage, in its noise
@@ -57,6 +59,9 @@ RATE: Final = "rate too different from the reference"
 COLDER: Final = "temperature too different from the reference"
 NOISE: Final = "noise or misfit too large"
 NO_CURVE: Final = "no reference yet"
+LITTLE: Final = "window says too little"
+UNSURE: Final = "no full discharge for too long"
+_FLAT_V: Final = 0.04  # rise of a segment that lies on a plateau
 
 
 @dataclass(frozen=True)
@@ -230,8 +235,8 @@ class Cell:
                         "partial discharge" for p in points
                     }
                 )  # fmt: skip
-            early = self._learn(cycle, known, kind, found, points if found else [], warmth)
-            if early and not methods:
+            early = self._learn(cycle, known, found, points if found else [], warmth)
+            if early and not methods and self.cycles == 1:
                 methods.append("reference")
         if cycle.capacity_ah is not None and self._discharged(cycle, known, kind, warmth):
             methods.insert(0, "full discharge")
@@ -294,9 +299,6 @@ class Cell:
         more = kind.resistance_ohm_ah * (math.exp(-kind.resistance_per_k * apart) - 1.0)
         return Warmth(colder, more, drift.resistance_sd + 0.4 * abs(more))
 
-    def _base(self, kind: Chemistry) -> float:
-        return kind.resistance_ohm_ah
-
     def _graphite(self, kind: Chemistry, reference: Reference) -> F64:
         if not reference.is_full or math.isnan(self.full):
             return np.zeros(POINTS)
@@ -353,9 +355,13 @@ class Cell:
                         kind.resistance_ohm_ah, measured)  # fmt: skip
             if not all(found.inside):
                 return NO_OVERLAP, None, []
-        if found.misfit_v > _MOST_MISFIT_V or not np.isfinite(found.mean).all():
-            return NOISE, None, []
-        return FLAT, found, points
+        parts = not all(p.curve.reference.is_full for p in points)
+        most = _MOST_MISFIT_PART_V + 2.0 * self.noise_v if parts else _MOST_MISFIT_V
+        if found.misfit_v > most or not np.isfinite(found.mean).all():
+            # Forced onto a piece of the reference that is another part of the curve.
+            return (NO_OVERLAP if parts else NOISE), None, []
+        rise = max(float(np.ptp(point.volts)) for point in points)
+        return (FLAT if rise < _FLAT_V else LITTLE), found, points
 
     def _nearest(self, segment: Segment, known: Known) -> Reference | str:
         """The reference of the segment's direction and of the nearest rate, or why there is none."""
@@ -370,7 +376,6 @@ class Cell:
         self,
         cycle: CycleSegments,
         known: Known,
-        kind: Chemistry,
         found: Found | None,
         points: list[Points],
         warmth: Warmth,
@@ -400,12 +405,7 @@ class Cell:
                     elif math.isnan(self.full):
                         self.full = float(1.03 * (before + moved[-1]))
                 else:
-                    share = (float(segment.voltage_v[0]) - known.v_min_v) / (
-                        known.v_max_v - known.v_min_v
-                    )
-                    # Anywhere; such that there is room on both sides.
-                    start = 0.15 + 0.8 * min(max(share, 0.0), 1.0)
-                    place = start + segment.direction * moved
+                    place = self._somewhere(segment, known) + segment.direction * moved
                 if place.max() > GRID[-1] or place.min() < GRID[0]:
                     place = place - (place.min() + place.max()) / 2.0 + 0.575
                 fresh = Reference(segment.direction, rate, full, 0, noise, np.full(POINTS, np.nan))
@@ -415,6 +415,15 @@ class Cell:
                     continue
                 self.references.append(fresh)
                 learnt = True
+            elif found is None and isinstance(near, Reference) and not near.is_full:
+                # Another piece of the curve; how far from the others does not matter.
+                moved = segment.ah / known.nominal_ah / scale
+                place = self._somewhere(segment, known) + segment.direction * moved
+                low, high = float(place.min()), float(place.max())
+                if self.cycles <= _EARLY_PIECES and near.free(low, high):
+                    lifted = segment.direction * rate * float(self.mean[RESISTANCE])
+                    near.add(place, segment.voltage_v - lifted)
+                    learnt = True
         if found is None:
             return learnt
         for number, point in enumerate(points):
@@ -443,6 +452,12 @@ class Cell:
             reference.add(place, volts)
             learnt = True
         return learnt
+
+    @staticmethod
+    def _somewhere(segment: Segment, known: Known) -> float:
+        """A place to begin with where none is known: by the voltage, with room on both sides."""
+        share = (float(segment.voltage_v[0]) - known.v_min_v) / (known.v_max_v - known.v_min_v)
+        return 0.1 + 0.9 * min(max(share, 0.0), 1.0)
 
     def _is_full(self, segment: Segment, known: Known) -> bool:
         """Whether it goes from about one limit to the other."""
@@ -522,9 +537,13 @@ class Cell:
         soh, change = self.soh(kind)
         variance = float(change @ self.covariance @ change)
         if math.sqrt(max(variance, 0.0)) > given.filter.most_sd:
-            return _nothing(reason)
+            # What only a full discharge could show, or else what this cycle lacks.
+            bias = float(self.covariance[BIAS, BIAS])
+            return _nothing(UNSURE if bias > 0.5 * variance else reason)
         full = any(one.is_full for one in self.references)
         interval = given.intervals["full" if full else "window"]
+        if methods[0] == "full discharge":
+            interval = given.intervals["discharge"]
         loss = max(1.0 - soh, 0.0)
         half = interval.factor * math.sqrt(
             variance + interval.floor**2 + (interval.per_loss * loss) ** 2
@@ -535,7 +554,6 @@ class Cell:
 def _span(curve: Curve, slide: float, more: float) -> float:
     """Charge between the limits, in capacities, where electrodes slid and resistance was added."""
     reference = curve.reference
-    low, high = reference.covered
     there = np.flatnonzero(np.isfinite(reference.volts))
     bottom, top = float(reference.volts[there[0]]), float(reference.volts[there[-1]])
     open_v = np.interp(GRID + slide, GRID, curve.positive) - curve.graphite
@@ -545,5 +563,4 @@ def _span(curve: Curve, slide: float, more: float) -> float:
     # Only at the lower limit does the current flow; at the upper it has faded away.
     lifted = -reference.rate_c * more if reference.direction < 0.0 else 0.0
     starts = float(np.interp(bottom, rising + lifted, GRID))
-    del low, high
     return max(ends - starts, 10.0 * STEP)

@@ -51,6 +51,7 @@ class Filter:
         model_v: what the model's voltage is off, V.
         place: what its charge is off, in capacities.
         repeats: by how much the variance of what is off in every cycle alike is raised.
+        repeats_part: the same where the reference is made of pieces.
         most_sd: of the state of health, beyond which nothing is said.
         resistance_sd: of one cycle's resistance, ohm x Ah.
     """
@@ -67,6 +68,7 @@ class Filter:
     model_v: float
     place: float
     repeats: float
+    repeats_part: float
     most_sd: float
     resistance_sd: float
 

@@ -34,7 +34,7 @@ SCALE, SLIDE, RESISTANCE, COLD, FADE, BIAS = range(SIZE)
 _MOST_POINTS: Final = 24
 _STEPS: Final = 12
 _LEAST_INSIDE: Final = 0.6
-_BEYOND: Final = 0.004  # by which a place may lie outside the curve
+_LEAST_INSIDE_PART: Final = 0.75  # where the ends of the reference are joined from pieces
 _HUBER: Final = 2.5
 _STARTS: Final = 3
 _AS_GOOD: Final = 0.5  # of a place's cost, in standard deviations, beside the best one's
@@ -168,7 +168,9 @@ class _Cycle:
         chosen, early = self.chosen, point.curve.reference.uncertain_v
         # What the reference has wrong is wrong in every cycle; it must not be taken for new.
         lasting = early**2 + chosen.model_v**2 + (slope * chosen.place) ** 2
-        return np.sqrt(point.noise_v**2 + chosen.repeats * lasting)
+        whole = point.curve.reference.is_full
+        repeats = chosen.repeats if whole else chosen.repeats_part
+        return np.sqrt(point.noise_v**2 + repeats * lasting)
 
     def starts(self, x: F64, own: float, point: Points) -> list[float]:
         """Where the segment may begin: the best places of the grid that are no neighbours."""
@@ -180,7 +182,7 @@ class _Cycle:
             # Longer than the reference: by its middle.
             tried = np.arange(low - along.max(), high - along.min(), STEP)
         place = tried[:, None] + along
-        inside = (place + x[SLIDE] >= low - _BEYOND) & (place + x[SLIDE] <= high + _BEYOND)
+        inside = curve.reference.has(place + x[SLIDE])
         slide = float(x[SLIDE])
         volts = np.interp(place + slide, GRID, curve.positive)
         volts = volts - np.interp(place, GRID, curve.graphite) + self.lifted(x, own, point)
@@ -205,7 +207,6 @@ class _Cycle:
         residuals, changes, plain, inside_all = [], [], [], []
         for number, point in enumerate(self.points):
             curve = point.curve
-            low, high = curve.reference.covered
             place = starts[number] + point.moved / scale
             slid = place + (float(x[SLIDE]) if curve.reference.is_full else 0.0)
             rise_p = np.interp(slid, GRID, curve.positive_slope)
@@ -213,8 +214,9 @@ class _Cycle:
             volts = np.interp(slid, GRID, curve.positive) - np.interp(place, GRID, curve.graphite)
             off = volts + self.lifted(x, own, point) - point.volts
             # What the slide moves beyond the curve's end is continued in a straight line.
-            inside = (place >= low - _BEYOND) & (place <= high + _BEYOND)
-            inside_all.append(float(inside.mean()) >= _LEAST_INSIDE)
+            inside = curve.reference.has(place)
+            least = _LEAST_INSIDE if curve.reference.is_full else _LEAST_INSIDE_PART
+            inside_all.append(float(inside.mean()) >= least)
             weight = np.where(inside, 1.0, 0.0) / self.sd(point, slope)
             scaled = np.abs(off) * weight
             weight = weight * np.where(
@@ -277,14 +279,14 @@ def fit(
     assert best is not None
     x = best[1]
     residuals, changes, plain, inside = cycle.rows(x, float(x[SIZE]), x[SIZE + 1 :])
-    free = max(np.count_nonzero(residuals) - count - 1, 1)
+    free = max(int(np.count_nonzero(residuals)) - count - 1, 1)
     worse = max(1.0, float(residuals @ residuals) / free)
     if worse > 1.0:
         expected[SIZE + 1 :] = x[SIZE + 1 :]
         x = _solve(cycle, expected.copy(), prior, worse, measured)[1]
         residuals, changes, plain, inside = cycle.rows(x, float(x[SIZE]), x[SIZE + 1 :])
     information = changes.T @ changes / worse + prior + _measured(size, measured)[0]
-    covariance = np.linalg.inv(information)[:SIZE, :SIZE]
+    covariance = np.asarray(np.linalg.inv(information)[:SIZE, :SIZE], dtype=np.float64)
     misfit = float(np.sqrt(np.mean(plain**2))) if len(plain) else np.inf
     noise = float(
         np.mean([np.mean(p.noise_v**2) + p.curve.reference.uncertain_v**2 for p in points])

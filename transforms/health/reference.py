@@ -24,7 +24,7 @@ _STRENGTHS: Final = tuple(10.0**power for power in range(-1, 7))
 _END: Final = 6  # points from which the curve is continued beyond its ends
 
 
-@dataclass
+@dataclass(eq=False)  # one is itself: arrays have no one answer
 class Reference:
     """What one kind of segment looked like early in life.
 
@@ -63,6 +63,19 @@ class Reference:
         """The places between which there is a curve."""
         there = np.flatnonzero(np.isfinite(self.volts))
         return float(GRID[there[0]]), float(GRID[there[-1]])
+
+    def has(self, place: F64) -> npt.NDArray[np.bool_]:
+        """Whether the curve is known at each place; there may be gaps."""
+        near = np.rint((place - GRID[0]) / STEP).astype(np.int64)
+        known = np.isfinite(self.volts)[np.clip(near, 0, POINTS - 1)]
+        found: npt.NDArray[np.bool_] = known & (near >= 0) & (near < POINTS)
+        return found
+
+    def free(self, low: float, high: float) -> bool:
+        """Whether nothing is known between two places of the grid, nor close to them."""
+        near = (low - 2.0 * STEP <= GRID) & (high + 2.0 * STEP >= GRID)
+        within = GRID[0] <= low and high <= GRID[-1]
+        return within and not np.isfinite(self.volts[near]).any()
 
     def positive(self, graphite: F64) -> F64:
         """The curve with graphite's voltage (at GRID) taken out, continued beyond its ends."""
@@ -115,19 +128,19 @@ def smoothed(place: F64, volts: F64) -> tuple[Places, F64, float]:
     bends *= (1.0 / (1.0 + (steep / _STEEP_V) ** 2))[:, None]
     normal, wanted, penalty = to_readings.T @ to_readings, to_readings.T @ volts, bends.T @ bends
     ridge = 1e-9 * np.eye(size)
-    best = (np.inf, np.interp(own, place, volts), 1e-3)
+    best: tuple[float, F64, float] = (np.inf, np.interp(own, place, volts), 1e-3)
     for strength in _STRENGTHS:
         solved = np.linalg.solve(
             normal + strength * penalty + ridge, np.column_stack((wanted, normal))
         )
-        curve = solved[:, 0]
+        curve: F64 = np.asarray(solved[:, 0], dtype=np.float64)
         free = float(np.trace(solved[:, 1:]))
-        off = volts - to_readings @ curve
+        off: F64 = volts - to_readings @ curve
         square = float(off @ off)
         score = square / max(count - 1.2 * free, 0.5) ** 2
         if score < best[0]:
             noise = np.sqrt(square / max(count - free, 1.0) * min(free / count, 1.0))
-            best = (score, curve, max(float(noise), 1e-4))
+            best = (float(score), curve, max(float(noise), 1e-4))
     return inside, best[1], best[2]
 
 

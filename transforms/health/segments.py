@@ -129,7 +129,7 @@ def _stretches(
             np.abs(amps[:-1]), np.abs(amps[1:])
         )
     begins = np.flatnonzero(steps)
-    ends = np.append(begins[1:], size)
+    ends = np.append(begins[1:], size)[: len(begins)]
     for first, end in zip(begins.tolist(), ends.tolist(), strict=True):
         if not flowing[first] or end - first < _LEAST_READINGS:
             continue
