@@ -41,7 +41,11 @@ _PLACES: Final = (features.NAMES.index(_GROUPS[0]), features.NAMES.index(_GROUPS
 _EDGES: Final = ((0.2, 0.4, 0.6, 0.8), (0.05, 0.2, 0.6))
 _SNAPSHOTS: Final = 12  # of a cell
 _LEAST_CELLS: Final = 40
-_SHARES: Final = (0.6, 0.2, 0.2)  # of the cells: trees, calibration, test
+_OF_OWN: Final = 30  # of a cell that is one's own: there are fewer
+# Of the cells: trees, calibration, test.
+_SHARES: Final = (0.6, 0.2, 0.2)
+_OWN_SHARES: Final = (0.5, 0.3, 0.2)
+_AGE: Final = features.NAMES.index("age")
 _TREES: Final = {
     "max_iter": 250,
     "learning_rate": 0.08,
@@ -68,6 +72,7 @@ class Snapshot:
         life: cycle number of the end of life.
         now: cycle number of the newest point.
         knee_ahead: see `life_cells.KNEE`.
+        is_own: see `LifeCell`.
     """
 
     cell: str
@@ -80,6 +85,7 @@ class Snapshot:
     life: float
     now: int
     knee_ahead: bool
+    is_own: bool
 
 
 def snapshots(
@@ -121,15 +127,17 @@ def snapshots(
             life=end_cycle,
             now=last.cycle,
             knee_ahead=life_cells.knee_ahead(cell, last.throughput, found.span),
+            is_own=cell.is_own,
         )
 
 
 def drawn_snapshots(cell: LifeCell, seed: int) -> Iterator[Snapshot]:
     """A cell at random moments and thresholds, for training; some are seen only from later on."""
     dice = np.random.default_rng((seed, *cell.name.encode()))
-    shares = dice.uniform(0.03, 1.0, _SNAPSHOTS)
-    usual = dice.random(_SNAPSHOTS) < 0.6
-    thresholds = np.where(usual, THRESHOLD, dice.uniform(0.65, 0.92, _SNAPSHOTS))
+    count = _OF_OWN if cell.is_own else _SNAPSHOTS
+    shares = dice.uniform(0.03, 1.0, count)
+    usual = dice.random(count) < 0.6
+    thresholds = np.where(usual, THRESHOLD, dice.uniform(0.65, 0.92, count))
     begin = dice.uniform(0.0, 0.3) * cell.cycle[-1] if dice.random() < 0.15 else 0.0
     return snapshots(cell, shares.tolist(), thresholds.tolist(), begin)
 
@@ -146,21 +154,26 @@ class _Rows:
     cycles: Floats
     life: Floats
     per_span: Floats  # cycle numbers in a span
+    is_own: np.ndarray[Any, np.dtype[np.bool_]]
 
     @classmethod
     def of(cls, found: Iterable[Snapshot]) -> _Rows:
         asked = [one for one in found if answer.is_asked(one.features)]
         if not asked:
             raise ConfigError("--simulate: no cell has a history that is long enough; give more")
+        own = np.array([one.is_own for one in asked])
+        x = np.stack([np.asarray(one.features.values, np.float64) for one in asked])
+        x[~own, _AGE] = np.nan  # synthetic lives are of any length: theirs says nothing
         return cls(
             np.array([one.cell for one in asked]),
-            np.stack([np.asarray(one.features.values, np.float64) for one in asked]),
+            x,
             np.log([one.throughput / one.features.span for one in asked]),
             np.array([one.knee_ahead for one in asked]),
             np.array([one.share for one in asked]),
             np.array([one.cycles for one in asked]),
             np.array([one.life for one in asked]),
             np.array([one.features.span * one.features.cycles_per_throughput for one in asked]),
+            own,
         )
 
     def those(self, which: np.ndarray[Any, np.dtype[np.bool_]]) -> _Rows:
@@ -177,22 +190,32 @@ def fit(found: Iterable[Snapshot], seed: int = 1) -> tuple[onnx.ModelProto, Card
         ConfigError: there are too few cells.
     """
     rows = _Rows.of(found)
-    names = np.random.default_rng(seed).permutation(np.unique(rows.cell))
-    if names.size < _LEAST_CELLS:
+    dice = np.random.default_rng(seed)
+    own = dice.permutation(np.unique(rows.cell[rows.is_own]))
+    others = dice.permutation(np.unique(rows.cell[~rows.is_own]))
+    if own.size + others.size < _LEAST_CELLS:
         raise ConfigError(
-            f"--simulate: {names.size} cells are known to their end, and at least {_LEAST_CELLS} are "
-            "needed to learn from and to calibrate with; give --simulate=2000, also with --warehouse"
+            f"--simulate: {own.size + others.size} cells are known to their end, and at least "
+            f"{_LEAST_CELLS} are needed to learn from and to calibrate with; give --simulate=2000, "
+            "also with --warehouse"
         )
-    cuts = (np.cumsum(_SHARES[:2]) * names.size).astype(int)
-    train, calibration, test = (
-        rows.those(np.isin(rows.cell, part)) for part in np.split(names, cuts)
-    )
+    # Enough own cells calibrate and test alone: others help to learn, but their errors are others'.
+    is_for_own = own.size >= _LEAST_CELLS
+    parts = _split(own, _OWN_SHARES) if is_for_own else _split(np.append(own, others), _SHARES)
+    if is_for_own:
+        parts[0] = np.append(parts[0], others)
+    train, calibration, test = (rows.those(np.isin(rows.cell, part)) for part in parts)
+    # Both kinds count alike, however many there are of each.
+    weight = np.ones(train.y.size)
+    if is_for_own and others.size:
+        weight[train.is_own] = max(float((~train.is_own).sum() / train.is_own.sum()), 1.0)
+    settings = _TREES | {"min_samples_leaf": min(60, max(10, train.y.size // 50))}
     quantiles = [
-        HistGradientBoostingRegressor(loss="quantile", quantile=q, **_TREES).fit(train.x, train.y)
+        HistGradientBoostingRegressor(loss="quantile", quantile=q, **settings).fit(
+            _known(train.x), train.y, weight
+        )
         for q in _QUANTILES
     ]
-    knee = HistGradientBoostingClassifier(**_TREES | {"max_iter": 80, "max_leaf_nodes": 8})
-    knee.fit(train.x, train.knee)
     low, _, high = (model.predict(calibration.x) for model in quantiles)
     tail = (1.0 - INTERVAL) / 2.0
     group = groups(calibration.x)
@@ -200,18 +223,50 @@ def fit(found: Iterable[Snapshot], seed: int = 1) -> tuple[onnx.ModelProto, Card
         conformal(low - calibration.y, group, calibration.cell, tail),
         conformal(calibration.y - high, group, calibration.cell, tail),
     ]
-    raw = knee.decision_function(calibration.x)
-    scaled = LogisticRegression(C=1e6).fit(raw[:, None], calibration.knee)
-    made = _graph(quantiles, wider, knee, (float(scaled.coef_[0, 0]), float(scaled.intercept_[0])))
+    made = _graph(quantiles, wider, *_knee(train, weight, calibration, settings))
     _same(made, quantiles, wider, test.x)
     return made, {
-        "cells": {"trained": int(cuts[0]), "calibrated": int(cuts[1] - cuts[0]),
-                  "tested": int(names.size - cuts[1])},
+        "cells": {"own": own.size, "synthetic": others.size, "trained": len(parts[0]),
+                  "calibrated": len(parts[1]), "tested": len(parts[2])},
         **Domain.of(train.x).card(),
         "widened_by": {"edges": dict(zip(_GROUPS, _EDGES, strict=True)), "low": wider[0],
                        "high": wider[1], "unit": "log of spans"},
         **_measured(made, test),
     }  # fmt: skip
+
+
+def _known(x: Floats) -> Floats:
+    """Features as trees take them: one that is always missing is constant, so that none splits it."""
+    return np.where(np.isnan(x).all(axis=0), 0.0, x)
+
+
+def _split(
+    names: np.ndarray[Any, Any], shares: Sequence[float]
+) -> list[np.ndarray[Any, np.dtype[np.str_]]]:
+    return np.split(names, (np.cumsum(shares[:-1]) * names.size).astype(int))
+
+
+def _knee(
+    train: _Rows, weight: Floats, calibration: _Rows, settings: dict[str, Any]
+) -> tuple[trees.Ensemble, float, float]:
+    """Trees for the risk of a knee, and slope and shift of their scaling.
+
+    Where there are next to no knees, or nothing but knees, to learn from: the share of them.
+    """
+    ensemble = trees.Ensemble(1)
+    few = 10
+    if min(train.knee.sum(), (~train.knee).sum()) < few:
+        share = (train.knee.sum() + 0.5) / (train.knee.size + 1.0)
+        ensemble.add_table((0, 0), ((), ()), [[float(np.log(share / (1.0 - share)))]], 0)
+        return ensemble, 1.0, 0.0
+    model = HistGradientBoostingClassifier(**settings | {"max_iter": 80, "max_leaf_nodes": 8})
+    model.fit(_known(train.x), train.knee, weight)
+    ensemble.add(model, 0)
+    if min(calibration.knee.sum(), (~calibration.knee).sum()) < few:
+        return ensemble, 1.0, 0.0
+    raw = model.decision_function(calibration.x)
+    scaled = LogisticRegression(C=1e6).fit(raw[:, None], calibration.knee)
+    return ensemble, float(scaled.coef_[0, 0]), float(scaled.intercept_[0])
 
 
 def groups(x: Floats) -> Ints:
@@ -261,16 +316,15 @@ def conformal(
 def _graph(
     quantiles: Sequence[trees.Boosted],
     wider: Sequence[Sequence[Sequence[float]]],
-    knee: trees.Boosted,
-    scaled: tuple[float, float],
+    risk: trees.Ensemble,
+    slope: float,
+    shift: float,
 ) -> onnx.ModelProto:
     logs = trees.Ensemble(3)
     for target, model in enumerate(quantiles):
         logs.add(model, target)
     logs.add_table(_PLACES, _EDGES, [[-value for value in row] for row in wider[0]], 0)
     logs.add_table(_PLACES, _EDGES, wider[1], 2)
-    risk = trees.Ensemble(1)
-    risk.add(knee, 0)
     make = helper.make_node
     nodes = [
         logs.node("features", "logs"),
@@ -284,7 +338,7 @@ def _graph(
         make("Add", ["steeper", "shift"], ["logit"]),
         make("Sigmoid", ["logit"], ["knee_risk"]),
     ]
-    constants = {"slope": np.float32(scaled[0]), "shift": np.float32(scaled[1])}
+    constants = {"slope": np.float32(slope), "shift": np.float32(shift)}
     return trees.graph(KIND, nodes, len(features.NAMES), {"spans": 3, "knee_risk": 1}, constants)
 
 
@@ -379,7 +433,7 @@ def train_on(cells: Iterable[LifeCell], data: str, seed: int = 1) -> tuple[onnx.
                 "scaled by a logistic regression on the same cells"
             ),
             "threshold": f"a feature (margin): {THRESHOLD} mostly, 0.65 to 0.92 in the others",
-            "count": sum(data_of.values()),
+            "count": data_of["trained"] + data_of["calibrated"] + data_of["tested"],
             "seed": seed,
         },
         "limits": (
