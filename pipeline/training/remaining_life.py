@@ -39,12 +39,14 @@ _QUANTILES: Final = ((1.0 - INTERVAL) / 2.0, 0.5, (1.0 + INTERVAL) / 2.0)
 _GROUPS: Final = ("stage", "spread")
 _PLACES: Final = (features.NAMES.index(_GROUPS[0]), features.NAMES.index(_GROUPS[1]))
 _EDGES: Final = ((0.2, 0.4, 0.6, 0.8), (0.05, 0.2, 0.6))
+_FEW_KNEES: Final = 10  # snapshots: of fewer nothing is learned
 _SNAPSHOTS: Final = 12  # of a cell
 _LEAST_CELLS: Final = 40
 _OF_OWN: Final = 30  # of a cell that is one's own: there are fewer
 # Of the cells: trees, calibration, test.
 _SHARES: Final = (0.6, 0.2, 0.2)
-_OWN_SHARES: Final = (0.5, 0.3, 0.2)
+_OWN_SHARES: Final = (0.8, 0.2)  # trees and calibration by cross-validation, test
+_FOLDS: Final = 5
 _AGE: Final = features.NAMES.index("age")
 _TREES: Final = {
     "max_iter": 250,
@@ -176,7 +178,7 @@ class _Rows:
             own,
         )
 
-    def those(self, which: np.ndarray[Any, np.dtype[np.bool_]]) -> _Rows:
+    def those(self, which: np.ndarray[Any, Any]) -> _Rows:
         return _Rows(**{name: value[which] for name, value in vars(self).items()})
 
 
@@ -201,33 +203,37 @@ def fit(found: Iterable[Snapshot], seed: int = 1) -> tuple[onnx.ModelProto, Card
         )
     # Enough own cells calibrate and test alone: others help to learn, but their errors are others'.
     is_for_own = own.size >= _LEAST_CELLS
-    parts = _split(own, _OWN_SHARES) if is_for_own else _split(np.append(own, others), _SHARES)
     if is_for_own:
-        parts[0] = np.append(parts[0], others)
-    train, calibration, test = (rows.those(np.isin(rows.cell, part)) for part in parts)
-    # Both kinds count alike, however many there are of each.
-    weight = np.ones(train.y.size)
-    if is_for_own and others.size:
-        weight[train.is_own] = max(float((~train.is_own).sum() / train.is_own.sum()), 1.0)
-    settings = _TREES | {"min_samples_leaf": min(60, max(10, train.y.size // 50))}
-    quantiles = [
-        HistGradientBoostingRegressor(loss="quantile", quantile=q, **settings).fit(
-            _known(train.x), train.y, weight
-        )
-        for q in _QUANTILES
-    ]
-    low, _, high = (model.predict(calibration.x) for model in quantiles)
+        known, kept_back = _split(own, _OWN_SHARES)
+        learning = [np.append(known, others)]
+        # There are few: each calibrates a model that learned from the rest.
+        folds = np.array_split(known, _FOLDS)
+        parts = [(np.setdiff1d(learning[0], fold), fold) for fold in folds]
+    else:
+        learned, calibrating, kept_back = _split(np.append(own, others), _SHARES)
+        learning, parts = [learned], [(learned, calibrating)]
+    train, test = (rows.those(np.isin(rows.cell, part)) for part in (learning[0], kept_back))
+    final = _learn(train)
+    said = []
+    for learned, fold in parts:
+        calibration = rows.those(np.isin(rows.cell, fold))
+        models = _learn(rows.those(np.isin(rows.cell, learned))) if is_for_own else final
+        said.append((calibration, models.say(calibration.x)))
+    low, high, raw = (np.concatenate([each[k] for _, each in said]) for k in range(3))
+    y, x, cell, knee = (
+        np.concatenate([getattr(one, name) for one, _ in said])
+        for name in ("y", "x", "cell", "knee")
+    )
     tail = (1.0 - INTERVAL) / 2.0
-    group = groups(calibration.x)
     wider = [
-        conformal(low - calibration.y, group, calibration.cell, tail),
-        conformal(calibration.y - high, group, calibration.cell, tail),
+        conformal(low - y, groups(x), cell, tail),
+        conformal(y - high, groups(x), cell, tail),
     ]
-    made = _graph(quantiles, wider, *_knee(train, weight, calibration, settings))
-    _same(made, quantiles, wider, test.x)
+    made = _graph(final, wider, *_scaling(raw, knee))
+    _same(made, final.quantiles, wider, test.x)
     return made, {
-        "cells": {"own": own.size, "synthetic": others.size, "trained": len(parts[0]),
-                  "calibrated": len(parts[1]), "tested": len(parts[2])},
+        "cells": {"own": own.size, "synthetic": others.size, "trained": learning[0].size,
+                  "calibrated": np.unique(cell).size, "tested": kept_back.size},
         **Domain.of(train.x).card(),
         "widened_by": {"edges": dict(zip(_GROUPS, _EDGES, strict=True)), "low": wider[0],
                        "high": wider[1], "unit": "log of spans"},
@@ -235,38 +241,53 @@ def fit(found: Iterable[Snapshot], seed: int = 1) -> tuple[onnx.ModelProto, Card
     }  # fmt: skip
 
 
-def _known(x: Floats) -> Floats:
-    """Features as trees take them: one that is always missing is constant, so that none splits it."""
-    return np.where(np.isnan(x).all(axis=0), 0.0, x)
+@dataclass(frozen=True)
+class _Learned:
+    """Trees for the three quantiles, and for the knee; `base` is the logit without trees for it."""
+
+    quantiles: list[trees.Boosted]
+    knee: trees.Boosted | None
+    base: float
+
+    def say(self, x: Floats) -> tuple[Floats, Floats, Floats]:
+        """Low and high quantile, and the knee's logit before it is scaled, (n,) each."""
+        raw = np.full(len(x), self.base) if self.knee is None else self.knee.decision_function(x)
+        return self.quantiles[0].predict(x), self.quantiles[2].predict(x), raw
+
+
+def _learn(train: _Rows) -> _Learned:
+    if train.is_own.any() and not train.is_own.all():
+        # Both kinds count alike, about. Rows are repeated: weights make quantiles very slow.
+        times = round(float((~train.is_own).sum() / train.is_own.sum()))
+        train = train.those(
+            np.repeat(np.arange(train.y.size), np.where(train.is_own, max(times, 1), 1))
+        )
+    # One that is always missing is made constant, so that no tree asks for it.
+    x = np.where(np.isnan(train.x).all(axis=0), 0.0, train.x)
+    settings = _TREES | {"min_samples_leaf": min(60, max(10, train.y.size // 50))}
+    quantiles = [
+        HistGradientBoostingRegressor(loss="quantile", quantile=q, **settings).fit(x, train.y)
+        for q in _QUANTILES
+    ]
+    if min(train.knee.sum(), (~train.knee).sum()) < _FEW_KNEES:
+        share = (train.knee.sum() + 0.5) / (train.knee.size + 1.0)
+        return _Learned(quantiles, None, float(np.log(share / (1.0 - share))))
+    knee = HistGradientBoostingClassifier(**settings | {"max_iter": 80, "max_leaf_nodes": 8})
+    return _Learned(quantiles, knee.fit(x, train.knee), 0.0)
+
+
+def _scaling(raw: Floats, knee: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[float, float]:
+    """Slope and shift that make the knee's logit a probability; as it is where knees are few."""
+    if min(knee.sum(), (~knee).sum()) < _FEW_KNEES or np.ptp(raw) == 0.0:
+        return 1.0, 0.0
+    scaled = LogisticRegression(C=1e6).fit(raw[:, None], knee)
+    return float(scaled.coef_[0, 0]), float(scaled.intercept_[0])
 
 
 def _split(
     names: np.ndarray[Any, Any], shares: Sequence[float]
 ) -> list[np.ndarray[Any, np.dtype[np.str_]]]:
     return np.split(names, (np.cumsum(shares[:-1]) * names.size).astype(int))
-
-
-def _knee(
-    train: _Rows, weight: Floats, calibration: _Rows, settings: dict[str, Any]
-) -> tuple[trees.Ensemble, float, float]:
-    """Trees for the risk of a knee, and slope and shift of their scaling.
-
-    Where there are next to no knees, or nothing but knees, to learn from: the share of them.
-    """
-    ensemble = trees.Ensemble(1)
-    few = 10
-    if min(train.knee.sum(), (~train.knee).sum()) < few:
-        share = (train.knee.sum() + 0.5) / (train.knee.size + 1.0)
-        ensemble.add_table((0, 0), ((), ()), [[float(np.log(share / (1.0 - share)))]], 0)
-        return ensemble, 1.0, 0.0
-    model = HistGradientBoostingClassifier(**settings | {"max_iter": 80, "max_leaf_nodes": 8})
-    model.fit(_known(train.x), train.knee, weight)
-    ensemble.add(model, 0)
-    if min(calibration.knee.sum(), (~calibration.knee).sum()) < few:
-        return ensemble, 1.0, 0.0
-    raw = model.decision_function(calibration.x)
-    scaled = LogisticRegression(C=1e6).fit(raw[:, None], calibration.knee)
-    return ensemble, float(scaled.coef_[0, 0]), float(scaled.intercept_[0])
 
 
 def groups(x: Floats) -> Ints:
@@ -314,15 +335,19 @@ def conformal(
 
 
 def _graph(
-    quantiles: Sequence[trees.Boosted],
+    learned: _Learned,
     wider: Sequence[Sequence[Sequence[float]]],
-    risk: trees.Ensemble,
     slope: float,
     shift: float,
 ) -> onnx.ModelProto:
     logs = trees.Ensemble(3)
-    for target, model in enumerate(quantiles):
+    for target, model in enumerate(learned.quantiles):
         logs.add(model, target)
+    risk = trees.Ensemble(1)
+    if learned.knee is None:
+        risk.add_table((0, 0), ((), ()), [[learned.base]], 0)
+    else:
+        risk.add(learned.knee, 0)
     logs.add_table(_PLACES, _EDGES, [[-value for value in row] for row in wider[0]], 0)
     logs.add_table(_PLACES, _EDGES, wider[1], 2)
     make = helper.make_node
@@ -429,7 +454,8 @@ def train_on(cells: Iterable[LifeCell], data: str, seed: int = 1) -> tuple[onnx.
         "training": {
             "method": (
                 "gradient-boosted quantile trees; the outer quantiles are widened by split "
-                "conformal prediction, grouped by cell, at each stage of life; the knee risk is "
+                "conformal prediction (by cross-validation where it is for own cells), grouped by "
+                "cell, at each stage of life; the knee risk is "
                 "scaled by a logistic regression on the same cells"
             ),
             "threshold": f"a feature (margin): {THRESHOLD} mostly, 0.65 to 0.92 in the others",
