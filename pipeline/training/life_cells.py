@@ -44,6 +44,7 @@ class LifeCell:
         trend: the same without what comes and goes, (k,): what the knee is judged by.
         knee: whether the fade turns fast before 80 %, where that is known.
         onset: cycle number at which it begins to, None where there is none or it is gradual.
+        is_own: whether it is of those that the model is for, so that its age says something.
     """
 
     name: str
@@ -55,6 +56,7 @@ class LifeCell:
     trend: Floats
     knee: bool | None = None
     onset: float | None = None
+    is_own: bool = False
 
     def end(self, threshold: float) -> tuple[float, float] | None:
         """Cycle number and throughput of the first cycle below; None where none is."""
@@ -92,31 +94,53 @@ def _simulated(dice: np.random.Generator, number: int, seed: int) -> LifeCell | 
         given |= {"fade": 2000.0 / life, "cycles": int(1.8 * life)}
         if dice.random() < 0.5:
             given["knee"] = max(20, int(life * dice.uniform(0.25, 1.0)))
-    config = FleetConfig(**given)
-    found = truth.capacities(config, 0)
+    # Health against nominal or against what the cell began with, as a profile has it.
+    against_nominal = dice.random() < 0.5
+    return _of_fleet(
+        dice, FleetConfig(**given), 0, f"sim_{seed}_{number:05d}", _protocol(dice), against_nominal
+    )
+
+
+def alike(config: FleetConfig, prefix: str, seed: int) -> Iterator[LifeCell]:
+    """All cells of a fleet that is run alike, as a user's own are; they count as own cells."""
+    for number in range(config.cell_count):
+        dice = np.random.default_rng((seed, number, 3))
+        cell = _of_fleet(dice, config, number, f"{prefix}_{number:05d}", (1, 1.0), True)
+        if cell is not None:
+            yield replace(cell, is_own=True)
+
+
+def _of_fleet(
+    dice: np.random.Generator,
+    config: FleetConfig,
+    number: int,
+    name: str,
+    protocol: tuple[int, float],
+    against_nominal: bool,
+) -> LifeCell | None:
+    """A cell of the simulator as it is measured; None where it does not reach 75 %."""
+    found = truth.capacities(config, number)
     cycle = np.arange(1.0, found.cycle[-1] + 2.0)
     capacity = np.interp(cycle, found.cycle + 1.0, found.capacity_ah)
     ohms = np.interp(cycle, found.cycle + 1.0, found.resistance_ohm)
-    # Health against nominal or against what the cell began with, as a profile has it.
-    against = _NOMINAL_AH if dice.random() < 0.5 else float(np.median(capacity[1:6]))
-    soh = capacity / against
+    soh = capacity / (config.nominal_ah if against_nominal else float(np.median(capacity[1:6])))
     if soh[0] < 0.86 or soh.min() > 0.75:
         return None
-    every, depth = _protocol(dice)
-    throughput = np.cumsum(np.where(np.arange(cycle.size) % every == 0, 1.0, depth) * capacity)
-    knee = None if electrodes else given.get("knee")
-    measured = np.arange(0, cycle.size, every)
-    below = int(np.argmax(soh < 0.8))
-    onset = None if knee is None else 0.8 * knee
+    every, depth = protocol
+    moved = np.where(np.arange(cycle.size) % every == 0, 1.0, depth) * capacity
+    throughput = np.cumsum(moved) / config.nominal_ah
+    onset = None if config.knee is None else 0.8 * config.knee
     return LifeCell(
-        name=f"sim_{seed}_{number:05d}",
-        family=f"{chemistry}{' electrodes' if electrodes else ''}",
-        points=_measured(dice, cycle, throughput / _NOMINAL_AH, soh, ohms, measured, 0.0006),
+        name=name,
+        family=config.chemistry if config.in_steps else "default electrodes",
+        points=_measured(
+            dice, cycle, throughput, soh, ohms, np.arange(0, cycle.size, every), 0.0006
+        ),
         cycle=cycle,
-        throughput=throughput / _NOMINAL_AH,
+        throughput=throughput,
         soh=soh,
         trend=soh,
-        knee=electrodes or (onset is not None and onset < cycle[below]),
+        knee=not config.in_steps or (onset is not None and onset < cycle[np.argmax(soh < 0.8)]),
         onset=onset,
     )
 
@@ -337,6 +361,7 @@ def of_warehouse(warehouse: str) -> list[LifeCell]:
                 throughput=throughput,
                 soh=soh,
                 trend=_smooth(soh),
+                is_own=True,
             )
         )
     return cells

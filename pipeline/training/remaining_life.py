@@ -39,9 +39,15 @@ _QUANTILES: Final = ((1.0 - INTERVAL) / 2.0, 0.5, (1.0 + INTERVAL) / 2.0)
 _GROUPS: Final = ("stage", "spread")
 _PLACES: Final = (features.NAMES.index(_GROUPS[0]), features.NAMES.index(_GROUPS[1]))
 _EDGES: Final = ((0.2, 0.4, 0.6, 0.8), (0.05, 0.2, 0.6))
+_FEW_KNEES: Final = 10  # snapshots: of fewer nothing is learned
 _SNAPSHOTS: Final = 12  # of a cell
 _LEAST_CELLS: Final = 40
-_SHARES: Final = (0.6, 0.2, 0.2)  # of the cells: trees, calibration, test
+_OF_OWN: Final = 30  # of a cell that is one's own: there are fewer
+# Of the cells: trees, calibration, test.
+_SHARES: Final = (0.6, 0.2, 0.2)
+_OWN_SHARES: Final = (0.8, 0.2)  # trees and calibration by cross-validation, test
+_FOLDS: Final = 5
+_AGE: Final = features.NAMES.index("age")
 _TREES: Final = {
     "max_iter": 250,
     "learning_rate": 0.08,
@@ -68,6 +74,7 @@ class Snapshot:
         life: cycle number of the end of life.
         now: cycle number of the newest point.
         knee_ahead: see `life_cells.KNEE`.
+        is_own: see `LifeCell`.
     """
 
     cell: str
@@ -80,6 +87,7 @@ class Snapshot:
     life: float
     now: int
     knee_ahead: bool
+    is_own: bool
 
 
 def snapshots(
@@ -121,15 +129,17 @@ def snapshots(
             life=end_cycle,
             now=last.cycle,
             knee_ahead=life_cells.knee_ahead(cell, last.throughput, found.span),
+            is_own=cell.is_own,
         )
 
 
 def drawn_snapshots(cell: LifeCell, seed: int) -> Iterator[Snapshot]:
     """A cell at random moments and thresholds, for training; some are seen only from later on."""
     dice = np.random.default_rng((seed, *cell.name.encode()))
-    shares = dice.uniform(0.03, 1.0, _SNAPSHOTS)
-    usual = dice.random(_SNAPSHOTS) < 0.6
-    thresholds = np.where(usual, THRESHOLD, dice.uniform(0.65, 0.92, _SNAPSHOTS))
+    count = _OF_OWN if cell.is_own else _SNAPSHOTS
+    shares = dice.uniform(0.03, 1.0, count)
+    usual = dice.random(count) < 0.6
+    thresholds = np.where(usual, THRESHOLD, dice.uniform(0.65, 0.92, count))
     begin = dice.uniform(0.0, 0.3) * cell.cycle[-1] if dice.random() < 0.15 else 0.0
     return snapshots(cell, shares.tolist(), thresholds.tolist(), begin)
 
@@ -146,24 +156,29 @@ class _Rows:
     cycles: Floats
     life: Floats
     per_span: Floats  # cycle numbers in a span
+    is_own: np.ndarray[Any, np.dtype[np.bool_]]
 
     @classmethod
     def of(cls, found: Iterable[Snapshot]) -> _Rows:
         asked = [one for one in found if answer.is_asked(one.features)]
         if not asked:
             raise ConfigError("--simulate: no cell has a history that is long enough; give more")
+        own = np.array([one.is_own for one in asked])
+        x = np.stack([np.asarray(one.features.values, np.float64) for one in asked])
+        x[~own, _AGE] = np.nan  # synthetic lives are of any length: theirs says nothing
         return cls(
             np.array([one.cell for one in asked]),
-            np.stack([np.asarray(one.features.values, np.float64) for one in asked]),
+            x,
             np.log([one.throughput / one.features.span for one in asked]),
             np.array([one.knee_ahead for one in asked]),
             np.array([one.share for one in asked]),
             np.array([one.cycles for one in asked]),
             np.array([one.life for one in asked]),
             np.array([one.features.span * one.features.cycles_per_throughput for one in asked]),
+            own,
         )
 
-    def those(self, which: np.ndarray[Any, np.dtype[np.bool_]]) -> _Rows:
+    def those(self, which: np.ndarray[Any, Any]) -> _Rows:
         return _Rows(**{name: value[which] for name, value in vars(self).items()})
 
 
@@ -177,41 +192,102 @@ def fit(found: Iterable[Snapshot], seed: int = 1) -> tuple[onnx.ModelProto, Card
         ConfigError: there are too few cells.
     """
     rows = _Rows.of(found)
-    names = np.random.default_rng(seed).permutation(np.unique(rows.cell))
-    if names.size < _LEAST_CELLS:
+    dice = np.random.default_rng(seed)
+    own = dice.permutation(np.unique(rows.cell[rows.is_own]))
+    others = dice.permutation(np.unique(rows.cell[~rows.is_own]))
+    if own.size + others.size < _LEAST_CELLS:
         raise ConfigError(
-            f"--simulate: {names.size} cells are known to their end, and at least {_LEAST_CELLS} are "
-            "needed to learn from and to calibrate with; give --simulate=2000, also with --warehouse"
+            f"--simulate: {own.size + others.size} cells are known to their end, and at least "
+            f"{_LEAST_CELLS} are needed to learn from and to calibrate with; give --simulate=2000, "
+            "also with --warehouse"
         )
-    cuts = (np.cumsum(_SHARES[:2]) * names.size).astype(int)
-    train, calibration, test = (
-        rows.those(np.isin(rows.cell, part)) for part in np.split(names, cuts)
+    # Enough own cells calibrate and test alone: others help to learn, but their errors are others'.
+    is_for_own = own.size >= _LEAST_CELLS
+    if is_for_own:
+        known, kept_back = _split(own, _OWN_SHARES)
+        learning = [np.append(known, others)]
+        # There are few: each calibrates a model that learned from the rest.
+        folds = np.array_split(known, _FOLDS)
+        parts = [(np.setdiff1d(learning[0], fold), fold) for fold in folds]
+    else:
+        learned, calibrating, kept_back = _split(np.append(own, others), _SHARES)
+        learning, parts = [learned], [(learned, calibrating)]
+    train, test = (rows.those(np.isin(rows.cell, part)) for part in (learning[0], kept_back))
+    final = _learn(train)
+    said = []
+    for learned, fold in parts:
+        calibration = rows.those(np.isin(rows.cell, fold))
+        models = _learn(rows.those(np.isin(rows.cell, learned))) if is_for_own else final
+        said.append((calibration, models.say(calibration.x)))
+    low, high, raw = (np.concatenate([each[k] for _, each in said]) for k in range(3))
+    y, x, cell, knee = (
+        np.concatenate([getattr(one, name) for one, _ in said])
+        for name in ("y", "x", "cell", "knee")
     )
-    quantiles = [
-        HistGradientBoostingRegressor(loss="quantile", quantile=q, **_TREES).fit(train.x, train.y)
-        for q in _QUANTILES
-    ]
-    knee = HistGradientBoostingClassifier(**_TREES | {"max_iter": 80, "max_leaf_nodes": 8})
-    knee.fit(train.x, train.knee)
-    low, _, high = (model.predict(calibration.x) for model in quantiles)
     tail = (1.0 - INTERVAL) / 2.0
-    group = groups(calibration.x)
     wider = [
-        conformal(low - calibration.y, group, calibration.cell, tail),
-        conformal(calibration.y - high, group, calibration.cell, tail),
+        conformal(low - y, groups(x), cell, tail),
+        conformal(y - high, groups(x), cell, tail),
     ]
-    raw = knee.decision_function(calibration.x)
-    scaled = LogisticRegression(C=1e6).fit(raw[:, None], calibration.knee)
-    made = _graph(quantiles, wider, knee, (float(scaled.coef_[0, 0]), float(scaled.intercept_[0])))
-    _same(made, quantiles, wider, test.x)
+    made = _graph(final, wider, *_scaling(raw, knee))
+    _same(made, final.quantiles, wider, test.x)
     return made, {
-        "cells": {"trained": int(cuts[0]), "calibrated": int(cuts[1] - cuts[0]),
-                  "tested": int(names.size - cuts[1])},
+        "cells": {"own": own.size, "synthetic": others.size, "trained": learning[0].size,
+                  "calibrated": np.unique(cell).size, "tested": kept_back.size},
         **Domain.of(train.x).card(),
         "widened_by": {"edges": dict(zip(_GROUPS, _EDGES, strict=True)), "low": wider[0],
                        "high": wider[1], "unit": "log of spans"},
         **_measured(made, test),
     }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """Trees for the three quantiles, and for the knee; `base` is the logit without trees for it."""
+
+    quantiles: list[trees.Boosted]
+    knee: trees.Boosted | None
+    base: float
+
+    def say(self, x: Floats) -> tuple[Floats, Floats, Floats]:
+        """Low and high quantile, and the knee's logit before it is scaled, (n,) each."""
+        raw = np.full(len(x), self.base) if self.knee is None else self.knee.decision_function(x)
+        return self.quantiles[0].predict(x), self.quantiles[2].predict(x), raw
+
+
+def _learn(train: _Rows) -> _Learned:
+    if train.is_own.any() and not train.is_own.all():
+        # Both kinds count alike, about. Rows are repeated: weights make quantiles very slow.
+        times = round(float((~train.is_own).sum() / train.is_own.sum()))
+        train = train.those(
+            np.repeat(np.arange(train.y.size), np.where(train.is_own, max(times, 1), 1))
+        )
+    # One that is always missing is made constant, so that no tree asks for it.
+    x = np.where(np.isnan(train.x).all(axis=0), 0.0, train.x)
+    settings = _TREES | {"min_samples_leaf": min(60, max(10, train.y.size // 50))}
+    quantiles = [
+        HistGradientBoostingRegressor(loss="quantile", quantile=q, **settings).fit(x, train.y)
+        for q in _QUANTILES
+    ]
+    if min(train.knee.sum(), (~train.knee).sum()) < _FEW_KNEES:
+        share = (train.knee.sum() + 0.5) / (train.knee.size + 1.0)
+        return _Learned(quantiles, None, float(np.log(share / (1.0 - share))))
+    knee = HistGradientBoostingClassifier(**settings | {"max_iter": 80, "max_leaf_nodes": 8})
+    return _Learned(quantiles, knee.fit(x, train.knee), 0.0)
+
+
+def _scaling(raw: Floats, knee: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[float, float]:
+    """Slope and shift that make the knee's logit a probability; as it is where knees are few."""
+    if min(knee.sum(), (~knee).sum()) < _FEW_KNEES or np.ptp(raw) == 0.0:
+        return 1.0, 0.0
+    scaled = LogisticRegression(C=1e6).fit(raw[:, None], knee)
+    return float(scaled.coef_[0, 0]), float(scaled.intercept_[0])
+
+
+def _split(
+    names: np.ndarray[Any, Any], shares: Sequence[float]
+) -> list[np.ndarray[Any, np.dtype[np.str_]]]:
+    return np.split(names, (np.cumsum(shares[:-1]) * names.size).astype(int))
 
 
 def groups(x: Floats) -> Ints:
@@ -259,18 +335,21 @@ def conformal(
 
 
 def _graph(
-    quantiles: Sequence[trees.Boosted],
+    learned: _Learned,
     wider: Sequence[Sequence[Sequence[float]]],
-    knee: trees.Boosted,
-    scaled: tuple[float, float],
+    slope: float,
+    shift: float,
 ) -> onnx.ModelProto:
     logs = trees.Ensemble(3)
-    for target, model in enumerate(quantiles):
+    for target, model in enumerate(learned.quantiles):
         logs.add(model, target)
+    risk = trees.Ensemble(1)
+    if learned.knee is None:
+        risk.add_table((0, 0), ((), ()), [[learned.base]], 0)
+    else:
+        risk.add(learned.knee, 0)
     logs.add_table(_PLACES, _EDGES, [[-value for value in row] for row in wider[0]], 0)
     logs.add_table(_PLACES, _EDGES, wider[1], 2)
-    risk = trees.Ensemble(1)
-    risk.add(knee, 0)
     make = helper.make_node
     nodes = [
         logs.node("features", "logs"),
@@ -284,7 +363,7 @@ def _graph(
         make("Add", ["steeper", "shift"], ["logit"]),
         make("Sigmoid", ["logit"], ["knee_risk"]),
     ]
-    constants = {"slope": np.float32(scaled[0]), "shift": np.float32(scaled[1])}
+    constants = {"slope": np.float32(slope), "shift": np.float32(shift)}
     return trees.graph(KIND, nodes, len(features.NAMES), {"spans": 3, "knee_risk": 1}, constants)
 
 
@@ -375,11 +454,12 @@ def train_on(cells: Iterable[LifeCell], data: str, seed: int = 1) -> tuple[onnx.
         "training": {
             "method": (
                 "gradient-boosted quantile trees; the outer quantiles are widened by split "
-                "conformal prediction, grouped by cell, at each stage of life; the knee risk is "
+                "conformal prediction (by cross-validation where it is for own cells), grouped by "
+                "cell, at each stage of life; the knee risk is "
                 "scaled by a logistic regression on the same cells"
             ),
             "threshold": f"a feature (margin): {THRESHOLD} mostly, 0.65 to 0.92 in the others",
-            "count": sum(data_of.values()),
+            "count": data_of["trained"] + data_of["calibrated"] + data_of["tested"],
             "seed": seed,
         },
         "limits": (

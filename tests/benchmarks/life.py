@@ -18,11 +18,13 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipeline.prediction import model_file
 from pipeline.prediction.remaining_life import SHIPPED, RemainingLife
+from pipeline.sources.simulation.config import FleetConfig
 from pipeline.training import life_cells, remaining_life
 from pipeline.training.life_cells import LifeCell
 from pipeline.training.remaining_life import Snapshot
@@ -37,6 +39,12 @@ SHARES = (0.2, 0.4, 0.6, 0.8)
 THRESHOLD = 0.8
 _UNSEEN = 20_000  # a seed that no model is trained with
 _WARNED = 0.5
+# Like cells: gradual knees of the default's electrodes, and a sharp one with 10 % spread of fade.
+FLEETS: dict[str, dict[str, Any]] = {
+    "electrodes": {"cycles": 900},
+    "knee": {"cycles": 700, "chemistry": "nmc", "fade": 4.0, "knee": 350},
+    "steady": {"cycles": 900, "chemistry": "lfp", "fade": 4.0},
+}
 
 
 @dataclass(frozen=True)
@@ -234,13 +242,15 @@ def cost(model: RemainingLife, cell: LifeCell) -> str:
     """Microseconds of a point and of a prediction, and bytes of the state."""
     history = History()
     started = time.perf_counter()
-    for point in cell.points:
+    end = cell.end(THRESHOLD)
+    points = [p for p in cell.points if end is not None and p.cycle < 0.95 * end[0]]
+    for point in points:
         history = History.from_bytes(history.to_bytes())
         history.add(point)
-    each = (time.perf_counter() - started) / len(cell.points)
+    each = (time.perf_counter() - started) / len(points)
     started = time.perf_counter()
     for _ in range(100):
-        found = features.of(history, 0.3)
+        found = features.of(history, THRESHOLD)
     computed = (time.perf_counter() - started) / 100
     started = time.perf_counter()
     for _ in range(100):
@@ -267,6 +277,36 @@ def _table(title: str, model: RemainingLife, cells: Sequence[LifeCell]) -> list[
     return judged
 
 
+def _trained(cells: Iterable[LifeCell]) -> RemainingLife:
+    """A model that learned from these alone."""
+    made, card = remaining_life.train_on(cells, "cells of a benchmark")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        model_file.write(path, made, card)
+        return RemainingLife(path)
+
+
+def _own(shipped: RemainingLife, count: int) -> None:
+    """Fleets of like cells: with the shipped model, and with one that learned from others of it."""
+    for name, setting in FLEETS.items():
+        config = FleetConfig(equipment=count + 60, machines=0, seed=77, **setting)
+        cells = list(life_cells.alike(config, name, 77))
+        learned = _trained(cells[:count])
+        mixed = _trained(itertools.chain(cells[:count], remaining_life.synthetic(600)))
+        rest = cells[count:]
+        found = at_shares(rest, SHARES)
+        title = f"{len(rest)} cells of fleet {name}, whose {count} others are known"
+        print(f"\n{title}\n{HEAD}")
+        judged = {
+            "model that ships": by_model(shipped, found),
+            "learned from others": by_model(learned, found),
+            "and 600 synthetic": by_model(mixed, found),
+        }
+        others = by_others(cells, found)
+        for label, each in (judged | others).items():
+            print("\n".join(lines(label, each, len(rest))))
+
+
 def main() -> int:
     """Prints the tables; 1 where the intervals' coverage on simulated cells is not as wanted."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.life", description=__doc__)
@@ -275,6 +315,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=_UNSEEN)
     parser.add_argument("--unlike", type=int, default=0, metavar="N",
                         help="also train on N drawn cells alone and judge simulated ones by that")  # fmt: skip
+    parser.add_argument("--own", type=int, default=0, metavar="N",
+                        help="also judge a fleet of like cells by a model that learned from N others of it")  # fmt: skip
     flags = parser.parse_args()
     model = RemainingLife(flags.model)
     if model.card["training"]["seed"] == flags.seed:
@@ -301,13 +343,10 @@ def main() -> int:
     print("\n".join(knees(model, cells)))
     print("\ncost: " + cost(model, max(cells, key=lambda one: len(one.points))))
     if flags.unlike:
-        print(f"\nmodel of {flags.unlike} drawn cells alone")
-        made, card = remaining_life.train_on(
-            life_cells.drawn(flags.unlike, 1), f"{flags.unlike} drawn cells", 1
-        )
-        with tempfile.TemporaryDirectory() as place:
-            model_file.write(Path(place) / "drawn.onnx", made, card)
-            _table("simulated cells", RemainingLife(Path(place) / "drawn.onnx"), cells)
+        learned = _trained(life_cells.drawn(flags.unlike, 1))
+        _table(f"simulated cells, by a model of {flags.unlike} drawn cells alone", learned, cells)
+    if flags.own:
+        _own(model, flags.own)
     ranged = [one.holds for one in judged if one.has_range]
     coverage = sum(ranged) / len(ranged)
     print(f"\ncoverage on simulated cells {coverage:.1%}, wanted 85 to 95 %")

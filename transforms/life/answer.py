@@ -16,6 +16,7 @@ from transforms.life.history import Floats
 TOO_LITTLE: Final = "too_little_history"
 NO_FADE: Final = "no_fade"
 PAST: Final = "past_threshold"
+_ANY: Final = 1e30  # JSON knows no infinity
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,16 @@ class Domain:
 
     @classmethod
     def of(cls, features: Floats, spared: float = 2e-4) -> Domain:
-        """Of training's features (n, len(NAMES)); the outermost `spared` of each side left out."""
-        low, high = np.nanquantile(features, (spared, 1.0 - spared), axis=0)
-        width = 0.02 * (high - low)
-        missing = np.asarray(np.isnan(features).any(axis=0))
-        return cls(low - width, high + width, missing)
+        """Of training's features (n, len(NAMES)); the outermost `spared` of each side left out.
+
+        A feature that was always missing had no part in the training: nothing is outside of it.
+        """
+        none = np.isnan(features)
+        unused = none.all(axis=0)
+        known = np.where(unused, 0.0, features)
+        low, high = np.nanquantile(known, (spared, 1.0 - spared), axis=0)
+        width = np.where(unused, _ANY, 0.02 * (high - low))
+        return cls(low - width, high + width, np.asarray(none.any(axis=0)))
 
     @classmethod
     def parse(cls, card: Mapping[str, Any]) -> Domain:

@@ -1,6 +1,6 @@
 """Figures of a cell's history that a model of its remaining life is fed with.
 
-Time is counted in spans: the throughput from the first to the newest point of the history is 1.
+Time, but for `age`, is counted in spans: the throughput from the first to the newest point of the history is 1.
 Fades are counted in margins: the health left above the threshold is 1. So a cell of 200 cycles and
 one of 2,000 that fade in the same shape have the same features, and what a model says is a multiple
 of the span.
@@ -62,6 +62,7 @@ DEFINITIONS: Final[dict[str, str]] = {
     "resistance_late": "its growth in the newer half, share; missing where not known",
     "points": "log of the number of points",
     "widest": "widest gap between groups of points, spans",
+    "age": "log of 1 + throughput since the life's begin; only of cells of a kind, never synthetic ones",
 }
 NAMES: Final[tuple[str, ...]] = tuple(DEFINITIONS)
 _SEVERAL: Final = tuple(
@@ -134,7 +135,7 @@ def of(history: History, threshold: float = 0.8) -> Features:
     smooth = running_median(y)
     values.append(math.asinh(float((smooth - np.minimum.accumulate(smooth)).max()) / scale))
     values += _resistance(u, c.resistance)
-    values += [math.log(len(history)), float((u[1:] - u[:-1]).max())]
+    values += [math.log(len(history)), float((u[1:] - u[:-1]).max()), math.log1p(float(x[-1]))]
     whole = looks[0]
     is_fading = lost > 3.0 * math.hypot(now.level_error, first.level_error) and (
         whole is not None and -whole.slope > 3.0 * whole.error

@@ -1,0 +1,1 @@
+"""Tests of the remaining life from the fade."""
