@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pipeline.errors import ConfigError
 
@@ -16,7 +16,7 @@ class CommandFlags(argparse.ArgumentParser):
         """Raises what is wrong, where argparse would end the process."""
         raise ConfigError(message.removeprefix("argument "))
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse, which takes the value `--` for none at all and gives a list for it."""
         for each in args or ():
             name, equals, value = str(each).partition("=")
@@ -26,6 +26,7 @@ class CommandFlags(argparse.ArgumentParser):
 
     def known(self, argv: Sequence[str]) -> argparse.Namespace:
         """The flags' values; ConfigError for one that nobody knows, or a value of no use."""
+        given: argparse.Namespace
         given, unknown = self.parse_known_args(list(argv))
         if unknown:
             raise ConfigError(

@@ -50,7 +50,7 @@ class Told:
         )
 
 
-def _one_of(where: str, key: str, value: Any, allowed: Mapping[str, Any]) -> Any:
+def _one_of(where: str, key: str, value: Any, allowed: Mapping[Any, Any]) -> Any:
     # A list or a table can't be looked up.
     if not isinstance(value, str | bool | int | float) or value not in allowed:
         raise ToldError(f"{where}: {key} must be one of {', '.join(allowed)}, got {value!r}")
