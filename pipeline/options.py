@@ -118,6 +118,11 @@ class JobOptions(PipelineOptions):
             "beside lake and warehouse",
         )
         group.add_argument(
+            "--prediction_topic",
+            help="kafka://HOST:PORT[,…]/TOPIC or pubsub://PROJECT/TOPIC that what --model predicts goes "
+            "to, as JSON, beside lake and warehouse",
+        )
+        group.add_argument(
             "--checkpoint",
             help="file in which a local job with a live source keeps the last readings of every "
             "equipment for its next run, or none; default: in the lake's folder",
@@ -278,6 +283,7 @@ class JobConfig:
     progress: bool = True
     until_latest: bool = False
     dead_letter_topic: str | None = None
+    prediction_topic: str | None = None
     checkpoint: str | None = None
     metrics_port: str | None = None
     account_every_s: float = 60.0
@@ -411,6 +417,7 @@ def config_from(options: PipelineOptions, now_us: int | None = None) -> JobConfi
         progress=not own.no_progress,
         until_latest=own.until == "latest",
         dead_letter_topic=own.dead_letter_topic,
+        prediction_topic=_prediction_topic(own.prediction_topic, own.model),
         checkpoint=_checkpoint(own.checkpoint, own.lake, own.source),
         metrics_port=own.metrics_port,
         account_every_s=own.account_every,
@@ -421,6 +428,14 @@ def config_from(options: PipelineOptions, now_us: int | None = None) -> JobConfi
         bigquery_load_every_s=_within("--bigquery_load_every", own.bigquery_load_every, 1, _DAY_S),
         dry_run=str(options.view_as(TestOptions).dry_run) == "True",
     )
+
+
+def _prediction_topic(given: str | None, model: str) -> str | None:
+    if given is not None and model == "none":
+        raise ConfigError(
+            "--prediction_topic is for what --model predicts; give --model, such as --model=default"
+        )
+    return given
 
 
 def _model(given: str, cycles: str) -> str | None:
@@ -443,7 +458,7 @@ def _addresses(own: Any) -> Iterator[tuple[str, str]]:
     """Every address that the flags give, each with its flag."""
     yield from (("--source", own.source), ("--lake", own.lake), ("--model", own.model))
     yield from (("--warehouse", uri) for uri in own.warehouse or ())
-    for name in ("dead_letter_topic", "checkpoint"):
+    for name in ("dead_letter_topic", "prediction_topic", "checkpoint"):
         if (uri := getattr(own, name)) is not None:
             yield f"--{name}", uri
 

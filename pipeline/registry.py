@@ -53,6 +53,7 @@ WAREHOUSES = {
 # Whatever their scheme: `stores` and `connect` know what lies behind it.
 LAKE = "pipeline.sinks.lake.sink:LakeSink"
 DEAD_LETTER_TOPIC = "pipeline.sinks.topic.sink:TopicSink"
+PREDICTION_TOPIC = "pipeline.sinks.topic.sink:PredictionTopic"
 
 
 def scheme(uri: str) -> str:
@@ -148,4 +149,6 @@ def sinks(config: JobConfig, since_s: float | None = None, engine: Engine = HERE
         add(line.means, uri, "" if place == 1 else str(place))
     if config.dead_letter_topic is not None:
         add(DEAD_LETTER_TOPIC, config.dead_letter_topic)
+    if config.prediction_topic is not None:
+        add(PREDICTION_TOPIC, config.prediction_topic)
     return found

@@ -94,7 +94,7 @@ MODEL = "--model={model}"
     ("command", "flags", "said"),
     [
         ("train", [CURVES], "--out: must be given"),
-        ("train", [OUT], "--curves: must be given"),
+        ("train", [OUT], "--curves: give a folder"),
         ("train", [CURVES, "--out={tmp}"], "is a folder; give a file in it"),
         ("train", [CURVES, "--out=gs://b/m.onnx"], "--out=gs://b/m.onnx: must be a file of this"),
         ("train", ["--curves=gs://b/f", OUT], "--curves=gs://b/f: must be a folder of this"),

@@ -1,10 +1,11 @@
-"""The topic that dead letters go to, beside lake and warehouse: correct them and publish again."""
+"""The topics beside lake and warehouse: dead letters, to be corrected and sent again; predictions."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Self
+from collections.abc import Callable
+from typing import NamedTuple, Self
 
 import apache_beam as beam
 import orjson
@@ -18,10 +19,12 @@ from pipeline.connect.kafka import DELIVERY_S
 from pipeline.connect.topics import Receipt, Topic, Undelivered, topic_at
 from pipeline.sinks import Produced, Sink, Wanted
 from pipeline.sinks.base.tally import Counts, Kept
-from schemas.reading import DEAD_LETTER
+from schemas.reading import DEAD_LETTER, PREDICTION
 
 FLAG = "--dead_letter_topic"
 LABEL = "DeadLetterTopic"
+PREDICTIONS_FLAG = "--prediction_topic"
+PREDICTIONS_LABEL = "PredictionTopic"
 
 # What a letter tells of itself; null ones are left out.
 _TOLD = ("dead_letter_id", "step", "error_type", "error_message", "field", "source",
@@ -36,10 +39,27 @@ _topics: dict[str, Topic] = {}
 _lock = threading.Lock()
 
 
-def _topic(uri: str) -> Topic:
+class _Kind(NamedTuple):
+    """What is sent to a topic.
+
+    Attributes:
+        flag, label: what names the topic, and its steps.
+        table: the name of the rows' table.
+        what: as a person calls them.
+        messages: makes messages (schema `topics.MESSAGES`) of rows, of so many bytes at most.
+    """
+
+    flag: str
+    label: str
+    table: str
+    what: str
+    messages: Callable[[pa.Table, int], pa.Table]
+
+
+def _topic(uri: str, flag: str) -> Topic:
     with _lock:
         if uri not in _topics:
-            _topics[uri] = topic_at(uri, FLAG)
+            _topics[uri] = topic_at(uri, flag)
         return _topics[uri]
 
 
@@ -85,16 +105,44 @@ def messages(letters: pa.Table, most: int = _MESSAGE_BYTES) -> pa.Table:
     return pa.table(columns, schema=topics.MESSAGES)
 
 
-class _Publish(beam.DoFn):
-    """Sends a bundle's letters; the bundle is finished when the broker has all of them."""
+def prediction_messages(rows: pa.Table, most: int = _MESSAGE_BYTES) -> pa.Table:
+    """Predictions (schema PREDICTION) as JSON messages, keyed by cell; nulls are left out.
 
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
+    Of `most` bytes at most they always are: nothing of a prediction is a sender's, but for the id.
+    """
+    del most
+    payloads = []
+    for row in rows.to_pylist():
+        known = {name: value for name, value in row.items() if value is not None}
+        payloads.append(orjson.dumps(known, option=orjson.OPT_UTC_Z))
+    none = pa.nulls(rows.num_rows, pa.string())
+    columns = {
+        "payload": pa.array(payloads, pa.binary()),
+        "key": rows.column("equipment_id").cast(pa.binary()),
+        "attributes": none,
+        "timestamp_ms": pa.nulls(rows.num_rows, pa.int64()),
+    }
+    return pa.table(columns, schema=topics.MESSAGES)
+
+
+_LETTERS = _Kind(FLAG, LABEL, DEAD_LETTER.name, "dead letters", messages)
+_PREDICTIONS = _Kind(
+    PREDICTIONS_FLAG, PREDICTIONS_LABEL, PREDICTION.name, "predictions", prediction_messages
+)
+
+
+class _Publish(beam.DoFn):
+    """Sends a bundle's rows; the bundle is finished when the broker has all of them."""
+
+    def __init__(self, uri: str, kind: _Kind) -> None:
+        self._uri, self._kind = uri, kind
         self._under_way: deque[tuple[Receipt, int, pa.Table]] = deque()
         self._bytes = 0
         self._sent = 0
-        self._counts = Counts(LABEL, DEAD_LETTER.name)
-        self._published = Metrics.counter("topic", "dead_letters_published")
+        self._counts = Counts(kind.label, kind.table)
+        letters = Metrics.counter("topic", "dead_letters_published")
+        predictions = Metrics.counter("topic", "predictions_published")
+        self._published = letters if kind is _LETTERS else predictions
 
     def start_bundle(self) -> None:
         # What a failed bundle left behind is sent again by the one that repeats it.
@@ -104,7 +152,7 @@ class _Publish(beam.DoFn):
         size = int(letters.nbytes)
         while self._under_way and self._bytes + size > _MOST_UNDER_WAY:
             self._settle_oldest()
-        self._under_way.append((_topic(self._uri).send(messages(letters)), size, letters))
+        self._under_way.append((self._send(letters, _MESSAGE_BYTES), size, letters))
         self._bytes += size
         self._sent += letters.num_rows
         self._published.inc(letters.num_rows)
@@ -126,16 +174,20 @@ class _Publish(beam.DoFn):
                 refused = _topics.pop(self._uri, None)
             if refused is not None:
                 refused.close()
-            receipt = _topic(self._uri).send(messages(again, most=0))
+            receipt = self._send(again, 0)
             self._wait(receipt)
         if receipt.too_large:
             raise Undelivered(
-                f"{FLAG}={shown.address(self._uri)}: {len(receipt.too_large)} dead letters are larger than the "
+                f"{self._kind.flag}={shown.address(self._uri)}: {len(receipt.too_large)} "
+                f"{self._kind.what} are larger than the "
                 "topic takes; raise its max.message.bytes to Kafka's default or more"
             )
 
+    def _send(self, rows: pa.Table, most: int) -> Receipt:
+        return _topic(self._uri, self._kind.flag).send(self._kind.messages(rows, most))
+
     def _wait(self, receipt: Receipt) -> None:
-        told = f"{FLAG}={shown.address(self._uri)}: "
+        told = f"{self._kind.flag}={shown.address(self._uri)}: "
         fix = "see whether its broker takes messages, then run the job again"
         try:
             # The client's own time to deliver ends sooner, and tells why.
@@ -178,4 +230,26 @@ class TopicSink(Sink):
 
     def write_dead_letters(self, letters: beam.PCollection) -> None:
         """Adds the step that sends."""
-        _ = letters | LABEL >> beam.ParDo(_Publish(self._uri))
+        _ = letters | LABEL >> beam.ParDo(_Publish(self._uri, _LETTERS))
+
+
+class PredictionTopic(TopicSink):
+    """Predictions as JSON messages of a Kafka or Pub/Sub topic, keyed by cell.
+
+    They are at least once there, with the same `prediction_id` when they come again.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        # Of no sink's account: it is given no readings and no dead letters.
+        self.label, self.shown = "", shown.address(uri)
+        self._checked = topic_at(uri, PREDICTIONS_FLAG)
+
+    def write(self, produced: Produced) -> None:
+        """Adds the step that sends."""
+        if produced.predictions is not None:
+            step = beam.ParDo(_Publish(self._uri, _PREDICTIONS))
+            _ = produced.predictions | PREDICTIONS_LABEL >> step
+
+    def write_dead_letters(self, letters: beam.PCollection) -> None:
+        """Adds nothing."""

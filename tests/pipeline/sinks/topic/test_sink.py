@@ -1,15 +1,23 @@
-"""Dead letters as messages of a topic: none is larger than a topic takes."""
+"""Dead letters and predictions as messages of a topic: none is larger than a topic takes."""
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from typing import Any
 
+import orjson
+import pyarrow as pa
 import pytest
 
 from pipeline.connect.topics import _message
-from pipeline.sinks.topic.sink import messages
+from pipeline.sinks.topic.sink import messages, prediction_messages
+from schemas.forms import arrow_schema
+from schemas.reading import PREDICTION
 from transforms.dead_letter import DeadLetter, table
+
+
+START = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 
 
 def letter(**changes: Any) -> DeadLetter:
@@ -50,3 +58,18 @@ def test_pubsub_gets_no_more_attributes_than_it_takes() -> None:
     assert message.attributes["error_type"] == "e"
     assert max(len(value.encode()) for value in message.attributes.values()) <= 1024
     assert len(message.ordering_key.encode()) <= 1024
+
+
+def test_predictions_are_messages_that_say_what_is_known() -> None:
+    row = {field.name: None for field in arrow_schema(PREDICTION)} | {
+        "prediction_id": "p", "equipment_id": "cell 1", "cycle_id": "c", "cycle_number": 7,
+        "cycle_ended_at": START, "made_at": START, "model": "m", "model_version": "v",
+        "soh": 0.93, "threshold_soh": 0.8, "out_of_domain": False, "reasons": ["too_little_history"],
+    }  # fmt: skip
+    table = pa.Table.from_pylist([row], schema=arrow_schema(PREDICTION))
+    (message,) = prediction_messages(table).to_pylist()
+    assert message["key"] == b"cell 1"
+    told = orjson.loads(message["payload"])
+    assert told["soh"] == 0.93 and told["reasons"] == ["too_little_history"]
+    assert "remaining_cycles" not in told
+    assert dt.datetime.fromisoformat(told["cycle_ended_at"]) == START
