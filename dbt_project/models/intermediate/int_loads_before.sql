@@ -76,8 +76,8 @@ after_load as (
 
 ),
 
--- Its last readings: of a voltage that was held the current, of a current that was held the voltage,
--- without sign, so that it falls towards the end.
+-- Its last readings: of a held voltage the current, of a constant current the voltage, with the
+-- sign that makes it fall towards the end.
 last_readings as (
 
     select
@@ -175,7 +175,9 @@ placed as (
         with_neighbours.*,
         targets.at_s,
         targets.at_s / 3600.0
-        * case when with_neighbours.is_held then with_neighbours.change_a else with_neighbours.load_a
+        * case
+            when with_neighbours.is_held then with_neighbours.change_a
+            else with_neighbours.load_a
         end as moved_ah
 
     from with_neighbours

@@ -4,7 +4,7 @@
 ) }}
 {#- The times after the change of current that a resistance is given at, s. -#}
 {%- set times = [10, 30] -%}
-{#- How far before the middle of the stretch of its slope a step begins, in halves of that stretch. -#}
+{#- From the middle of the stretch that gives the slope to the step's beginning, in its halves. -#}
 {%- set to_start = '(%s + %s) / (%s - %s)' | format(
     var('resistance_window_s'), var('resistance_settled_s'),
     var('resistance_window_s'), var('resistance_settled_s')
@@ -93,17 +93,17 @@ with_slopes as (
         -- beginning is what its change, drawn on to there, makes of it; and where the load before
         -- has shown that stretch, the difference.
         case
-            when direction <> 'rest' and is_constant
+            when
+                direction <> 'rest' and is_constant
+                and slope_early_v_s is not null and slope_late_v_s is not null
+                and (fallen_30_v is not null or not is_turn)
                 then
                     greatest(
-                        {{ to_start }} * greatest(
-                            abs(slope_early_v_s - slope_late_v_s),
-                            abs(slope_all_v_s - slope_early_v_s),
-                            abs(slope_all_v_s - slope_late_v_s)
-                        ),
+                        {{ to_start }} * abs(slope_early_v_s - slope_late_v_s),
+                        {{ to_start }} * abs(slope_all_v_s - slope_early_v_s),
+                        {{ to_start }} * abs(slope_all_v_s - slope_late_v_s),
                         coalesce(
-                            abs(sign(current_a) * fallen_30_v / 30.0 - slope_all_v_s),
-                            case when not is_turn then 0.0 end
+                            abs(sign(current_a) * fallen_30_v / 30.0 - slope_all_v_s), 0.0
                         )
                     )
         end as within_error_v_s,
@@ -131,7 +131,7 @@ with_ocv as (
         *,
         case
             when direction = 'rest' then 'at_rest'
-            when is_at_full_charge and fallen_10_a >= 0.0 and fallen_30_a >= 0.0
+            when fallen_10_a >= 0.0 and fallen_30_a >= 0.0
                 then 'held_charge'
             when
                 is_turn and fallen_10_v is not null and fallen_30_v is not null
@@ -162,14 +162,12 @@ with_correction as (
             when 'within_step' then slope_all_v_s
             when 'between_rests' then rests_slope_v_s
         end as ocv_slope_v_s,
-        -- at rest, what the voltage did before was the fall under the load that has ended
         case ocv_method
             when 'at_rest' then 0.0
-            when 'held_charge' then 0.0
-            when 'load_before' then 0.0
             when 'within_step' then within_error_v_s
             when 'between_rests' then rests_error_v_s
         end as ocv_error_v_s,
+        -- at rest, what the voltage did before was the fall under the load that has ended
         case when ocv_method = 'at_rest' then 0.0 else drift_v_s end as moving_v_s
 
     from with_ocv
@@ -192,26 +190,21 @@ with_errors as (
                     then plain_{{ seconds }} - fallen_{{ seconds }}_v / abs(change_a)
                 else plain_{{ seconds }} - ocv_slope_v_s * {{ seconds }} / change_a
             end as corrected_{{ seconds }},
-            open_{{ seconds }}
-            + noise_ohm
-            + case
-                when ocv_method = 'held_charge'
+            case ocv_method
+                when 'held_charge'
                     then
                         (
                             {{ var('resistance_held_error_share') }} * held_share_{{ seconds }}
                             + held_open_{{ seconds }}
                         ) * plain_{{ seconds }}
-                -- two more readings, with the noise of those at the step
-                when ocv_method = 'load_before'
+                -- and two more readings, with the noise of those at the step
+                when 'load_before'
                     then
-                        (sqrt(2.0) - 1.0) * noise_ohm
-                        + fallen_error_{{ seconds }}_v / abs(change_a)
-                else 0.0
-            end
-            + (
-                coalesce(drift_v_s, 0.0) * reading_before_age_s
-                + (ocv_error_v_s + moving_v_s) * {{ seconds }}
-            ) / abs(change_a) as corrected_error_{{ seconds }}
+                        fallen_error_{{ seconds }}_v / abs(change_a)
+                        + (sqrt(2.0) - 1.0) * noise_ohm
+                else ocv_error_v_s * {{ seconds }} / abs(change_a)
+            end as ocv_open_{{ seconds }},
+            moving_v_s * {{ seconds }} / abs(change_a) as moving_{{ seconds }}
             {%- if not loop.last %},{% endif %}
         {% endfor %}
 
@@ -284,20 +277,22 @@ corrected as (
                     and previous_duration_s < {{ var('resistance_settled_s') }}
                     then 'rest: after a load too short'
                 when ocv_method is null and is_at_full_charge
-                    then 'open circuit: at full charge, and the charge before was not held'
+                    then 'open circuit: at full charge, and the charge before does not show it'
+                when ocv_method is null and is_turn and slope_all_v_s is not null
+                    then 'open circuit: how it goes as the step begins is not known'
                 when ocv_method is null
                     then 'open circuit: neither a long step nor rests around it'
                 when moving_v_s is null then 'voltage: not known whether it moved before the step'
                 when
-                    corrected_error_{{ seconds }}
+                    error_{{ seconds }} + ocv_open_{{ seconds }} + moving_{{ seconds }}
                     > {{ var('resistance_error_share') }} * corrected_{{ seconds }}
                     then
                         case
                             when
-                                error_{{ seconds }} >= (ocv_error_v_s + moving_v_s)
-                                * {{ seconds }} / abs(change_a)
+                                error_{{ seconds }}
+                                >= ocv_open_{{ seconds }} + moving_{{ seconds }}
                                 then 'sampling: the plain figure is too open'
-                            when moving_v_s > ocv_error_v_s
+                            when moving_{{ seconds }} > ocv_open_{{ seconds }}
                                 then 'voltage: was moving before the step'
                             else 'open circuit: slope not known well enough'
                         end
