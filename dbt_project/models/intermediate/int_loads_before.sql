@@ -53,7 +53,10 @@ after_load as (
         before.current_end_a,
         -- what the load before may have moved after its last reading
         abs(before.current_end_a) / 3600.0
-        * {{ seconds_between('before.ended_at', 'before.next_started_at') }} as unseen_ah,
+        * coalesce(
+            ends.reading_before_age_s,
+            {{ seconds_between('before.ended_at', 'before.next_started_at') }}
+        ) as unseen_ah,
         loads.direction = 'discharge'
         and before.step_type in ('cv_charge', 'cccv_charge') as is_held,
         before.step_type in ('cc_charge', 'cc_discharge') as is_constant,
@@ -71,6 +74,10 @@ after_load as (
         on
             loads.test_key = before.test_key
             and loads.previous_load_run = before.step_run
+    left join estimates as ends
+        on
+            before.test_key = ends.test_key
+            and before.step_run + 1 = ends.step_run
     left join limits on loads.equipment_id = limits.equipment_id
     where loads.direction <> 'rest'
 

@@ -4,8 +4,8 @@
 ) }}
 {#- The times after the change of current that a resistance is given at, s. -#}
 {%- set times = [10, 30] -%}
-{#- From the middle of the stretch that gives the slope to the step's beginning, in its halves. -#}
-{%- set to_start = '(%s + %s) / (%s - %s)' | format(
+{#- From the middle of the slope's stretch to that of the first 30 s, in halves of the former. -#}
+{%- set to_start = '(%s + %s - 30.0) / (%s - %s)' | format(
     var('resistance_window_s'), var('resistance_settled_s'),
     var('resistance_window_s'), var('resistance_settled_s')
 ) %}
@@ -276,9 +276,9 @@ corrected as (
                     ocv_method = 'at_rest'
                     and previous_duration_s < {{ var('resistance_settled_s') }}
                     then 'rest: after a load too short'
-                when ocv_method is null and is_at_full_charge
-                    then 'open circuit: at full charge, and the charge before does not show it'
-                when ocv_method is null and is_turn and slope_all_v_s is not null
+                when
+                    ocv_method is null
+                    and (is_at_full_charge or is_turn and slope_all_v_s is not null)
                     then 'open circuit: how it goes as the step begins is not known'
                 when ocv_method is null
                     then 'open circuit: neither a long step nor rests around it'
