@@ -371,9 +371,8 @@
     {%- if config.get('where', '') -%}
         {%- do conditions.append('(' ~ config.get('where') ~ ')') -%}
     {%- endif -%}
-    {%- if is_unchecked(relation.identifier) != 'true' -%}
-        {%- do conditions.append(is_unchecked(relation.identifier)) -%}
-    {%- endif -%}
+    {%- set unchecked = is_unchecked(relation.identifier) -%}
+    {%- if unchecked != 'true' -%} {%- do conditions.append(unchecked) -%} {%- endif -%}
     {%- if not conditions -%} {{ return(relation) }} {%- endif -%}
     {%- set condition = conditions | join(' and ') -%}
     {{ return('(select * from ' ~ relation ~ ' where ' ~ condition ~ ') dbt_subquery') }}

@@ -1,4 +1,4 @@
--- Materialized: read by the resistance and by the charges held before it.
+-- Materialized: read by the resistance and by the loads before it.
 {{ config(materialized='table', cluster_by=clusters(['test_key'])) }}
 {#- The times after the change of current that a resistance is estimated at, s. -#}
 {%- set times = [10, 30] -%}
