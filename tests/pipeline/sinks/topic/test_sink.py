@@ -16,7 +16,6 @@ from schemas.forms import arrow_schema
 from schemas.reading import PREDICTION
 from transforms.dead_letter import DeadLetter, table
 
-
 START = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 
 
