@@ -129,7 +129,10 @@ thresholds as (
         abs(tracked.threshold_ah - predicted_thresholds.threshold_ah)
         <= {{ var('prediction_threshold_share') }} * predicted_thresholds.threshold_ah
     qualify row_number() over (
-        partition by predicted_thresholds.equipment_id, predicted_thresholds.threshold_soh
+        partition by
+            predicted_thresholds.equipment_id,
+            -- a number is nothing to partition by on BigQuery
+            cast(predicted_thresholds.threshold_soh as string)
         order by
             abs(tracked.threshold_ah - predicted_thresholds.threshold_ah) asc,
             tracked.threshold asc
