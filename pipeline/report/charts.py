@@ -171,7 +171,7 @@ def _whisker(
 ) -> Figure:
     """A square with the bar of its interval, from one end to the other of its axis."""
     middle = at[0] if axis == "error_x" else at[1]
-    up, down = (0.0 if pd.isna(end) else abs(end - middle) for end in reversed(ends))
+    down, up = (0.0 if np.isnan(end) else abs(end - middle) for end in ends)
     colour = focus.style(cell)[0]
     bar = {"type": "data", "symmetric": False, "array": plots.rounded([up]),
            "arrayminus": plots.rounded([down]), "thickness": 1.5, "width": 4}  # fmt: skip

@@ -87,9 +87,7 @@ def terminal(cells: pd.DataFrame) -> list[str]:
 
 
 def _summary(there: pd.DataFrame) -> str:
-    told = (
-        f"{number(int(there['predicted_by'].notna().sum()), 'cell')} with a prediction of its life"
-    )
+    told = f"{number(int(there['predicted_by'].notna().sum()), 'cell')} with a prediction of what is left"
     if outside := int(there["predicted_out_of_domain"].astype(bool).sum()):
         told += f"; {outside:,} outside of what the model was trained on"
     return told

@@ -300,7 +300,8 @@ def test_a_prediction_comes_before_the_straight_line(
     assert "    cell_4: fades <faster> than any cell it learned from" in [f"  {x}" for x in lines]
     body = page.body[page.body.index("Predictions") :]
     assert (
-        "1 cell with a prediction of its life; 1 outside of what the model was trained on" in body
+        "1 cell with a prediction of what is left; 1 outside of what the model was trained on"
+        in body
     )
     for told in ("90.0 (88.5–91.5)", "34 left (20–48)", "2024-02-01 (2024-01-20 to open)", "12"):
         assert told in body
