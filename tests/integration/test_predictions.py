@@ -279,3 +279,15 @@ def test_a_cycle_counts_in_its_newest_version(older: File) -> None:
     assert older.sql("SELECT version, charge_ah, throughput_ah FROM stg_cycles_live") == [
         (3, 3.0, None)
     ]
+
+
+def test_a_prediction_delivered_twice_counts_once_as_said_first(older: File) -> None:
+    older.sql(duckdb_ddl(PREDICTION))
+    row = predictions()[0].row()
+    again = row | {"made_at": row["made_at"] + timedelta(hours=1), "soh": 0.5, "reasons": []}
+    table = pa.Table.from_pylist([again, row], arrow_schema(PREDICTION))
+    older.load({"predictions": table})
+    build(older, "stg_predictions")
+    assert older.sql("SELECT prediction_id, soh, made_at FROM stg_predictions") == [
+        (row["prediction_id"], row["soh"], row["made_at"])
+    ]
