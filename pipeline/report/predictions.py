@@ -106,7 +106,10 @@ def _values(cell: Mapping[Any, Any]) -> tuple[str, ...]:
     if cell["predicted_out_of_domain"]:
         doubt = f"out of domain{': ' if doubt else ''}{doubt}"
     if cell["predicted_is_outlived"]:
-        ends_on, doubt = "–", f"outlived its prediction{'; ' if doubt else ''}{doubt}"
+        over = "outlived its prediction"
+        if not pd.isna(cell["eol_80_nominal_cycle"]):
+            over = "at end of life"
+        ends_on, doubt = "–", f"{over}{'; ' if doubt else ''}{doubt}"
     return (
         f"{cell['predicted_model']} {cell['predicted_version']}",
         figure(cell["predicted_at_cycle"]),

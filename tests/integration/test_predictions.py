@@ -17,7 +17,7 @@ from schemas.reading import CYCLES_LIVE, PREDICTION
 from tests.warehouses import File
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
-CYCLE = timedelta(hours=8)
+CYCLE = timedelta(hours=12)
 NOMINAL_AH = 2.0
 # A cell that fades evenly by a fifth of its nominal capacity in 120 cycles, one that has not got so
 # far, and one that does not fade.
@@ -111,8 +111,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> File:
         file.sql(
             f"""INSERT INTO battery_cycles BY NAME SELECT
                 '{cell}|' || k AS cycle_key, '{cell}' AS equipment_id, k AS cycle_number,
-                TIMESTAMPTZ '2024-01-01 00:00:00+00' + to_hours(8 * k - 6) AS started_at,
-                TIMESTAMPTZ '2024-01-01 00:00:00+00' + to_hours(8 * k) AS ended_at,
+                TIMESTAMPTZ '2024-01-01 00:00:00+00' + to_hours(12 * k - 6) AS started_at,
+                TIMESTAMPTZ '2024-01-01 00:00:00+00' + to_hours(12 * k) AS ended_at,
                 'full' AS kind, 1.0 AS depth, {NOMINAL_AH} * (1 - {fade} * k) AS capacity_ah,
                 capacity_ah AS charge_ah, capacity_ah AS discharge_ah, 4 * capacity_ah AS charge_wh,
                 3.6 * capacity_ah AS discharge_wh, 2.0 AS discharge_rate_a,
@@ -188,8 +188,13 @@ def test_quality_is_that_of_the_scores(made: File) -> None:
                 assert told["recent_remaining_mae"] == pytest.approx(
                     np.mean([abs(one.error) for one in recent])
                 )
-    assert rows["fade|v2|all|all"]["recent_predictions"] == LAST - SWAP + 1
-    assert rows["fade|v2|all|all"]["earlier_predictions"] == 0
+    # Sixty cycles are thirty days.
+    for version, span in (("v1", range(FIRST, SWAP)), ("v2", range(SWAP, LAST + 1))):
+        every = [one.cycle >= LAST - 60 for one in predictions() if one.cycle in span]
+        told = rows[f"fade|{version}|all|all"]
+        assert told["recent_predictions"] == sum(every)
+        assert told["earlier_predictions"] == len(every) - sum(every)
+    assert rows["fade|v1|all|all"]["earlier_predictions"] > 10
 
 
 def test_both_witnesses_of_what_is_left_stand_next_to_each_other(made: File) -> None:

@@ -335,6 +335,7 @@ def test_a_cell_that_outlived_its_prediction_has_none(
 ) -> None:
     warehouse.add_cells(3)
     warehouse.predict("cell_2", is_outlived="true", reasons="['few cycles']")
+    warehouse.predict("cell_0", is_outlived="true")  # it has ended
     warehouse.run(
         "update battery_lifetime set predicted_by = null, predicted_remaining_cycles = null, "
         "predicted_remaining_cycles_low = null, predicted_remaining_cycles_high = null"
@@ -342,6 +343,9 @@ def test_a_cell_that_outlived_its_prediction_has_none(
     lines, page = report(warehouse, capsys)
     assert "~12 left (9–18)" in lines[4]
     assert "outlived its prediction; few cycles" in page.body
+    assert (
+        page.body.count("outlived its prediction") == page.body.count("at end of life") - 1 - 1 == 1
+    )
     assert "2024-02-01" not in page.body
 
 
