@@ -8,13 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pipeline.report import plots, tables
+from pipeline.report import plots, tables, words
 from pipeline.report.marts import Marts, Overview
-from pipeline.report.plots import Figure, Focus
+from pipeline.report.plots import Figure, Focus, Numbers
 from pipeline.report.words import isolated, plotted
 
 # More machines than this are drawn as one.
 _MACHINES = 4
+# How far ahead predictions are drawn, in times of the longest record.
+_AHEAD = 2.5
+_NOTE_PROSPECTS = (
+    " □ predicted health and end of life with their 90 % intervals; where no model says, the end of "
+    "life by a straight line."
+)
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,8 @@ def _capacity(health: pd.DataFrame, rest: pd.DataFrame, focus: Focus) -> Chart:
             trace = plots.trace(cell, point, mode="markers", marker=marker, hovertemplate=hover)
             # The page draws the edge in the colour of its text.
             data.append(trace | {"meta": {"edge": True}})
+    prospects = _prospects(capacity, focus)
+    data += prospects
     thresholds = sorted({float(ah) for ah in focus.table["nominal_capacity_ah"].dropna()})
     # With many different cells the lines would say nothing; the markers still do.
     lines = [
@@ -109,9 +117,69 @@ def _capacity(health: pd.DataFrame, rest: pd.DataFrame, focus: Focus) -> Chart:
         _capacity_title(focus),
         "Line: median of five cycles. Dots: single complete cycles. ✖ end of life, the first cycle "
         "whose median is below 80 % of nominal. ◇ knee onset, where the fade begins to speed up; ◆ knee "
-        "point, from which it is fastest." + (" Grey: the other cells." if focus.rest else ""),
+        "point, from which it is fastest."
+        + (_NOTE_PROSPECTS if prospects else "")
+        + (" Grey: the other cells." if focus.rest else ""),
         {"": plots.figure(data, "Cycle", "Discharge capacity, Ah", shapes=lines)},
     )
+
+
+def _prospects(capacity: Mapping[str, tuple[Numbers, Numbers]], focus: Focus) -> list[Figure]:
+    """Predicted health and end of life with their intervals; without a model what the line says.
+
+    What lies further ahead than `_AHEAD` times the longest record is left to the table.
+
+    Args:
+        capacity: by cell, cycle numbers and capacities in Ah.
+        focus: the cells.
+    """
+    edge = _AHEAD * max((x[-1] for x, _ in capacity.values() if len(x)), default=0.0)
+    data: list[Figure] = []
+    for cell in focus.table.to_dict("records"):
+        name, initial = cell["equipment_id"], cell["initial_capacity_ah"]
+        x, _ = capacity.get(name, (np.array([]), np.array([])))
+        if not len(x) or not pd.isna(cell["eol_80_nominal_cycle"]):
+            continue
+        at, soh = cell["predicted_at_cycle"], cell["predicted_soh"]
+        if not pd.isna(at) and not pd.isna(soh):
+            ends = [initial * cell[f"predicted_soh{end}"] for end in ("_low", "_high")]
+            data.append(
+                _whisker(name, (at, initial * soh), "error_y", ends, focus,
+                         "predicted health<br>cycle %{x}<br>%{y:.4f} Ah")
+            )  # fmt: skip
+        if pd.isna(cell["predicted_by"]):
+            start, prefix, height = x[-1], "", 0.8 * cell["nominal_capacity_ah"]
+            word = "80 % of nominal, by a straight line"
+        else:
+            start, prefix = cell["cycles"], "predicted_"
+            height, word = cell["predicted_threshold_soh"] * initial, "predicted end of life"
+        left, low, high = (cell[f"{prefix}remaining_cycles{end}"] for end in ("", "_low", "_high"))
+        if not pd.isna(left) and start + left <= edge:
+            ends = [start + low, edge if pd.isna(high) else min(start + high, edge)]
+            hover = f"{word}<br>cycle %{{x:.0f}}<br>%{{y:.4f}} Ah"
+            data.append(_whisker(name, (start + left, height), "error_x", ends, focus, hover))
+    return data
+
+
+def _whisker(
+    cell: str,
+    at: tuple[float, float],
+    axis: str,
+    ends: list[float],
+    focus: Focus,
+    hover: str,
+) -> Figure:
+    """A square with the bar of its interval, from one end to the other of its axis."""
+    middle = at[0] if axis == "error_x" else at[1]
+    down, up = (0.0 if np.isnan(end) else abs(end - middle) for end in ends)
+    colour = focus.style(cell)[0]
+    bar = {"type": "data", "symmetric": False, "array": plots.rounded([up]),
+           "arrayminus": plots.rounded([down]), "thickness": 1.5, "width": 4}  # fmt: skip
+    marker = {"color": colour, "size": 9, "symbol": "square-open"}
+    point = (np.array([at[0]]), np.array([at[1]]))
+    return plots.trace(cell, point, mode="markers", marker=marker, hovertemplate=hover) | {
+        axis: bar
+    }
 
 
 def _capacity_title(focus: Focus) -> str:
@@ -170,7 +238,7 @@ def _curves(marts: Marts, focus: Focus) -> list[Chart]:
             rows = points.get(stage["stage_key"])
             if rows is None:
                 continue
-            soh = tables.figure(stage["soh"], ".0f")
+            soh = words.figure(stage["soh"], ".0f")
             trace = plots.trace(
                 f"cycle {stage['cycle_number']:,}, {soh} %",
                 plots.xy(rows, "voltage_v", "dq_dv", 400),

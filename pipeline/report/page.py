@@ -13,7 +13,7 @@ from string import Template
 import orjson
 from plotly.offline import get_plotlyjs
 
-from pipeline.report import charts, doubts, tables, uncounted
+from pipeline.report import charts, doubts, predictions, tables, uncounted
 from pipeline.report.charts import Chart
 from pipeline.report.marts import Marts, Overview
 from pipeline.report.plots import Focus
@@ -72,6 +72,8 @@ def _body(overview: Overview, drawn: Iterable[Chart]) -> str:
         parts.append(_legend(Focus.of(overview)))
         parts.append(f'<div class="charts">{"".join(map(_chart, cells))}</div>')
     parts.append(_cells(overview))
+    if len(overview.cells):
+        parts.append(predictions.box(overview.cells))
     parts.append(uncounted.box(overview.uncounted))
     parts += [_chart(chart) for chart in drawn if chart.name == "machines"]
     parts.append(_quality(overview))
@@ -164,8 +166,8 @@ def _cells(overview: Overview) -> str:
     notes = [
         (
             "Lowest state of health first. Capacity: median of the last valid cycles. Efficiencies: "
-            "median of the valid cycles. “~ left”: cycles to 80 % of nominal at the present pace, with "
-            "a range."
+            "median of the valid cycles. “left”: cycles left as a model predicts, with the 90 % interval; "
+            "“~ left”, where none does: to 80 % of nominal at the present pace, by a straight line."
         )
     ]
     if (cells["nominal_capacity_source"] == "initial").any():

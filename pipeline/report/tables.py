@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from pipeline.report import doubts, uncounted
+from pipeline.report import doubts, predictions, uncounted
 from pipeline.report.marts import Overview
+from pipeline.report.words import NONE, figure
 from pipeline.shown import plain
 
 WIDTH = 100
 WORST = 20
-NONE = "–"
 # Name and unit of each column: for the terminal's two header lines, and in full for the page.
 HEAD = (
     ("cell", "", "Cell"),
@@ -32,13 +31,6 @@ _LEFT = (0, 4)  # columns of words; figures stand on the right
 NOTE_SOH = "SOH is the capacity in % of nominal; *: no nominal capacity known, so in % of initial"
 
 
-def figure(value: Any, form: str = ",.0f", scale: float = 1.0) -> str:
-    """A number as text; a dash where there is none."""
-    if value is None or pd.isna(value) or math.isinf(value):
-        return NONE
-    return format(float(value) * scale, form)
-
-
 def amount(value: Any) -> str:
     """A capacity with four digits, whether of a button cell or of a truck's."""
     digits = 3 if pd.isna(value) or abs(value) < 10 else 2 if abs(value) < 100 else 1
@@ -46,18 +38,13 @@ def amount(value: Any) -> str:
 
 
 def end_of_life(cell: Mapping[Any, Any]) -> str:
-    """The cycle and the date at which a cell fell below 80 % of nominal, or what is left."""
+    """The cycle and the date at which a cell fell below 80 % of nominal, or what is left.
+
+    As a model predicts, else by the straight line, which has a ~.
+    """
     if not pd.isna(cell["eol_80_nominal_cycle"]):
         return f"{figure(cell['eol_80_nominal_cycle'])}, {cell['eol_on']}"
-    left, low, high = (
-        cell[name] for name in ("remaining_cycles", "remaining_cycles_low", "remaining_cycles_high")
-    )
-    if not pd.isna(left):
-        span = f"{figure(low)}–{figure(high)}" if not pd.isna(high) else f"≥{figure(low)}"
-        return f"~{figure(left)} left ({span})"
-    if not pd.isna(low):
-        return f"≥{figure(low)} left"
-    return NONE
+    return predictions.left(cell, "predicted_") or predictions.left(cell, mark="~") or NONE
 
 
 def knee(cell: Mapping[Any, Any]) -> str:
@@ -130,7 +117,11 @@ def terminal(overview: Overview) -> list[str]:
             lines.append(rest(others))
     if overview.machines:
         lines.append(f"machines: {overview.machines:,}, {overview.machine_readings:,} readings")
-    for line in [*uncounted.terminal(overview.uncounted), *doubts.terminal(overview.doubts)]:
+    for line in [
+        *predictions.terminal(overview.cells),
+        *uncounted.terminal(overview.uncounted),
+        *doubts.terminal(overview.doubts),
+    ]:
         told = plain(line)
         lines += textwrap.wrap(told, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
     told = plain(f"data quality: {quality(overview)}")

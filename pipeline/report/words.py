@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+import math
 from typing import Any
 
 import pandas as pd
 
 from pipeline.shown import plain
 
+NONE = "–"
 # A longer name would cover the chart that it is shown in.
 _MOST_LETTERS = 60
 
@@ -29,9 +31,16 @@ def plotted(text: str) -> str:
     return html.escape(isolated(short), quote=False).replace("{", "&#123;")
 
 
+def figure(value: Any, form: str = ",.0f", scale: float = 1.0) -> str:
+    """A number as text; a dash where there is none."""
+    if value is None or pd.isna(value) or math.isinf(value):
+        return NONE
+    return format(float(value) * scale, form)
+
+
 def known(value: Any) -> str:
     """A value as text; a dash where there is none."""
-    return "–" if value is None or pd.isna(value) else str(value)
+    return NONE if value is None or pd.isna(value) else str(value)
 
 
 def number(count: int, word: str) -> str:

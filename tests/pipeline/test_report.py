@@ -29,6 +29,7 @@ TEXT = {
     "kind_reason",
     "invalid_reason", "test_key",
     "test_id", "source_file", "dialect", "direction", "stage_key",
+    "model", "model_version", "predicted_by",
 }  # fmt: skip
 
 
@@ -36,9 +37,9 @@ def kind(column: str) -> str:
     """The type of a column, as the models give it."""
     if column in TEXT:
         return "varchar"
-    if column == "disagreements":
+    if column in ("disagreements", "reasons"):
         return "varchar[]"
-    if column.startswith("is_"):
+    if column.startswith("is_") or column == "out_of_domain":
         return "boolean"
     if column.endswith("_at"):
         return "timestamptz"
@@ -106,6 +107,25 @@ class Warehouse:
             """insert into data_quality_daily by name select 1010 as delivered_readings,
                 1000 as readings, 7 as flagged_readings, 7 as gap_readings""",
         )
+
+    def predict(self, cell: str, **more: str) -> None:
+        """A prediction for a cell of 60 cycles; `more` are columns as SQL."""
+        columns = {
+            "model": "'fade'", "model_version": "'0123456789abcdef'", "cycle_number": "58",
+            "soh": "0.9", "soh_low": "0.885", "soh_high": "0.915", "threshold_soh": "0.8",
+            "end_of_life_at": "timestamptz '2024-02-01 00:00:00+00'",
+            "end_of_life_low_at": "timestamptz '2024-01-20 00:00:00+00'",
+            "knee_risk": "0.12", "out_of_domain": "false", "reasons": "[]",
+            "is_outlived": "false", "is_chosen": "true",
+        } | more  # fmt: skip
+        told = ", ".join(f"{value} as {name}" for name, value in columns.items())
+        self.run(f"insert into battery_predictions by name select '{cell}' as equipment_id, {told}")
+        if columns["out_of_domain"] == "false":
+            self.run(
+                f"""update battery_lifetime set predicted_remaining_cycles = 34.4,
+                    predicted_remaining_cycles_low = 20, predicted_remaining_cycles_high = 47.6,
+                    predicted_by = 'fade 0123456789ab' where equipment_id = '{cell}'"""
+            )
 
     def add_machines(self, number: int) -> None:
         quantities = [
@@ -261,6 +281,71 @@ def test_remaining_life_is_told_with_its_range(
     assert "~12 left (≥9)" in lines[5]
     assert "so in % of initial" in lines[6]
     assert "so in % of initial" in page.body
+
+
+def test_a_prediction_comes_before_the_straight_line(
+    warehouse: Warehouse, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse.add_cells(5)
+    warehouse.predict("cell_2")
+    warehouse.predict(
+        "cell_4", cycle_number="44", model="'<b>late</b>'", out_of_domain="true", soh="null",
+        soh_low="null", soh_high="null", knee_risk="null", end_of_life_at="null",
+        end_of_life_low_at="null", reasons="['fades <faster> than any cell it learned from']",
+    )  # fmt: skip
+    lines, page = report(warehouse, capsys)
+    assert "34 left (20–48)" in lines[4] and "~" not in lines[4]
+    assert "~12 left (9–18)" in lines[5]
+    assert "out of domain, so not predicted: 1 cell" in lines
+    assert "    cell_4: fades <faster> than any cell it learned from" in [f"  {x}" for x in lines]
+    body = page.body[page.body.index("Predictions") :]
+    assert (
+        "1 cell with a prediction of what is left; 1 outside of what the model was trained on"
+        in body
+    )
+    for told in ("90.0 (88.5–91.5)", "34 left (20–48)", "2024-02-01 (2024-01-20 to open)", "12"):
+        assert told in body
+    assert "out of domain: fades <faster> than any cell it learned from" in body
+    assert "&lt;faster&gt;" in page.text and "<b>late" not in page.text
+    # In the chart: health with its interval, ends of life; none for the cell that has ended.
+    squares = {
+        (trace["name"], "error_x" if "error_x" in trace else "error_y"): trace
+        for trace in page.charts["capacity"][0]["data"]
+        if trace.get("marker", {}).get("symbol") == "square-open"
+    }
+    assert set(squares) == {
+        ("cell_2", "error_y"), ("cell_2", "error_x"), ("cell_3", "error_x"), ("cell_4", "error_x")
+    }  # fmt: skip
+    ahead = squares["cell_2", "error_x"]
+    assert ahead["x"] == [pytest.approx(60 + 34.4)]
+    assert ahead["error_x"]["array"] == [pytest.approx(47.6 - 34.4)]
+    assert ahead["error_x"]["arrayminus"] == [pytest.approx(34.4 - 20)]
+    health = squares["cell_2", "error_y"]
+    initial = 1.1 * (1 - 0.25 / 80)
+    assert (health["x"], health["y"]) == ([58], [pytest.approx(0.9 * initial, abs=1e-4)])
+    assert health["error_y"]["array"] == [pytest.approx(0.015 * initial, abs=1e-4)]
+    assert ahead["y"] == [pytest.approx(0.8 * initial, abs=1e-4)]
+    assert squares["cell_3", "error_x"]["y"] == [pytest.approx(0.88)]
+    for figure in page.charts["capacity"]:
+        go.Figure(figure)
+
+
+def test_a_cell_that_outlived_its_prediction_has_none(
+    warehouse: Warehouse, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse.add_cells(3)
+    warehouse.predict("cell_2", is_outlived="true", reasons="['few cycles']")
+    warehouse.predict("cell_0", is_outlived="true")  # it has ended
+    warehouse.run(
+        "update battery_lifetime set predicted_by = null, predicted_remaining_cycles = null, "
+        "predicted_remaining_cycles_low = null, predicted_remaining_cycles_high = null"
+    )
+    lines, page = report(warehouse, capsys)
+    assert "~12 left (9–18)" in lines[4]
+    assert "outlived its prediction; few cycles" in page.body
+    box = page.body[page.body.index("Predictions") :]
+    assert (box.count("outlived its prediction"), box.count("at end of life")) == (1, 1)
+    assert "2024-02-01" not in page.body
 
 
 def test_many_cells(warehouse: Warehouse, capsys: pytest.CaptureFixture[str]) -> None:

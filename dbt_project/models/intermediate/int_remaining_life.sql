@@ -1,3 +1,4 @@
+{%- set reach = var('remaining_reach') -%}
 with
 
 health as (
@@ -15,7 +16,10 @@ recent as (
         discharge_median_ah,
         nominal_capacity_ah,
         is_end_of_life,
-        row_number() over (partition by equipment_id order by cycle_number desc) as from_end
+        row_number() over (partition by equipment_id order by cycle_number desc) as from_end,
+        count(*) over (partition by equipment_id) as reference_cycles,
+        max(cycle_number) over (partition by equipment_id)
+        - min(cycle_number) over (partition by equipment_id) + 1 as record_cycles
 
     from health
 
@@ -25,10 +29,12 @@ latest as (
 
     select
         equipment_id,
-        cycle_number as last_valid_cycle,
+        cycle_number as last_reference_cycle,
         discharge_median_ah as capacity_ah,
         0.8 * nominal_capacity_ah as threshold_ah,
-        is_end_of_life
+        is_end_of_life,
+        reference_cycles,
+        record_cycles
 
     from recent
     where from_end = 1
@@ -87,7 +93,7 @@ slopes as (
 
     from moments
     -- too few cycles say nothing about the pace
-    where n >= 10 and cxx > 0
+    where n >= {{ var('remaining_least_cycles') }} and cxx > 0
 
 ),
 
@@ -106,37 +112,86 @@ estimates as (
 
 ),
 
-ranges as (
+at_this_pace as (
 
     select
         equipment_id,
-        max(case when look_back = 50 and fade > 0 then margin_ah / fade end) as remaining_cycles,
-        min(case when fade_fastest > 0 then margin_ah / fade_fastest end) as remaining_cycles_low,
+        max(
+            case when look_back = 50 and fade_slowest > 0 then margin_ah / fade end
+        ) as cycles_left,
+        min(case when fade_fastest > 0 then margin_ah / fade_fastest end) as cycles_left_low,
         -- open-ended as soon as one look cannot exclude that the fade stands still
         case
             when min(fade_slowest) > 0
                 then max(case when fade_slowest > 0 then margin_ah / fade_slowest end)
-        end as remaining_cycles_high
+        end as cycles_left_high
 
     from estimates
     group by equipment_id
 
 ),
 
+-- Nothing is said beyond the reach of the record.
+within_reach as (
+
+    select
+        latest.*,
+        at_this_pace.equipment_id is not null as is_known,
+        {{ reach }} * latest.record_cycles as reach_cycles,
+        at_this_pace.cycles_left,
+        least(
+            coalesce(at_this_pace.cycles_left_low, {{ reach }} * latest.record_cycles),
+            {{ reach }} * latest.record_cycles
+        ) as cycles_left_low,
+        at_this_pace.cycles_left_high
+
+    from latest
+    left join at_this_pace on latest.equipment_id = at_this_pace.equipment_id
+
+),
+
+-- The further away, the more the pace may change on the way.
+ranges as (
+
+    select
+        *,
+        case when cycles_left <= reach_cycles then cycles_left end as estimate,
+        cycles_left_low
+        / (1.0 + {{ var('remaining_faster') }} * cycles_left_low / record_cycles) as estimate_low,
+        cycles_left_high
+        * (1.0 + {{ var('remaining_slower') }} * cycles_left_high / record_cycles) as estimate_high
+
+    from within_reach
+
+),
+
 final as (
 
     select
-        latest.equipment_id,
-        latest.last_valid_cycle,
-        case when latest.is_end_of_life then 0.0 else ranges.remaining_cycles end
-            as remaining_cycles,
-        case when latest.is_end_of_life then 0.0 else ranges.remaining_cycles_low end
-            as remaining_cycles_low,
-        case when latest.is_end_of_life then 0.0 else ranges.remaining_cycles_high end
-            as remaining_cycles_high
+        equipment_id,
+        last_reference_cycle,
+        record_cycles,
+        case
+            when is_end_of_life then 0.0
+            when is_known then estimate
+        end as remaining_cycles,
+        case
+            when is_end_of_life then 0.0
+            when is_known then estimate_low
+        end as remaining_cycles_low,
+        case
+            when is_end_of_life then 0.0
+            when is_known and estimate_high <= reach_cycles then estimate_high
+        end as remaining_cycles_high,
+        case
+            when is_end_of_life then null
+            when not is_known
+                then 'fewer than {{ var("remaining_least_cycles") }} reference cycles'
+            when cycles_left is null then 'no significant fade'
+            when estimate is null then 'further away than the record is long'
+        end as remaining_reason
 
-    from latest
-    left join ranges on latest.equipment_id = ranges.equipment_id
+    from ranges
 
 )
 

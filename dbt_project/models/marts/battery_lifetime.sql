@@ -31,6 +31,19 @@ remaining_life as (
 
 ),
 
+predictions as (
+
+    select
+        *,
+        -- as the cell is today
+        coalesce(cycles_since, 0) as spent_since,
+        model || ' ' || substr(model_version, 1, 12) as predicted_by
+
+    from {{ ref('battery_predictions') }}
+    where is_chosen and not is_outlived and not out_of_domain
+
+),
+
 ends_of_life as (
 
     select * from {{ ref('int_end_of_life') }}
@@ -191,6 +204,19 @@ final as (
         remaining_life.remaining_cycles,
         remaining_life.remaining_cycles_low,
         remaining_life.remaining_cycles_high,
+        remaining_life.remaining_reason,
+        {% for name in ['remaining_cycles', 'remaining_cycles_low', 'remaining_cycles_high'] -%}
+            case
+                when predictions.{{ name }} > predictions.spent_since
+                    then predictions.{{ name }} - predictions.spent_since
+                when predictions.{{ name }} is not null then 0.0
+            end as predicted_{{ name }},
+        {% endfor -%}
+        case
+            when
+                coalesce(predictions.remaining_cycles, predictions.remaining_cycles_low) is not null
+                then predictions.predicted_by
+        end as predicted_by,
         {{ known_values([
             "case when lives.valid_cycles = 0 then 'no_valid_cycle' end",
             "case when limits.upper_limit_v is null or limits.lower_limit_v is null "
@@ -211,6 +237,7 @@ final as (
     left join held on cells.equipment_id = held.equipment_id
     left join knees on cells.equipment_id = knees.equipment_id
     left join remaining_life on cells.equipment_id = remaining_life.equipment_id
+    left join predictions on cells.equipment_id = predictions.equipment_id
 
 )
 

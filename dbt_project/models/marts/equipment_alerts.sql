@@ -15,6 +15,12 @@ lifetimes as (
 
 ),
 
+prediction_alerts as (
+
+    select * from {{ ref('int_prediction_alerts') }}
+
+),
+
 flags as (
 
     select
@@ -102,7 +108,11 @@ reading_alerts as (
         max(recorded_at) as ended_at,
         count(*) as readings,
         min(measured) as measured_min,
-        max(measured) as measured_max
+        max(measured) as measured_max,
+        'flagged readings: ' || cast(count(*) as string) || coalesce(
+            ', ' || {{ shown('min(measured)', 3) }} || ' to ' || {{ shown('max(measured)', 3) }}, ''
+        ) as evidence,
+        cast(null as string) as model
 
     from numbered
     group by equipment_id, rule, alert_number
@@ -120,7 +130,10 @@ life_alerts as (
         eol_80_nominal_at as ended_at,
         cast(0 as bigint) as readings,
         0.8 * nominal_capacity_ah as measured_min,
-        0.8 * nominal_capacity_ah as measured_max
+        0.8 * nominal_capacity_ah as measured_max,
+        'the median capacity is below ' || {{ shown('0.8 * nominal_capacity_ah', 3) }}
+        || ' Ah since cycle ' || cast(eol_80_nominal_cycle as string) as evidence,
+        cast(null as string) as model
 
     from lifetimes
     where eol_80_nominal_at is not null
@@ -136,10 +149,32 @@ life_alerts as (
         knee_at as ended_at,
         cast(0 as bigint) as readings,
         knee_capacity_ah as measured_min,
-        knee_capacity_ah as measured_max
+        knee_capacity_ah as measured_max,
+        'the fade is fastest from cycle ' || cast(knee_cycle as string) || ' on, at '
+        || {{ shown('knee_capacity_ah', 3) }} || ' Ah' as evidence,
+        cast(null as string) as model
 
     from lifetimes
     where knee_at is not null
+
+    union all
+
+    -- of cells that have readings here
+    select
+        prediction_alerts.equipment_id,
+        'battery_cell' as equipment_type,
+        prediction_alerts.rule,
+        'warning' as severity,
+        prediction_alerts.started_at,
+        prediction_alerts.ended_at,
+        cast(0 as bigint) as readings,
+        prediction_alerts.measured_min,
+        prediction_alerts.measured_max,
+        prediction_alerts.evidence,
+        prediction_alerts.model
+
+    from prediction_alerts
+    inner join lifetimes on prediction_alerts.equipment_id = lifetimes.equipment_id
 
 ),
 
@@ -156,7 +191,8 @@ final as (
     select
         equipment_id
         || '|' || rule
-        || '|' || cast({{ epoch_micros('started_at') }} as string) as alert_key,
+        || '|' || cast({{ epoch_micros('started_at') }} as string)
+        || coalesce('|' || model, '') as alert_key,
         equipment_id,
         equipment_type,
         rule,
@@ -165,7 +201,9 @@ final as (
         ended_at,
         readings,
         measured_min,
-        measured_max
+        measured_max,
+        model,
+        evidence
 
     from alerts
 
