@@ -58,6 +58,8 @@ FLAT: Final = "plateau too flat"
 RATE: Final = "rate too different from the reference"
 COLDER: Final = "temperature too different from the reference"
 NOISE: Final = "noise or misfit too large"
+_CLOSELY: Final = 10
+_RARELY: Final = 5
 NO_CURVE: Final = "no reference yet"
 LITTLE: Final = "window says too little"
 UNSURE: Final = "no full discharge for too long"
@@ -223,7 +225,10 @@ class Cell:
         found = None
         if abs(self._apart_k(cycle)) > _MOST_K:
             return _nothing(COLDER)
-        if cycle.segments:
+        # A full discharge says most: its segments are then only followed now and then, for a fit costs
+        # more than all else.
+        rarely = cycle.capacity_ah is not None and self.cycles > _CLOSELY
+        if cycle.segments and not (rarely and self.cycles % _RARELY):
             reason, found, points = self._fit(cycle, known, kind, given, warmth)
             if found is not None:
                 self.mean, self.covariance = found.mean, found.covariance
