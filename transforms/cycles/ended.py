@@ -7,7 +7,7 @@ cycle. So state is bounded by the readings of a cell's current and last cycles, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -45,6 +45,10 @@ _NOTICED = 2.5
 _NEVER_US = -(2**62)
 
 
+# Neither changes: all new cells share them.
+_BEGINNING, _UNSEEN = Level(), Noise()
+
+
 class Emitted(NamedTuple):
     """A cycle that has been given on and whose readings still wait.
 
@@ -65,7 +69,7 @@ class Emitted(NamedTuple):
     throughput_ah: float
 
 
-@dataclass
+@dataclass(slots=True)
 class Head:
     """What is known of a cell, beside the readings that wait.
 
@@ -95,13 +99,13 @@ class Head:
     is_whole: bool = True
     logs_step_starts: float = np.nan
     largest_a: float = 0.0
-    level: Level = field(default_factory=Level)
+    level: Level = _BEGINNING
     moved_ah: float = 0.0
     low_ah: float = 0.0
     high_ah: float = 0.0
     look_at: float = _WORTH_LOOKING
     waiting: int = 0
-    noise: Noise = field(default_factory=Noise)
+    noise: Noise = _UNSEEN
     emitted: tuple[Emitted, ...] = ()
 
 
@@ -218,48 +222,34 @@ class OpenCycles:
         Args:
             table: `rows.of_cells` of readings in order of equipment and test.
         """
-        ids, equipment = codes(table, "equipment_id")
-        changes = np.flatnonzero(np.append(True, equipment[1:] != equipment[:-1]))
-        ends = np.append(changes[1:], len(equipment))
-        names = ids.take(pa.array(equipment[changes])).to_pylist()
-        tests = _texts(table, "test_id")
-        cycle = row_columns.numbers(table, "cycle_index")
-        times = row_columns.micros(table)
-        current = row_columns.numbers(table, "current_a")
-        profile = np.asarray(table.column("profile").to_numpy()).astype(np.int64)
-        assert current is not None
-        size = np.abs(current)
-        largest = np.maximum.reduceat(size, changes)
-        flowed = _flowed(current, times)
+        runs = _Runs(table)
+        profile = np.asarray(table.column("profile").to_numpy())[runs.starts].astype(np.int64)
+        nominal = self._limits.nominal_ah[profile].tolist()
         found = set()
-        for place, (name, start, end) in enumerate(
-            zip(names, changes.tolist(), ends.tolist(), strict=True)
-        ):
+        for run, name in enumerate(runs.names):
             head = self.heads.get(name)
             if head is None:
                 head = self.heads[name] = Head()
-                head.test_id, head.cycle = _at(tests, start), _number_at(cycle, start)
-                head.is_whole = self._bounded or _begins(table, start)
-            last = end - 1
-            part = slice(start, end)
+                head.test_id, head.cycle = runs.first_test(run), runs.lowest[run]
+                head.is_whole = self._bounded or _begins(table, int(runs.starts[run]))
+            new = runs.sizes[run]
             if (
-                times[start] < head.last_us
-                or _differs(tests, part, head.test_id)
-                or (cycle is not None and _moves_on(cycle[part], head.cycle))
-                or head.waiting + end - start > MOST_READINGS
+                runs.earliest_us[run] < head.last_us
+                or runs.is_mixed[run]
+                or runs.first_test(run) != head.test_id
+                or runs.moves_on(run, head.cycle)
+                or head.waiting + new > MOST_READINGS
             ):
                 found.add(name)
-            head.largest_a = max(head.largest_a, float(largest[place]))
-            if (cycle is None or np.isnan(cycle[last])) and self._turns(
-                head, flowed[part], self._limits.nominal_ah[profile[start]]
-            ):
+            head.largest_a = max(head.largest_a, runs.largest_a[run])
+            if runs.has_no_cycle[run] and self._turns(head, runs.net_ah(run), nominal[run]):
                 found.add(name)
-            head.waiting += end - start
-            if times[last] >= head.last_us:
-                head.last_us = int(times[last])
-                head.test_id = _at(tests, last)
-                number = _number_at(cycle, last)
-                head.cycle = head.cycle if np.isnan(number) else number
+            head.waiting += new
+            if runs.latest_us[run] >= head.last_us:
+                head.last_us = runs.latest_us[run]
+                head.test_id = runs.last_test(run)
+                if not runs.has_no_cycle[run]:
+                    head.cycle = runs.last_cycle[run]
         return found
 
     def _turns(self, head: Head, net_ah: F64, nominal_ah: float) -> bool:
@@ -558,22 +548,71 @@ def _texts(table: pa.Table, name: str) -> list[str | None] | None:
     return [known[code] for code in which.tolist()]
 
 
-def _at(texts: list[str | None] | None, row: int) -> str | None:
-    return None if texts is None else texts[row]
+class _Runs:
+    """What new readings say of each cell, in plain numbers: there may be very many cells.
 
+    Rows of one cell stand together, and among them those of one test, in order of time.
 
-def _number_at(values: F64 | None, row: int) -> float:
-    return np.nan if values is None else float(values[row])
+    Attributes:
+        starts: the first row of each cell.
+        names, sizes: its name, and how many rows it has.
+        earliest_us, latest_us: of its rows.
+        largest_a: its largest current.
+        is_mixed: whether its rows are of several tests.
+        lowest, highest, last_cycle: its cycle numbers; NaN without any.
+        has_no_cycle: whether its latest row has none.
+    """
 
+    def __init__(self, table: pa.Table) -> None:
+        ids, equipment = codes(table, "equipment_id")
+        self.starts = np.flatnonzero(np.append(True, equipment[1:] != equipment[:-1]))
+        ends = np.append(self.starts[1:], len(equipment))
+        self._ends = ends.tolist()
+        self.sizes: list[int] = (ends - self.starts).tolist()
+        self.names: list[str] = ids.take(pa.array(equipment[self.starts])).to_pylist()
+        times = row_columns.micros(table)
+        self.earliest_us: list[int] = np.minimum.reduceat(times, self.starts).tolist()
+        self.latest_us: list[int] = np.maximum.reduceat(times, self.starts).tolist()
+        latest = ends - 1
+        for run in np.flatnonzero(times[latest] != np.array(self.latest_us)).tolist():
+            begin = int(self.starts[run])
+            latest[run] = begin + int(np.argmax(times[begin : self._ends[run]]))
+        current = row_columns.numbers(table, "current_a")
+        assert current is not None
+        self.largest_a: list[float] = np.maximum.reduceat(np.abs(current), self.starts).tolist()
+        self._net_ah = _flowed(current, times)
+        self._tests, which = None, np.zeros(len(times), dtype=np.int64)
+        if "test_id" in table.column_names:
+            words, which = codes(table, "test_id")
+            self._tests = words.to_pylist()
+        self._first, self._last = which[self.starts].tolist(), which[latest].tolist()
+        mixed = np.minimum.reduceat(which, self.starts) != np.maximum.reduceat(which, self.starts)
+        self.is_mixed: list[bool] = mixed.tolist()
+        cycle = row_columns.numbers(table, "cycle_index")
+        if cycle is None:
+            cycle = np.full(len(times), np.nan)
+        self.lowest: list[float] = np.fmin.reduceat(cycle, self.starts).tolist()
+        self.highest: list[float] = np.fmax.reduceat(cycle, self.starts).tolist()
+        self.last_cycle: list[float] = cycle[latest].tolist()
+        self.has_no_cycle: list[bool] = np.isnan(cycle[latest]).tolist()
 
-def _differs(texts: list[str | None] | None, part: slice, known: str | None) -> bool:
-    # Tests follow one another: the first and the last row tell.
-    return texts is not None and (texts[part.start] != known or texts[part.stop - 1] != known)
+    def first_test(self, run: int) -> str | None:
+        """The test of a cell's first row."""
+        return None if self._tests is None else self._tests[self._first[run]]
 
+    def last_test(self, run: int) -> str | None:
+        """The test of its latest row."""
+        return None if self._tests is None else self._tests[self._last[run]]
 
-def _moves_on(cycle: F64, known: float) -> bool:
-    there = cycle[~np.isnan(cycle)]
-    return bool(len(there) and (np.isnan(known) or (there != known).any()))
+    def moves_on(self, run: int, known: float) -> bool:
+        """Whether any of its rows has another cycle number than the one that goes on."""
+        low, high = self.lowest[run], self.highest[run]
+        # NaN is equal to nothing: of rows without a number none is another.
+        return low == low and not (low == high == known)  # noqa: PLR0124
+
+    def net_ah(self, run: int) -> F64:
+        """About what flowed in the interval of each of its rows."""
+        return self._net_ah[self.starts[run] : self._ends[run]]
 
 
 def _begins(table: pa.Table, row: int) -> bool:
