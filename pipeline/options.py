@@ -161,7 +161,7 @@ class JobOptions(PipelineOptions):
             default="none",
             help="predicts health and remaining life of cells as their cycles end: a file that "
             "python -m pipeline.train wrote (PATH, gs://… or s3://…; a new file there takes its place "
-            "while the job runs), default for the one that ships, or none; default: none",
+            "while the job runs), vertex://PROJECT/REGION/ENDPOINT, default for the one that ships, or none; default: none",
         )
         group.add_argument(
             "--model_timeout",

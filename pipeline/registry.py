@@ -114,7 +114,7 @@ def check_model(config: JobConfig) -> None:
     if config.model is not None:
         from pipeline.prediction.in_stream import check
 
-        check(config.model)
+        check(config.model, config.model_timeout_s)
 
 
 def _lines(table: dict[str, Line]) -> list[Line]:

@@ -28,6 +28,7 @@ from apache_beam.pvalue import TaggedOutput
 
 from pipeline.errors import ConfigError
 from pipeline.prediction.remaining_life import SHIPPED, RemainingLife
+from pipeline.prediction.vertex import SCHEME, Endpoint
 from pipeline.shown import address
 from schemas.forms import arrow_schema
 from schemas.reading import PREDICTION
@@ -61,27 +62,34 @@ def path_of(model: str) -> str:
     return str(SHIPPED) if model == DEFAULT else model
 
 
-def check(model: str) -> None:
+def check(model: str, limit_s: float) -> None:
     """Finds out whether a model can be used; raises ConfigError, which names file, flag and fix."""
-    RemainingLife(path_of(model))
+    opened(path_of(model), limit_s)
+
+
+def opened(path: str, limit_s: float) -> RemainingLife | Endpoint:
+    """The model in a file, or behind an endpoint."""
+    return Endpoint(path, limit_s) if path.startswith(SCHEME) else RemainingLife(path)
 
 
 class Current:
     """The model as its file is now.
 
     Args:
-        path: the file, or gs://… or s3://….
+        path: the file, or gs://…, s3://… or vertex://….
+        limit_s: how long a batch may take.
 
     Raises:
         ConfigError: it can't be used.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, limit_s: float) -> None:
         self._path = path
+        self._is_endpoint = path.startswith(SCHEME)
         self._is_remote = "://" in path
         self._seen = self._mark()
         self._looked_s = time.monotonic()
-        self._model = RemainingLife(path)
+        self._model = opened(path, limit_s)
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="model")
 
     def _mark(self) -> tuple[int, int, int] | None:
@@ -93,8 +101,10 @@ class Current:
             return None
         return found.st_mtime_ns, found.st_size, found.st_ino
 
-    def model(self) -> RemainingLife:
+    def model(self) -> RemainingLife | Endpoint:
         """The newest that can be used; one that can't leaves the one before in its place."""
+        if self._is_endpoint:
+            return self._model  # which answers with what is deployed to it
         now_s = time.monotonic()
         if now_s - self._looked_s < (_FETCH_S if self._is_remote else _LOOK_S):
             return self._model
@@ -137,7 +147,7 @@ class Handler(ModelHandler[Asked, Given, Current]):
 
     def load_model(self) -> Current:
         """Reads the file."""
-        return Current(self._path)
+        return Current(self._path, self._limit_s)
 
     def run_inference(
         self,
@@ -169,7 +179,7 @@ class Handler(ModelHandler[Asked, Given, Current]):
 
 
 def _refused(
-    batch: Sequence[Asked], used: RemainingLife, source: str, error_type: str, why: str
+    batch: Sequence[Asked], used: RemainingLife | Endpoint, source: str, error_type: str, why: str
 ) -> Given:
     letters = [
         DeadLetter(

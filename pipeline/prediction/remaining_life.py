@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,16 +49,35 @@ class RemainingLife:
 
     def of(self, cells: Sequence[Features]) -> list[Remaining]:
         """Remaining life of cells, each by the features of its history; in their order."""
-        asked = [one.values for one in cells if answer.is_asked(one) and one.values is not None]
-        rows: Iterator[tuple[Any, float]] = iter(())
-        if asked:
-            out = self._model.run({"features": np.stack(asked)})
-            rows = iter(zip(out["spans"], out["knee_risk"][:, 0].tolist(), strict=True))
-        found = []
-        for one in cells:
-            if answer.is_asked(one):
-                spans, risk = next(rows)
-                found.append(answer.of(one, self.domain, spans, risk))
-            else:
-                found.append(answer.of(one, self.domain))
-        return found
+        return answers(cells, self.domain, self._ask)
+
+    def _ask(self, values: np.ndarray) -> tuple[np.ndarray, list[float]]:
+        out = self._model.run({"features": values})
+        return out["spans"], out["knee_risk"][:, 0].tolist()
+
+
+def answers(
+    cells: Sequence[Features],
+    domain: Domain,
+    ask: Callable[[np.ndarray], tuple[np.ndarray, list[float]]],
+) -> list[Remaining]:
+    """What is said of cells, of which a model is asked about those that it can know.
+
+    Args:
+        cells: the features of each one's history.
+        domain: what the model was trained on.
+        ask: features of shape (n, features) → spans left, shape (n, 3), and n knee risks.
+    """
+    asked = [one.values for one in cells if answer.is_asked(one) and one.values is not None]
+    rows: Iterator[tuple[Any, float]] = iter(())
+    if asked:
+        spans, risks = ask(np.stack(asked))
+        rows = iter(zip(spans, risks, strict=True))
+    found = []
+    for one in cells:
+        if answer.is_asked(one):
+            span, risk = next(rows)
+            found.append(answer.of(one, domain, span, risk))
+        else:
+            found.append(answer.of(one, domain))
+    return found

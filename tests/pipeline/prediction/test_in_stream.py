@@ -171,7 +171,7 @@ def test_a_model_that_can_t_be_used_is_told_before_anything_is_read(
     def checked() -> None:
         config = config_from(parse(["--source=simulator:", *flags]))
         assert config.model is not None
-        in_stream.check(config.model)
+        in_stream.check(config.model, 10.0)
 
     with pytest.raises(ConfigError, match=message):
         checked()
