@@ -21,6 +21,9 @@ from transforms.life.features import Features
 from transforms.life.history import History, HistoryError, Point
 from transforms.prediction.curves import cycle_segments
 
+# After so many cycles without a full discharge the intervals from windows alone have held too little
+# on the real cell that they were tried on.
+_LONG_WITHOUT: Final = 20
 # A 90 % interval of a normal distribution is so many standard errors to either side.
 _HALF_WIDTH: Final = 1.645
 # The time from cycle to cycle is that of about so many of the last ones.
@@ -65,6 +68,7 @@ class Memory:
         history: of its fade.
         number: of the last cycle.
         first: of the first one that was seen.
+        full: of the last one with a full discharge; 0 if there was none.
         ended_s: when the last one ended, s since 1970; NaN before any.
         cycle_s: see `Asked`.
     """
@@ -73,12 +77,13 @@ class Memory:
     history: History
     number: int = 0
     first: int = 0
+    full: int = 0
     ended_s: float = math.nan
     cycle_s: float = math.nan
 
     def to_bytes(self) -> bytes:
         """Everything, with the lengths of its parts before them."""
-        told = [self.number, self.first, self.ended_s, self.cycle_s]
+        told = [self.number, self.first, self.full, self.ended_s, self.cycle_s]
         parts = [
             json.dumps([None if math.isnan(each) else each for each in told]).encode(),
             self.cell.to_bytes(),
@@ -96,12 +101,13 @@ class Memory:
             for size in _LENGTHS.unpack_from(data):
                 parts.append(data[at : at + size])
                 at += size
-            number, first, ended_s, cycle_s = json.loads(parts[0])
+            number, first, full, ended_s, cycle_s = json.loads(parts[0])
             return cls(
                 Cell.from_bytes(parts[1]),
                 History.from_bytes(parts[2]),
                 int(number),
                 int(first),
+                int(full),
                 math.nan if ended_s is None else float(ended_s),
                 math.nan if cycle_s is None else float(cycle_s),
             )
@@ -132,6 +138,11 @@ class Memory:
             )
         self.number = number
         reasons = [] if health.reason is None else [f"soh: {health.reason}"]
+        if cycle.capacity_ah is not None:
+            self.full = number
+        elif health.soh is not None and number - self.full > _LONG_WITHOUT:
+            since = f"for {number - self.full} cycles" if self.full else "yet"
+            reasons.append(f"soh: no full discharge {since}; its interval may be too narrow")
         if not row["is_whole"]:
             reasons.append("soh: not all of the cycle was seen")
         threshold = float(row["threshold_soh"])
@@ -174,8 +185,9 @@ class _Follow(beam.DoFn):
     ) -> Iterable[Any]:
         name, given = element
         if isinstance(given, bytes):
-            state.write(given)
-            yield TaggedOutput("memory", (name, given))
+            if state.read() is None:
+                state.write(given)
+                yield TaggedOutput("memory", (name, given))
             return
         memory = Memory.from_bytes(state.read())
         asked = memory.follow(given)
