@@ -43,6 +43,8 @@ _WORTH_LOOKING = 0.5
 # By then the grid has noticed a turn.
 _NOTICED = 2.5
 _NEVER_US = -(2**62)
+# More than this between two readings is no interval that a current lasted for.
+_LONGEST_S = 3600.0
 
 
 # Neither changes: all new cells share them.
@@ -242,7 +244,9 @@ class OpenCycles:
             ):
                 found.add(name)
             head.largest_a = max(head.largest_a, runs.largest_a[run])
-            if runs.has_no_cycle[run] and self._turns(head, runs.net_ah(run), nominal[run]):
+            if runs.has_no_cycle[run] and self._turns(
+                head, runs.net_ah(run, head.last_us), nominal[run]
+            ):
                 found.add(name)
             head.waiting += new
             if runs.latest_us[run] >= head.last_us:
@@ -255,17 +259,18 @@ class OpenCycles:
     def _turns(self, head: Head, net_ah: F64, nominal_ah: float) -> bool:
         """Notes net charge; whether the level has come back by a share of the least swing."""
         level = head.moved_ah + np.cumsum(net_ah)
-        head.moved_ah = float(level[-1])
-        head.low_ah = min(head.low_ah, float(level.min()))
-        head.high_ah = max(head.high_ah, float(level.max()))
+        high = np.maximum(np.maximum.accumulate(level), head.high_ah)
+        low = np.minimum(np.minimum.accumulate(level), head.low_ah)
+        head.moved_ah, head.high_ah, head.low_ah = float(level[-1]), float(high[-1]), float(low[-1])
         least = head.level.least_ah or swings.LEAST_SWING * (
             nominal_ah if nominal_ah > 0.0 else max(head.high_ah - head.low_ah, 1e-9)
         )
-        back = min(head.high_ah - head.moved_ah, head.moved_ah - head.low_ah) / least
-        if back < head.look_at:
+        # Many cycles may come at once, so that the last reading alone does not tell.
+        back = np.minimum(high - level, level - low) / least
+        if float(back.max()) < head.look_at:
             return False
         head.look_at += _WORTH_LOOKING
-        if back > _NOTICED:
+        if back[-1] > _NOTICED:
             head.low_ah = head.high_ah = head.moved_ah
             head.look_at = _WORTH_LOOKING
         return True
@@ -580,6 +585,7 @@ class _Runs:
         current = row_columns.numbers(table, "current_a")
         assert current is not None
         self.largest_a: list[float] = np.maximum.reduceat(np.abs(current), self.starts).tolist()
+        self._current = current
         self._net_ah = _flowed(current, times)
         self._tests, which = None, np.zeros(len(times), dtype=np.int64)
         if "test_id" in table.column_names:
@@ -610,9 +616,13 @@ class _Runs:
         # NaN is equal to nothing: of rows without a number none is another.
         return low == low and not (low == high == known)  # noqa: PLR0124
 
-    def net_ah(self, run: int) -> F64:
-        """About what flowed in the interval of each of its rows."""
-        return self._net_ah[self.starts[run] : self._ends[run]]
+    def net_ah(self, run: int, last_us: int) -> F64:
+        """About what flowed in the interval of each of its rows, the first since `last_us`."""
+        start = int(self.starts[run])
+        flowed = self._net_ah[start : self._ends[run]]
+        since_s = 0.0 if last_us == _NEVER_US else (self.earliest_us[run] - last_us) / 1e6
+        flowed[0] = self._current[start] * min(max(since_s, 0.0), _LONGEST_S) / 3600.0
+        return flowed
 
 
 def _begins(table: pa.Table, row: int) -> bool:
@@ -627,7 +637,7 @@ def _begins(table: pa.Table, row: int) -> bool:
 def _flowed(current: F64, times: I64) -> F64:
     """About what flowed in each row's interval, Ah; enough to tell where the level turns."""
     seconds = np.append(0.0, np.diff(times) / 1e6)
-    return np.asarray(current * np.clip(seconds, 0.0, 3600.0) / 3600.0)
+    return np.asarray(current * np.clip(seconds, 0.0, _LONGEST_S) / 3600.0)
 
 
 def _digest(high: Any, low: Any) -> str:
