@@ -44,7 +44,11 @@ pytestmark = pytest.mark.integration
 
 FLEET = "simulator:?equipment=5&readings=4000&interval=30&faults=0.02&duplicates=0.02&late=0.05"
 MOST_S = 15.0
-ORDERS = RUNNING | {"source_positions": "position_id"}
+ORDERS = RUNNING | {
+    "source_positions": "position_id",
+    "cycles_live": "version_id",
+    "predictions": "prediction_id",
+}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -97,7 +97,12 @@ def test_the_lake_is_the_same_as_on_disk_and_a_second_run_changes_nothing(
     assert there.account() == disk.account() and there.account()["dead_letters"] > 0
     written = lake.files()
     # Names tell the content.
-    assert {name.split("/")[0] for name in written} == {"raw", "readings", "dead_letters"}
+    assert {name.split("/")[0] for name in written} == {
+        "raw",
+        "readings",
+        "dead_letters",
+        "cycles_live",
+    }
     sizes = {path.relative_to(disk.lake).as_posix(): path.stat().st_size
              for path in disk.lake.rglob("*.parquet")}  # fmt: skip
     arriving = ("raw/", "dead_letters/")  # by the time of the run

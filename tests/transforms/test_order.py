@@ -421,6 +421,7 @@ def test_a_timer_that_fires_again_releases_nothing_again():
         CLOCK,
         first_stays=False,
         cycles=True,
+        curves=False,
     )
     waiting, tail, recent, armed, earliest, since, released, due, overdue = (
         State(), Value(), State(), Value(), Value(), Value(), Value(), Timer(), Timer(),

@@ -53,6 +53,7 @@ def some(table: Table, count: int, seed: int = 1) -> pa.Table:
             Kind.TIMESTAMP: [base_us + int(number) * 333_333_333 for number in numbers],
             Kind.BYTES: [bytes([int(number) % 256, 0, 255]) for number in numbers],
             Kind.STRINGS: [["gap", "late"][: int(number) % 3] for number in numbers],
+            Kind.BOOLEAN: [bool(number % 2) for number in numbers],
             Kind.JSON: [json.dumps({"n": int(number), "deep": [1, None]}) for number in numbers],
         }
         values = made[field.kind]
@@ -126,6 +127,7 @@ def run(target: Any, tables: Mapping[str, list[pa.Table]]) -> dict[str, int]:
         None, None, given("readings"), given("window_stats"), empty,
         given("test_dialects"), given("cycle_summaries"),
         positions=given("source_positions"), superseded=given("readings_superseded"),
+        cycles=given("cycles_live"), predictions=given("predictions"),
     )  # fmt: skip
     refused = target.write(produced)
     letters = [part for part in (given("dead_letters"), refused) if part is not None]
