@@ -39,6 +39,7 @@ INSTALL_REQUIRES = [
     "orjson>=3.11,<4",  # writes JSON (dead letters, published readings) fast, NaN as null
     "tzdata>=2025.2",  # time zones where the system ships none (slim images, Windows)
     # Predictions: models are trained with scikit-learn, written as ONNX graphs and run from them.
+    "scipy>=1.17,<1.18",  # solves the banded equations of smoothed curves of health
     "scikit-learn>=1.9,<1.10",  # partial least squares; training alone needs it
     "onnx>=1.23,<1.24",  # writes and checks the graphs; training alone needs it
     "onnxruntime>=1.32,<1.33",  # runs them, here and in Beam's ONNX model handler

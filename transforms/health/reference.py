@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import solveh_banded
 
 from transforms.health.electrodes import F64, graphite_v
 
@@ -127,12 +128,18 @@ def smoothed(place: F64, volts: F64) -> tuple[Places, F64, float]:
     steep = np.convolve(steep, np.ones(5) / 5.0, "same")[1:-2]
     bends *= (1.0 / (1.0 + (steep / _STEEP_V) ** 2))[:, None]
     normal, wanted, penalty = to_readings.T @ to_readings, to_readings.T @ volts, bends.T @ bends
-    ridge = 1e-9 * np.eye(size)
+    sides = np.column_stack((wanted, normal))
+    bands_of_normal, bands_of_penalty = _bands(normal), _bands(penalty)
+    bands_of_normal[0] += 1e-9
     best: tuple[float, F64, float] = (np.inf, np.interp(own, place, volts), 1e-3)
     for strength in _STRENGTHS:
-        solved = np.linalg.solve(
-            normal + strength * penalty + ridge, np.column_stack((wanted, normal))
-        )
+        try:
+            # Third differences reach three places far: all else is 0.
+            solved = solveh_banded(
+                bands_of_normal + strength * bands_of_penalty, sides, lower=True, check_finite=False
+            )
+        except np.linalg.LinAlgError:
+            continue  # too little of it to stand on its own
         curve: F64 = np.asarray(solved[:, 0], dtype=np.float64)
         free = float(np.trace(solved[:, 1:]))
         off: F64 = volts - to_readings @ curve
@@ -142,6 +149,15 @@ def smoothed(place: F64, volts: F64) -> tuple[Places, F64, float]:
             noise = np.sqrt(square / max(count - free, 1.0) * min(free / count, 1.0))
             best = (float(score), curve, max(float(noise), 1e-4))
     return inside, best[1], best[2]
+
+
+def _bands(matrix: F64) -> F64:
+    """The diagonal of a symmetric matrix and the three below it, as `solveh_banded` takes them."""
+    size = len(matrix)
+    out = np.zeros((4, size))
+    for band in range(4):
+        out[band, : size - band] = np.diagonal(matrix, -band)
+    return out
 
 
 def _continued(curve: F64) -> F64:
