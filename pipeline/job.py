@@ -96,7 +96,7 @@ def build(
         positions=received.positions,
         superseded=superseded,
         cycles=sequenced.cycles if config.cycles else None,
-        open_cycles=sequenced.open_cycles if config.cycles and source.live else None,
+        open_cycles=sequenced.open_cycles if config.cycles else None,
         predictions=predictions,
         cells=cells,
     )

@@ -54,6 +54,7 @@ _REMEMBERED = -(2**62)
 _GOES_ON = _REMEMBERED + 1
 _HEADS = _REMEMBERED + 2
 _WAITS = _REMEMBERED + 3
+_MARKS = (_REMEMBERED, _GOES_ON, _HEADS, _WAITS)
 # Bounded input is in order: nothing comes late.
 _NEVER_LATE = 2**62
 _NO_READINGS = PackedBatch(pa.table({})).packed()
@@ -313,12 +314,21 @@ class _OrderBounded(_Ordering):
         tail = stack(remembered) if remembered else None
         release = Release(self._window_us, self.limits, tail, self._first_stays)
         following = OpenCycles(self._profiles, 0, bounded=True) if self._cycles else None
-        for part in release.sweep(piece for piece in pieces if piece[0] != _REMEMBERED):
+        if following is not None:
+            for what, piece in pieces:
+                if what == _HEADS:
+                    following.heads = memory.heads_of(piece.table)
+                elif what == _WAITS:
+                    following.pieces.append(piece.table)
+        for part in release.sweep(piece for piece in pieces if piece[0] not in _MARKS):
             if following is not None and part.table.num_rows:
                 yield from self.ended(following.feed(part.table, _NEVER_LATE), following.limits)
             yield from self.counted(part)
         if following is not None:
             yield from self.ended(following.look(None, _NEVER_LATE, final=True), following.limits)
+            if following.heads:
+                change = memory.change_of(following)
+                yield TaggedOutput("open_cycles", (shard, change))
         if release.tail is not None:
             tail = PackedBatch(release.tail).packed()
             yield TaggedOutput("tails", (shard, Tail(tail, None, 0, NOTHING_RECENT)))

@@ -55,12 +55,11 @@ def played(
             given["open_cycles"] = pipeline | "Kept" >> beam.Create([kept])
         out = given | Order(PROFILES, WINDOW_US, 300 * SECOND, 2, clock=CLOCK, cycles=True)
         _ = out.cycles | "C" >> beam.ParDo(Record("cycles"))
-        if live:
-            _ = (
-                out.open_cycles
-                | "Heads" >> beam.Map(lambda pair: _told(pair[1]))
-                | beam.ParDo(Record("open"))
-            )
+        _ = (
+            out.open_cycles
+            | "Heads" >> beam.Map(lambda pair: _told(pair[1]))
+            | beam.ParDo(Record("open"))
+        )
         pipeline.run().wait_until_finish()
     rows = [row for table in found for row in table.to_pylist()]
     return sorted(rows, key=lambda row: (row["cycle_number"], row["version"])), list(opened)
@@ -112,3 +111,15 @@ def test_a_run_goes_on_with_what_the_last_one_kept() -> None:
     rows, heads = played([[reading(at) for at in range(30, 45)]], live=True, kept=kept)
     assert numbers(rows) == [(2, 1, 20, True)]
     assert heads_of(heads[0])
+
+
+def test_bounded_runs_go_on_with_each_others_cycles() -> None:
+    cells = OpenCycles(PROFILES, 0, bounded=True)
+    first = sequence(table_of([reading(at) for at in range(30)]), None, limits())
+    cells.feed(first.table, 0)
+    cells.look(None, 0, final=True)
+    kept = together([(heads_table(cells.heads), cells.pieces)])
+    assert kept is not None
+    rows, _ = played([[reading(at) for at in range(30, 45)]], live=False, kept=kept)
+    # The second cycle was given before, as one that had not ended.
+    assert numbers(rows) == [(2, 2, 20, True), (3, 1, 5, False)]

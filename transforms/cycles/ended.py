@@ -295,7 +295,8 @@ class OpenCycles:
         Args:
             names: the cells; None: all.
             horizon_us: before which event time is done with.
-            final: whether nothing comes any more: then what goes on is given on, too.
+            final: whether the input is over: then what goes on is given on, too, and waits for
+                another run.
         """
         if not self.pieces:
             return None
@@ -346,12 +347,9 @@ class OpenCycles:
             cycles += self._of_cell(
                 name, head, stretch, (high, low), horizon_us, final, keep, marks
             )
-        if final:
-            self.pieces = rest
-        else:
-            kept = _with_tops(table, measured, marks)
-            kept = kept.filter(pa.array(keep)).combine_chunks()
-            self.pieces = [*rest, *([kept] if kept.num_rows else [])]
+        kept = _with_tops(table, measured, marks)
+        kept = kept.filter(pa.array(keep)).combine_chunks()
+        self.pieces = [*rest, *([kept] if kept.num_rows else [])]
         return Ended(cycles, rows, measured, _numbers(measured, context))
 
     def _of_cell(
@@ -400,7 +398,7 @@ class OpenCycles:
                 head.emitted = ()
                 stretch.begin_at(head, group, place == 0)
             number += 1
-        if open_from is None or final:
+        if open_from is None:
             return out
         head.emitted = tuple(emitted[open_from:])
         start = groups[open_from].start

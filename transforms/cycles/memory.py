@@ -134,6 +134,14 @@ class Shard:
         return packed
 
 
+def change_of(cells: OpenCycles) -> Change:
+    """All that is to be remembered of a shard's cells."""
+    waiting = stack(cells.pieces) if cells.pieces else pa.table({})
+    return Change(
+        PackedBatch(heads_table(cells.heads)).packed(), None, PackedBatch(waiting).packed()
+    )
+
+
 class Kept(NamedTuple):
     """What a run remembers of cycles that go on.
 
@@ -152,7 +160,7 @@ def together(shards: Iterable[tuple[pa.Table, Sequence[pa.Table]]]) -> Kept | No
     rows: list[pa.Table] = []
     for each, pieces in shards:
         heads.append(each.replace_schema_metadata(None))
-        rows += pieces
+        rows += [piece for piece in pieces if piece.num_rows]
     if not heads or not rows:
         return None
     return Kept(stack(heads), stack(rows))

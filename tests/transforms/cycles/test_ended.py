@@ -90,7 +90,7 @@ def test_what_goes_on_is_given_at_the_end_of_the_input() -> None:
     assert last is not None
     (row,) = cycle_rows(last, cells.limits).to_pylist()
     assert (row["cycle_index"], row["is_ended"]) == (3, False)
-    assert cells.pieces == []
+    assert sum(piece.num_rows for piece in cells.pieces) >= 40  # it waits for another run
 
 
 def test_a_late_reading_corrects_its_cycle() -> None:
