@@ -327,7 +327,9 @@ def given(broker: Broker, topic: str, client: str, stop: int) -> list[dict[str, 
 
 @pytest.mark.parametrize("codec", [None, "gzip", "snappy", "lz4", "zstd"])
 def test_both_clients_give_the_same_bytes_and_refusals(kafka: Broker, codec: str | None) -> None:
-    topic = kafka.new_topic(configs={"max.message.bytes": str(64 << 20)})
+    # The messages are old: the broker, which looks now and then, must not delete them meanwhile.
+    configs = {"max.message.bytes": str(64 << 20), "retention.ms": "-1"}
+    topic = kafka.new_topic(configs=configs)
     at = {"timestamp_ms": 1_700_000_000_000}
     settings = {**kafka.client_settings(), "max_request_size": 2**31 - 1, "metrics_enabled": False}
     with KafkaProducer(**settings, compression_type=codec) as producer:
