@@ -28,7 +28,9 @@ from transforms.life.features import Features
 SCHEME: Final = "vertex://"
 EMULATOR: Final = "VERTEX_EMULATOR_HOST"
 _FORM: Final = "vertex://PROJECT/REGION/ENDPOINT"
-_PARTS: Final = re.compile(r"([a-z0-9.:-]+)/([a-z]+-[a-z]+[0-9])/([0-9A-Za-z_-]+)")
+_PARTS: Final = re.compile(
+    r"([a-z0-9.:-]{1,100})/([a-z]{1,30}-[a-z]{1,30}[0-9]{1,2})/([0-9A-Za-z_-]{1,100})"
+)
 # Vertex takes requests of up to 1.5 MB.
 _MOST_TOGETHER: Final = 500
 _CONNECT_S: Final = 10.0
