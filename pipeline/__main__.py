@@ -101,7 +101,7 @@ def run(config: JobConfig, beam_options: PipelineOptions) -> int:
         watch.settled(everything)
 
     def committing(since_s: float | None) -> None:
-        # First: what is given back to the source must be in it.
+        # Before the checkpoint: offsets are only committed for what both hold.
         if open_cycles is not None:
             open_cycles.save()
         (kept.save if kept else Told.committing)(since_s)

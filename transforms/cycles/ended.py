@@ -1,4 +1,4 @@
-"""Which cycles have ended, and which readings have to wait: those of the cycle that goes on.
+"""Which cycles have ended, and which readings have to wait: those of the open cycle.
 
 Readings of cycles that ended within the allowed lateness wait, too: one that comes late corrects its
 cycle. So state is bounded by the readings of a cell's current and last cycles, and by MOST_READINGS.
@@ -233,7 +233,7 @@ class OpenCycles:
             if head is None:
                 head = self.heads[name] = Head()
                 head.test_id, head.cycle = runs.first_test(run), runs.lowest[run]
-                head.is_whole = self._bounded or _begins(table, int(runs.starts[run]))
+                head.is_whole = self._bounded or runs.begins[run]
             new = runs.sizes[run]
             if (
                 runs.earliest_us[run] < head.last_us
@@ -453,7 +453,7 @@ class _Stretch:
         return known.with_cycle(readings, rest_a, upper_v)
 
     def groups(self) -> list[_Group]:
-        """The cycles, in order; the last one goes on."""
+        """The cycles, in order; the last one is open."""
         rows, out = self.rows, []
         first = self._first
         test = rows.test[first : self.end]
@@ -477,7 +477,7 @@ class _Stretch:
         restarts = np.cumsum(fell)
         if is_first:
             restarts += self._head.restarts
-        # A cycle number that falls back otherwise belongs to the cycle that goes on.
+        # A cycle number that falls back otherwise belongs to the open cycle.
         high = filled + (restarts - restarts[0]) * (float(filled.max()) + 2.0)
         high = np.maximum.accumulate(high)
         borders = np.flatnonzero(np.append(True, high[1:] != high[:-1]))
@@ -516,7 +516,7 @@ class _Stretch:
         step = float(np.maximum(charge, discharge).max())
         if nominal > 0.0:
             return swings.LEAST_SWING * nominal
-        # A step that goes on may become the largest one.
+        # A step that is not over may become the largest one.
         return swings.LEAST_SWING * step if len(begin) > 1 else 0.0
 
     def begin_at(self, head: Head, group: _Group, is_first: bool) -> None:
@@ -564,6 +564,7 @@ class _Runs:
         is_mixed: whether its rows are of several tests.
         lowest, highest, last_cycle: its cycle numbers; NaN without any.
         has_no_cycle: whether its latest row has none.
+        begins: whether its first row is about the first one of its test.
     """
 
     def __init__(self, table: pa.Table) -> None:
@@ -599,6 +600,7 @@ class _Runs:
         self.highest: list[float] = np.fmax.reduceat(cycle, self.starts).tolist()
         self.last_cycle: list[float] = cycle[latest].tolist()
         self.has_no_cycle: list[bool] = np.isnan(cycle[latest]).tolist()
+        self.begins: list[bool] = _begins(table, self.starts).tolist()
 
     def first_test(self, run: int) -> str | None:
         """The test of a cell's first row."""
@@ -609,7 +611,7 @@ class _Runs:
         return None if self._tests is None else self._tests[self._last[run]]
 
     def moves_on(self, run: int, known: float) -> bool:
-        """Whether any of its rows has another cycle number than the one that goes on."""
+        """Whether any of its rows has another cycle number than the open one."""
         low, high = self.lowest[run], self.highest[run]
         # NaN is equal to nothing: of rows without a number none is another.
         return low == low and not (low == high == known)  # noqa: PLR0124
@@ -623,13 +625,16 @@ class _Runs:
         return flowed
 
 
-def _begins(table: pa.Table, row: int) -> bool:
-    """Whether a reading is about the first one of its test."""
-    elapsed = row_columns.numbers(table, "test_time_s")
-    index = row_columns.numbers(table, "record_index")
-    if elapsed is not None and not np.isnan(elapsed[row]):
-        return bool(elapsed[row] <= 1.0) or (index is not None and index[row] <= 1)
-    return index is not None and bool(index[row] <= 1)
+def _begins(table: pa.Table, places: I64) -> Mask:
+    """Whether the readings at some places are about the first ones of their tests."""
+
+    def at_most_one(name: str) -> Mask:
+        values = row_columns.numbers(table, name)
+        if values is None:
+            return np.zeros(len(places), dtype=bool)
+        return np.asarray(values[places] <= 1.0)
+
+    return at_most_one("test_time_s") | at_most_one("record_index")
 
 
 def _flowed(current: F64, times: I64) -> F64:

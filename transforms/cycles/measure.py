@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from schemas.profiles import Profile
 from schemas.reading import COUNTERS
+from transforms.cycles.steps import REST
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -26,7 +27,6 @@ _RESTART_SHARE = 0.5
 _FLOW_FACTOR = 1.5
 _NOISE = 1e-6
 _HOUR_S = 3600.0
-_CHARGE, _REST, _DISCHARGE = 1, 0, -1
 
 
 class CellLimits:
@@ -209,7 +209,7 @@ def _logs_step_starts(rows: Rows, phase: I64, first: Mask) -> Mask:
     number = np.cumsum(first) - 1
     starts = np.flatnonzero(first)
     at_zero = np.nan_to_num(rows.test_time_s[starts]) == 0.0
-    here = at_zero & (phase[starts] != _REST)
+    here = at_zero & (phase[starts] != REST)
     told = rows.logs_step_starts[starts]
     known = np.where(np.isnan(told), here, told != 0)
     return np.asarray(known[number])
@@ -285,7 +285,7 @@ def _decays(rows: Rows, delta: F64, phase: I64, step_start: Mask, first: Mask) -
     delta_after = np.where(goes_on, after(delta, first), np.nan)
     at_start = (size - size_after) * delta >= 0.05 * (size_before - size) * delta_after
     within = np.abs(rows.voltage - before(rows.voltage, first)) <= 0.005
-    falls = (phase != _REST) & (phase == before(phase, first)) & (size < size_before)
+    falls = (phase != REST) & (phase == before(phase, first)) & (size < size_before)
     return np.asarray(falls & np.where(step_start, at_start, within))
 
 
@@ -329,7 +329,8 @@ def _gained(rows: Rows, name: str, delta: F64, lead: F64, first: Mask) -> tuple[
     previous = _last_known(values, first)
     first_known = known & np.isnan(previous)
     gain = np.where(known, np.maximum(values - previous, 0.0), 0.0)
-    tops = _tops(values, first)
+    # Where the counter never falls, the last known value is the highest.
+    tops = np.where(known, values, previous)
     falls = known & (values < previous)
     if falls.any():
         energy = name.endswith("_wh")
@@ -362,12 +363,6 @@ def _last_known(values: F64, first: Mask) -> F64:
     there = earlier >= begin
     out[there] = values[earlier[there]]
     return out
-
-
-def _tops(values: F64, first: Mask) -> F64:
-    """The last known value so far, which is the highest where the counter never falls."""
-    out = _last_known(values, first)
-    return np.where(np.isnan(values), out, values)
 
 
 def _flows(rows: Rows, delta: F64, first: Mask, energy: bool) -> F64:
